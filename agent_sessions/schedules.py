@@ -1,0 +1,41 @@
+"""Beat entries for the periodic work; merge `BEAT_SCHEDULE` into `CELERY_BEAT_SCHEDULE`.
+
+Plain data: importable from a settings module, and without Celery installed.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+CLEANUP_EVERY = timedelta(minutes=5)
+PURGE_EVERY = timedelta(days=1)
+
+
+def beat_schedule(
+    cleanup_every: timedelta = CLEANUP_EVERY, purge_every: timedelta = PURGE_EVERY
+) -> dict[str, dict[str, Any]]:
+    """Entries that complete expired sessions and purge those past their retention.
+
+    A run that no worker picked up before the next is due expires, so that a queue without
+    workers does not fill.
+    """
+    return {
+        "agent_sessions.cleanup_expired_sessions": _entry(
+            "agent_sessions.cleanup_expired_sessions", cleanup_every
+        ),
+        "agent_sessions.purge_old_sessions": _entry(
+            "agent_sessions.purge_old_sessions", purge_every
+        ),
+    }
+
+
+def _entry(task: str, every: timedelta) -> dict[str, Any]:
+    return {
+        "task": task,
+        "schedule": every,
+        "options": {"expires": every.total_seconds()},
+    }
+
+
+BEAT_SCHEDULE = beat_schedule()
