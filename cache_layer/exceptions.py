@@ -16,3 +16,7 @@ class UnsupportedValueError(CacheLayerError, TypeError):
 
 class NotAnIntegerError(CacheLayerError, ValueError):
     """``increment`` met a stored value that is not an integer; nothing was changed."""
+
+
+class CodecError(CacheLayerError, ValueError):
+    """Stored bytes are corrupt, foreign or tampered with; the backend answers with a miss."""

@@ -1,0 +1,189 @@
+"""Counters of what the cache did: exact under threads, and summed over all processes.
+
+Every thread counts in a dictionary of its own, so that counting takes no lock; readers sum the
+dictionaries. The view over all processes is a store that the backend provides (a Redis hash):
+each process adds to it what it counted since the last time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+#: What is counted; each is reported for every namespace that was used.
+EVENTS: Final = ("hits", "misses", "sets", "deletes", "errors")
+#: The name under which the empty namespace is reported.
+DEFAULT_NAMESPACE: Final = "default"
+
+_Counts = dict[tuple[str, str], int]
+
+
+class SharedStore(Protocol):
+    """Where the counters of all processes are added up. Implemented by the backend.
+
+    Both methods are synchronous, may raise, and are called from a background thread, at exit,
+    and by ``snapshot_all``.
+    """
+
+    def add_counts(self, deltas: Mapping[str, int]) -> None:
+        """Add each number to the counter of that name, in one round trip."""
+
+    def load_counts(self) -> Mapping[str, int]:
+        """Return every counter."""
+
+
+class _Owner:
+    """Lives exactly as long as its thread: thread-local storage holds the only reference."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.owner = _Owner()
+        self.counts: _Counts = {}
+        _enroll(self.owner, self.counts)
+
+
+_lock = threading.Lock()
+_flush_lock = threading.Lock()
+_threads: list[tuple[weakref.ref[_Owner], _Counts]] = []
+_finished: _Counts = {}
+_reset_at: _Counts = {}
+_flushed: _Counts = {}
+
+
+def record(namespace: str, event: str, n: int = 1) -> None:
+    """Count ``n`` occurrences of one of ``EVENTS`` in a namespace (``""`` is the default one)."""
+    counts = _local.counts
+    key = (namespace, event)
+    counts[key] = counts.get(key, 0) + n
+
+
+def snapshot() -> dict[str, Any]:
+    """Return this process's counters and hit rates.
+
+    ``{"hit_rate": percent, "hit_rates": {namespace: percent}, "metrics": {"default:hits": n}}``
+    """
+    with _lock:
+        counts = _subtract(_total(), _reset_at)
+    return _report(_named(counts))
+
+
+def snapshot_all(store: SharedStore) -> dict[str, Any]:
+    """Return the same as ``snapshot`` for all processes, this one up to date."""
+    flush(store)
+    return _report(store.load_counts())
+
+
+def hit_rate(namespace: str | None = None) -> float:
+    """Return this process's hits in percent of reads, 0.0 when nothing was read.
+
+    ``None`` means all namespaces together.
+    """
+    report = snapshot()
+    if namespace is None:
+        return float(report["hit_rate"])
+    return float(report["hit_rates"].get(namespace or DEFAULT_NAMESPACE, 0.0))
+
+
+def flush(store: SharedStore) -> None:
+    """Add what was counted since the last flush to the store of all processes.
+
+    When the store raises, the numbers stay for the next flush. A store that added them and then
+    failed to say so counts them twice.
+    """
+    with _flush_lock:
+        with _lock:
+            total = _total()
+            deltas = _subtract(total, _flushed)
+        if deltas:
+            store.add_counts(_named(deltas))
+            with _lock:
+                _flushed.clear()
+                _flushed.update(total)
+
+
+def reset() -> None:
+    """Start this process's counters at zero again. What all processes add up to is untouched."""
+    with _lock:
+        _reset_at.clear()
+        _reset_at.update(_total())
+
+
+def _enroll(owner: _Owner, counts: _Counts) -> None:
+    with _lock:
+        _fold_finished()
+        _threads.append((weakref.ref(owner), counts))
+
+
+def _fold_finished() -> None:
+    alive = []
+    for owner, counts in _threads:
+        if owner() is None:
+            _add(_finished, counts)
+        else:
+            alive.append((owner, counts))
+    _threads[:] = alive
+
+
+def _total() -> _Counts:
+    _fold_finished()
+    total = _finished.copy()
+    for _owner, counts in _threads:
+        # A copy is atomic; iterating while the owner adds a key is not.
+        _add(total, counts.copy())
+    return total
+
+
+def _add(total: _Counts, counts: _Counts) -> None:
+    for key, n in counts.items():
+        total[key] = total.get(key, 0) + n
+
+
+def _subtract(counts: _Counts, base: _Counts) -> _Counts:
+    return {key: n - base.get(key, 0) for key, n in counts.items() if n != base.get(key, 0)}
+
+
+def _named(counts: _Counts) -> dict[str, int]:
+    named: dict[str, int] = {}
+    for (namespace, event), n in counts.items():
+        name = f"{namespace or DEFAULT_NAMESPACE}:{event}"
+        named[name] = named.get(name, 0) + n
+    return named
+
+
+def _report(named: Mapping[str, int]) -> dict[str, Any]:
+    namespaces = {DEFAULT_NAMESPACE} | {name.rpartition(":")[0] for name in named}
+    metrics = {f"{namespace}:{event}": 0 for namespace in sorted(namespaces) for event in EVENTS}
+    metrics.update(named)
+    hits = {namespace: metrics[f"{namespace}:hits"] for namespace in namespaces}
+    reads = {name: hits[name] + metrics[f"{name}:misses"] for name in namespaces}
+    return {
+        "hit_rate": _percent(sum(hits.values()), sum(reads.values())),
+        "hit_rates": {name: _percent(hits[name], reads[name]) for name in sorted(namespaces)},
+        "metrics": metrics,
+    }
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100.0 * part / whole if whole else 0.0
+
+
+def _start_again_in_child() -> None:
+    # Locks may have been held by threads that the child does not have, and the parent goes on
+    # reporting what it counted before.
+    global _lock, _flush_lock
+    _lock = threading.Lock()
+    _flush_lock = threading.Lock()
+    for _owner, counts in _threads:
+        counts.clear()
+    for total in (_finished, _reset_at, _flushed):
+        total.clear()
+
+
+_local = _Local()
+os.register_at_fork(after_in_child=_start_again_in_child)
