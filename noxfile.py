@@ -1,0 +1,59 @@
+"""The supported pairs of Python and Django, each in an environment of its own."""
+
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "uv"
+nox.options.error_on_missing_interpreters = True
+
+PAIRS = [("3.11", "5.2"), ("3.12", "6.0"), ("3.13", "6.1")]
+
+
+def install(session: nox.Session, django: str) -> None:
+    session.install("-e", ".[dev]", f"django~={django}.0")
+
+
+@nox.session
+@nox.parametrize(("python", "django"), PAIRS)
+def tests(session: nox.Session, django: str) -> None:
+    """The README's test command, inside this pair's environment."""
+    install(session, django)
+    environment = Path(session.virtualenv.location)
+    # Tells make that the environment is ready, so that it does not move Django's version.
+    (environment / ".dev").touch()
+    session.run("make", "test", f"VENV={environment}", *session.posargs, external=True)
+
+
+@nox.session
+@nox.parametrize(("python", "django"), PAIRS)
+def django_suite(session: nox.Session, django: str) -> None:
+    """Django's own tests of caches and sessions, over our backend."""
+    install(session, django)
+    session.run("python", ".ci/django_cache_suite.py", *session.posargs)
+
+
+@nox.session(python="3.13")
+def lint(session: nox.Session) -> None:
+    install(session, "6.1")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("lint-imports")
+
+
+@nox.session(python="3.13")
+def types(session: nox.Session) -> None:
+    install(session, "6.1")
+    session.run("mypy")
+
+
+@nox.session(python="3.13")
+def package(session: nox.Session) -> None:
+    """The built wheel, installed alone, works and carries its data files."""
+    session.install("build")
+    out = Path(session.create_tmp()).resolve()
+    session.run("python", "-m", "build", "--quiet", "--outdir", str(out))
+    (wheel,) = out.glob("*.whl")
+    session.install(f"{wheel}[all]")
+    session.chdir(out)
+    session.run("python", str(Path(__file__).parent / ".ci" / "check_wheel.py"), str(wheel))

@@ -1,0 +1,145 @@
+"""Every code block of the README and of docs/ is executed, or the command in it is shown to exist."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PROJECT_FILE = re.compile(r"# (settings|urls)\.py\n")
+
+
+@dataclass(frozen=True)
+class Block:
+    document: Path
+    line: int
+    language: str
+    code: str
+
+    @property
+    def project_file(self) -> str | None:
+        match = PROJECT_FILE.match(self.code)
+        return match[1] if match else None
+
+
+def blocks(document: Path) -> list[Block]:
+    text = document.read_text(encoding="utf-8")
+    return [
+        Block(document, text.count("\n", 0, match.start()) + 2, match[1], match[2])
+        for match in FENCE.finditer(text)
+    ]
+
+
+def identify(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
+def test_every_block_has_a_language_that_is_executed(document: Path) -> None:
+    unknown = [
+        f"{identify(document)}:{block.line} {block.language!r}"
+        for block in blocks(document)
+        if block.language not in {"python", "sh", "text"}
+    ]
+    assert unknown == []
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
+async def test_python_blocks_run(document: Path) -> None:
+    """In order, in one namespace a document, with `user`, a saved user, as the only given name."""
+    user = await sync_to_async(get_user_model().objects.create_user)("reader")
+    namespace: dict[str, Any] = {"__name__": "document", "user": user}
+    for block in blocks(document):
+        if block.language != "python" or block.project_file:
+            continue
+        # The blank lines make a traceback name the line in the document.
+        code = compile(
+            "\n" * (block.line - 1) + block.code,
+            str(document),
+            "exec",
+            flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+            dont_inherit=True,
+        )
+        if code.co_flags & inspect.CO_COROUTINE:
+            await eval(code, namespace)
+        else:
+            await sync_to_async(exec)(code, namespace)
+
+
+@pytest.fixture
+def project(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """What `django-admin startproject` makes, with the document's settings and urls added."""
+    document: Path = request.param
+    environment = {**os.environ, "PYTHONPATH": ""}
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    subprocess.run(
+        [sys.executable, "-m", "django", "startproject", "site_of_reader", str(tmp_path)],
+        check=True,
+        env=environment,
+    )
+    for block in blocks(document):
+        if block.project_file:
+            with (tmp_path / "site_of_reader" / f"{block.project_file}.py").open("a") as file:
+                file.write(f"\n{block.code}")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("project", "document"),
+    [(document, document) for document in DOCUMENTS],
+    ids=[identify(document) for document in DOCUMENTS],
+    indirect=["project"],
+)
+def test_shell_blocks_work(document: Path, project: Path) -> None:
+    for block in blocks(document):
+        if block.language != "sh":
+            continue
+        for line in block.code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                run(words, project, f"{identify(document)}:{block.line}: {line}")
+
+
+def run(words: list[str], project: Path, where: str) -> None:
+    match words:
+        case ["make", target, *_]:
+            # The demo has its own test; the tests are running. Here: does the command exist?
+            listed = subprocess.run(
+                ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False
+            )
+            assert listed.returncode == 0, f"{where}\n{listed.stderr}"
+        case ["pip", "install", requirement]:
+            name, _, extras = requirement.rstrip("]").partition("[")
+            known = metadata(name).get_all("Provides-Extra") or []
+            assert set(filter(None, extras.split(","))) <= set(known), where
+        case ["python", "manage.py", *_]:
+            environment = {**os.environ, "PYTHONWARNINGS": "default"}
+            for name in ("DJANGO_SETTINGS_MODULE", "DATABASE_URL"):
+                environment.pop(name, None)
+            done = subprocess.run(
+                [sys.executable, *words[1:]],
+                cwd=project,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, f"{where}\n{done.stdout}{done.stderr}"
+        case _:
+            pytest.fail(f"no way to execute this line is known: {where}")
