@@ -1,1 +1,60 @@
+"""Conversations of AI agents as Django models, with a repository of ready operations."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent_sessions.exceptions import (
+        AgentSessionsError as AgentSessionsError,
+        IdempotencyConflict as IdempotencyConflict,
+        SessionArchived as SessionArchived,
+    )
+    from agent_sessions.models import (
+        Message as Message,
+        MessageRole as MessageRole,
+        Session as Session,
+        SessionStatus as SessionStatus,
+    )
+    from agent_sessions.repository import (
+        SessionRepository as SessionRepository,
+        SyncSessionRepository as SyncSessionRepository,
+    )
+
 __version__ = "0.1.0"
+
+# INSTALLED_APPS imports this module before models may be imported, hence lazily.
+_HOMES = {
+    "AgentSessionsError": "exceptions",
+    "IdempotencyConflict": "exceptions",
+    "SessionArchived": "exceptions",
+    "Message": "models",
+    "MessageRole": "models",
+    "Session": "models",
+    "SessionStatus": "models",
+    "SessionRepository": "repository",
+    "SyncSessionRepository": "repository",
+}
+
+__all__ = [  # noqa: PLE0604  (the names are served by __getattr__)
+    "AgentSessionsError",
+    "IdempotencyConflict",
+    "Message",
+    "MessageRole",
+    "Session",
+    "SessionArchived",
+    "SessionRepository",
+    "SessionStatus",
+    "SyncSessionRepository",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"agent_sessions.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

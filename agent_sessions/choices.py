@@ -1,0 +1,33 @@
+"""The statuses of a session and the roles of a message."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class SessionStatus(models.TextChoices):
+    """What state a session is in."""
+
+    ACTIVE = "active", _("active")
+    PAUSED = "paused", _("paused")
+    COMPLETED = "completed", _("completed")
+    FAILED = "failed", _("failed")
+    ARCHIVED = "archived", _("archived")
+
+
+class MessageRole(models.TextChoices):
+    """Who speaks in a message."""
+
+    SYSTEM = "system", _("system")
+    DEVELOPER = "developer", _("developer")
+    USER = "user", _("user")
+    ASSISTANT = "assistant", _("assistant")
+    TOOL = "tool", _("tool")
+
+
+OPEN_STATUSES = (SessionStatus.ACTIVE, SessionStatus.PAUSED)
+"""What may expire."""
+
+FINISHED_STATUSES = (SessionStatus.COMPLETED, SessionStatus.FAILED)
+"""What a new message reopens, and what may be purged when it is old."""

@@ -1,0 +1,25 @@
+"""Errors a caller can act on. They say what happened; how to answer a client is the caller's choice."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+
+class AgentSessionsError(Exception):
+    """Base of the errors raised by agent_sessions."""
+
+
+class SessionArchived(AgentSessionsError):  # noqa: N818  (reads like Session.DoesNotExist)
+    """The session is archived, so it is read-only until its status changes."""
+
+    def __init__(self, session_id: UUID) -> None:
+        self.session_id = session_id
+        super().__init__(f"Session {session_id} is archived and cannot be changed.")
+
+
+class IdempotencyConflict(AgentSessionsError):  # noqa: N818
+    """An idempotency key was used before, with other contents."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"The idempotency key {key!r} was already used with other contents.")

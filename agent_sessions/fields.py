@@ -1,0 +1,60 @@
+"""Model fields of the message table. Migrations name them: they stay here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+
+from agent_sessions import messages
+
+if TYPE_CHECKING:
+    _AnyTextField = models.TextField[Any, Any]
+    _AnyJSONField = models.JSONField[Any, Any]
+    _NullTextField = models.TextField[str | None, str | None]
+else:
+    _AnyTextField = _NullTextField = models.TextField
+    _AnyJSONField = models.JSONField
+
+
+class ContentField(_AnyTextField):
+    """The content of a message, as given; its column holds the readable text of it."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        """Return the text of the content, without what a database cannot hold."""
+        if isinstance(value, str):
+            return messages.clean_text(value)
+        if value is None or isinstance(value, list | tuple):
+            return messages.clean_text(messages.text_of(value))
+        return super().get_prep_value(value)
+
+
+class MetadataField(_AnyJSONField):
+    """The metadata of a message, as given; its column holds an approximation at need."""
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        """Return the metadata, or of unstorable ones what a JSON column can hold."""
+        if isinstance(value, dict) and not messages.inspect_json(value).exact:
+            value = approximate(value)
+        return super().get_db_prep_save({} if value is None else value, connection)
+
+
+class PayloadField(_NullTextField):
+    """What the other columns of the message cannot hold, computed as the row is saved."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        """Return the payload of the message as it is now."""
+        payload = messages.pack(model_instance.as_dict())  # type: ignore[attr-defined]
+        setattr(model_instance, self.attname, payload)
+        return payload
+
+
+def approximate(value: Any) -> Any:
+    """Return the JSON value with its texts cleaned and its odd numbers written as text."""
+    if isinstance(value, str):
+        return messages.clean_text(value)
+    if isinstance(value, dict):
+        return {messages.clean_text(key): approximate(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [approximate(inner) for inner in value]
+    return value if messages.inspect_json(value).exact else str(value)

@@ -1,0 +1,243 @@
+"""Message dicts: what is accepted, and how they are kept so that they come back equal.
+
+A row holds role, content and metadata in columns of their own, for people and for search.
+What the columns cannot hold exactly goes, as ASCII JSON, into ``payload``: content that is
+a list or None, strings with NUL or lone surrogates, numbers a database would round, and
+every key this package does not know (``name``, ``tool_calls``, …).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext_lazy as _
+
+from agent_sessions.choices import MessageRole
+from agent_sessions.conf import settings
+
+MAX_DEPTH = 500
+"""Deepest nesting of lists and objects in a message, in a context and in metadata."""
+
+_OWN_KEYS = frozenset({"role", "content", "metadata", "idempotency_key"})
+_KEYS_THAT_CARRY_NOTHING = frozenset({"name", "tool_call_id"})
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_BASE64 = "b64:"
+_EXACT_INTEGERS = 2**63
+
+
+def is_storable(text: str) -> bool:
+    """Tell whether every database can hold the text as it is."""
+    return _UNSTORABLE.search(text) is None
+
+
+def clean_text(text: str) -> str:
+    """Return the text with U+FFFD in place of what a database cannot hold."""
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def text_of(content: Any) -> str:
+    """Return the readable, searchable text of a message's content."""
+    if isinstance(content, str):
+        return content
+    found: list[str] = []
+    waiting = [content]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            found.append(part)
+        elif isinstance(part, list | tuple):
+            waiting.extend(reversed(part))
+        elif isinstance(part, Mapping):
+            waiting.extend(
+                part[key]
+                for key in ("content", "text")
+                if isinstance(part.get(key), str | list | tuple)
+            )
+    return "\n".join(found)
+
+
+class JsonFacts(NamedTuple):
+    """What :func:`inspect_json` found in a value."""
+
+    problem: str | None
+    """What keeps it from being JSON, if anything does."""
+    clean: bool
+    """Whether every database can hold its texts."""
+    exact: bool
+    """Whether a JSON column gives it back equal on every database."""
+
+
+def inspect_json(value: Any) -> JsonFacts:
+    """Look through a JSON value, without recursion."""
+    clean = exact = True
+    waiting = [(value, 0)]
+    while waiting:
+        item, depth = waiting.pop()
+        if item is None or isinstance(item, bool):
+            continue
+        if isinstance(item, str):
+            clean = clean and is_storable(item)
+        elif isinstance(item, int):
+            exact = exact and -_EXACT_INTEGERS <= item < _EXACT_INTEGERS
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                return _not_json(_("NaN and infinity are not JSON."))
+            written = repr(item)
+            exact = exact and "e" not in written and written != "-0.0"
+        elif depth >= MAX_DEPTH:
+            return _not_json(_("It is nested deeper than %d levels.") % MAX_DEPTH)
+        elif isinstance(item, dict):
+            for key, inner in item.items():
+                if not isinstance(key, str):
+                    return _not_json(_("The key %.100r is not a string.") % (key,))
+                clean = clean and is_storable(key)
+                waiting.append((inner, depth + 1))
+        elif isinstance(item, list | tuple):
+            waiting.extend((inner, depth + 1) for inner in item)
+        else:
+            return _not_json(_("%s is not a JSON type.") % type(item).__name__)
+    return JsonFacts(None, clean, clean and exact)
+
+
+def _not_json(problem: str) -> JsonFacts:
+    return JsonFacts(str(problem), clean=False, exact=False)
+
+
+def validate_message(message: Any) -> dict[str, Any]:
+    """Return the message as a new dict.
+
+    Content is a string or a list of parts (strings and objects); it may be None or left
+    out only where another key (``tool_calls``, ``refusal``, …) says what the message says.
+
+    Raises ValidationError, keyed by field, if a message of this form is not accepted.
+    """
+    if not isinstance(message, Mapping):
+        raise ValidationError({"message": _("A message is a mapping of names to values.")})
+    checked = dict(message)
+    role, content = checked.get("role"), checked.get("content")
+    errors: dict[str, Any] = {}
+    if "role" not in checked:
+        errors["role"] = _("This field is required.")
+    elif not isinstance(role, str) or role not in (allowed := roles()):
+        errors["role"] = _("%(role).100r is not a role. Roles: %(allowed)s.") % {
+            "role": role,
+            "allowed": ", ".join(allowed),
+        }
+    if (wrong := _content_problem(checked)) is not None:
+        errors["content"] = wrong
+    metadata = checked.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        errors["metadata"] = _("Metadata is an object.")
+    key = checked.get("idempotency_key")
+    if key is not None and not is_idempotency_key(key):
+        errors["idempotency_key"] = _("A key is a string of 1 to 255 printable characters.")
+    for name, value in checked.items():
+        if not isinstance(name, str):
+            errors["message"] = _("The key %.100r is not a string.") % (name,)
+        elif name not in errors and not isinstance(value, str) and name != "idempotency_key":
+            if problem := inspect_json(value).problem:
+                errors[name] = problem
+    if not errors:
+        if too_large := _size_problem(checked):
+            errors["content"] = too_large
+        elif isinstance(content, Mapping):
+            checked["content"] = dict(content)
+    if errors:
+        raise ValidationError(errors)
+    return checked
+
+
+def roles() -> list[str]:
+    """Return the roles a message may have."""
+    return [*MessageRole.values, *settings.EXTRA_ROLES]
+
+
+def is_idempotency_key(value: Any) -> bool:
+    """Tell whether the value can serve as an idempotency key."""
+    return isinstance(value, str) and 1 <= len(value) <= 255 and value.isprintable()
+
+
+def pack(message: Mapping[str, Any]) -> str | None:
+    """Return the payload of a checked message: what its columns cannot hold, or None."""
+    kept: dict[str, Any] = {}
+    if "content" not in message:
+        kept["absent"] = True
+    elif not isinstance(message["content"], str) or not is_storable(message["content"]):
+        kept["content"] = message["content"]
+    if "metadata" in message:
+        metadata = message["metadata"]
+        if not metadata or not inspect_json(metadata).exact:
+            kept["metadata"] = metadata
+    extra = {name: value for name, value in message.items() if name not in _OWN_KEYS}
+    if extra:
+        kept["extra"] = extra
+    return _encode(kept) if kept else None
+
+
+def unpack(payload: str) -> dict[str, Any]:
+    """Return what :func:`pack` kept, under ``content``, ``metadata``, ``extra``, ``absent``."""
+    if payload.startswith(_BASE64):
+        raw = base64.b64decode(payload[len(_BASE64) :])
+        payload = raw.decode("utf-8", "surrogatepass")
+    kept: dict[str, Any] = json.loads(payload)
+    return kept
+
+
+def canonical(value: Any) -> str:
+    """Return one text for equal JSON values, to compare two of them."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True)
+
+
+def _encode(kept: dict[str, Any]) -> str:
+    text = json.dumps(kept, ensure_ascii=False, allow_nan=False)
+    if text.isascii():
+        return text
+    if _SURROGATE_PAIR.search(text):
+        # JSON's escapes would turn two surrogates in a row into one character.
+        return _BASE64 + base64.b64encode(text.encode("utf-8", "surrogatepass")).decode("ascii")
+    return json.dumps(kept, ensure_ascii=True, allow_nan=False)
+
+
+def _content_problem(message: Mapping[Any, Any]) -> Any:
+    content = message.get("content")
+    if isinstance(content, str):
+        return None
+    if content is None:
+        carriers = set(message) - _OWN_KEYS - _KEYS_THAT_CARRY_NOTHING
+        if any(message[name] is not None for name in carriers):
+            return None
+        if "content" not in message:
+            return _("This field is required.")
+        return _("Content may be None only beside tool_calls or another key with contents.")
+    if not isinstance(content, list | tuple):
+        return _("Content is a string, a list of parts, or None beside tool_calls.")
+    for number, part in enumerate(content):
+        if not isinstance(part, str | dict):
+            return _("Part %d of the content is neither a string nor an object.") % number
+    return None
+
+
+def _size_problem(message: dict[str, Any]) -> Any:
+    limit = settings.MAX_MESSAGE_BYTES
+    if set(message) <= {"role", "content"} and isinstance(message["content"], str):
+        # At most six bytes a character in JSON: short texts need no exact measure.
+        if len(message["content"]) * 6 + 200 <= limit:
+            return None
+    try:
+        written = json.dumps(message, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        return _("It cannot be written as JSON: %s.") % error
+    size = len(written.encode("utf-8", "surrogatepass"))
+    if size > limit:
+        return _("The message has %(size)d bytes; %(limit)d are allowed.") % {
+            "size": size,
+            "limit": limit,
+        }
+    return None

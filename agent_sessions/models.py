@@ -1,0 +1,300 @@
+"""Sessions and their messages: fields, constraints, indexes and what concerns one row."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from agent_sessions import messages
+from agent_sessions.choices import (
+    FINISHED_STATUSES,
+    OPEN_STATUSES,
+    MessageRole,
+    SessionStatus,
+)
+from agent_sessions.conf import settings
+from agent_sessions.fields import ContentField, MetadataField, PayloadField
+from agent_sessions.ids import uuid7
+from agent_sessions.querysets import MessageManager, SessionQuerySet
+
+__all__ = ["Message", "MessageRole", "Session", "SessionStatus"]
+
+
+def default_expiry() -> datetime | None:
+    """Return when a session without further messages expires; None means never."""
+    if settings.EXPIRY_HOURS is None:
+        return None
+    return timezone.now() + timedelta(hours=settings.EXPIRY_HOURS)
+
+
+def validate_text(value: str) -> None:
+    """Refuse text that a database cannot hold."""
+    if not messages.is_storable(value):
+        raise ValidationError(_("Null characters and lone surrogates are not allowed."))
+
+
+def validate_object(value: Any) -> None:
+    """Refuse what is not a JSON object that every database can hold."""
+    if not isinstance(value, dict):
+        raise ValidationError(_("This is not an object."))
+    facts = messages.inspect_json(value)
+    if facts.problem:
+        raise ValidationError(facts.problem)
+    if not facts.clean:
+        raise ValidationError(_("Null characters and lone surrogates are not allowed."))
+
+
+class Session(models.Model):
+    """One conversation of a user with an agent.
+
+    ``message_count``, ``last_sequence`` and the times of the last append belong to the
+    repository: saving a session that was loaded earlier leaves them alone.
+    """
+
+    # Kept in step with the messages by the repository, under the lock of the row.
+    COUNTERS = frozenset({"message_count", "last_sequence", "last_message_at", "last_activity_at"})
+
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid7, editable=False)
+    user = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL,
+        verbose_name=_("user"),
+        on_delete=models.CASCADE,
+        related_name="agent_sessions",
+        # The indexes below begin with the user.
+        db_index=False,
+    )
+    agent_id = models.CharField(_("agent"), max_length=255, validators=[validate_text])
+    title = models.CharField(
+        _("title"), max_length=255, blank=True, default="", validators=[validate_text]
+    )
+    status = models.CharField(
+        _("status"), max_length=16, choices=SessionStatus.choices, default=SessionStatus.ACTIVE
+    )
+    context = models.JSONField(_("context"), default=dict, blank=True, validators=[validate_object])
+    metadata = models.JSONField(
+        _("metadata"), default=dict, blank=True, validators=[validate_object]
+    )
+    created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(_("changed"), auto_now=True)
+    last_message_at = models.DateTimeField(_("last message"), null=True, editable=False)
+    last_activity_at = models.DateTimeField(
+        _("last activity"), default=timezone.now, editable=False
+    )
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True, default=default_expiry)
+    message_count = models.PositiveIntegerField(_("messages"), default=0, editable=False)
+    last_sequence = models.PositiveIntegerField(_("last sequence"), default=0, editable=False)
+    idempotency_key = models.CharField(
+        _("idempotency key"), max_length=255, null=True, blank=True, editable=False
+    )
+    idempotency_digest = models.CharField(max_length=64, default="", editable=False)
+
+    objects = models.Manager.from_queryset(SessionQuerySet)()
+
+    class Meta:
+        verbose_name = _("session")
+        verbose_name_plural = _("sessions")
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user", "idempotency_key"],
+                condition=Q(idempotency_key__isnull=False),
+                name="agent_session_idempotency",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["user", "-last_activity_at", "-id"], name="agent_session_activity"
+            ),
+            models.Index(
+                fields=["user", "status", "-last_activity_at", "-id"], name="agent_session_status"
+            ),
+            models.Index(fields=["user", "-id"], name="agent_session_creation"),
+            models.Index(
+                fields=["expires_at"],
+                condition=Q(status__in=OPEN_STATUSES),
+                name="agent_session_expiry",
+            ),
+            models.Index(
+                fields=["updated_at"],
+                condition=Q(status__in=FINISHED_STATUSES),
+                name="agent_session_retention",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.title or f"{self.agent_id} {self.pk}"
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the session is past ``expires_at``."""
+        return self.expires_at is not None and self.expires_at <= timezone.now()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the session is ACTIVE and not expired."""
+        return self.status == SessionStatus.ACTIVE and not self.is_expired
+
+    @classmethod
+    def from_db(cls, db: str | None, field_names: Collection[str], values: Collection[Any]) -> Self:
+        """Remember what was loaded: see :meth:`save`."""
+        session = super().from_db(db, field_names, values)
+        session._loaded = {
+            name: session.__dict__[name]
+            for name in ("expires_at", "user_id")
+            if name in session.__dict__
+        }
+        return session
+
+    def save(
+        self,
+        *,
+        force_insert: Any = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
+        """Save the session, keeping the counters that appends have moved meanwhile.
+
+        A session given to another user takes the search index of its messages along.
+        """
+        loaded: dict[str, Any] = getattr(self, "_loaded", {})
+        if update_fields is None and not self._state.adding and not force_insert:
+            left_alone = set(self.COUNTERS)
+            if loaded.get("expires_at", ...) == self.__dict__.get("expires_at"):
+                left_alone.add("expires_at")
+            update_fields = [
+                field.name
+                for field in self._meta.local_concrete_fields
+                if not field.primary_key
+                and field.attname in self.__dict__
+                and field.name not in left_alone
+            ]
+        super().save(
+            force_insert=force_insert,
+            force_update=force_update,
+            using=using,
+            update_fields=update_fields,
+        )
+        if "user_id" in loaded and loaded["user_id"] != self.user_id:
+            Message.objects.using(self._state.db).for_session(self).update(user_id=self.user_id)
+            loaded["user_id"] = self.user_id
+
+
+class Message(models.Model):
+    """One message of a session, numbered 1, 2, 3, … in the order of commit.
+
+    ``content`` and ``metadata`` are what was given (content: text, a list of parts or None);
+    their columns hold what a database can hold of it, for search and display. Appending is
+    the repository's work: it keeps the session's counters and the numbering.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    session = models.ForeignKey(
+        Session,
+        verbose_name=_("session"),
+        on_delete=models.CASCADE,
+        related_name="messages",
+        # The constraint on session and sequence has the index.
+        db_index=False,
+    )
+    # A copy of session.user: the search index covers one user's messages.
+    user = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL,
+        verbose_name=_("user"),
+        on_delete=models.DO_NOTHING,
+        related_name="+",
+        db_constraint=False,
+        db_index=False,
+        editable=False,
+    )
+    sequence = models.PositiveIntegerField(_("sequence"))
+    role = models.CharField(_("role"), max_length=64)
+    content = ContentField(_("content"), blank=True, default="")
+    metadata = MetadataField(_("metadata"), default=dict, blank=True)
+    payload = PayloadField(null=True, editable=False)
+    idempotency_key = models.CharField(
+        _("idempotency key"), max_length=255, null=True, blank=True, editable=False
+    )
+    created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+
+    objects = MessageManager()
+
+    class Meta:
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
+        ordering = ["session_id", "sequence"]
+        constraints = [
+            models.UniqueConstraint(fields=["session", "sequence"], name="agent_message_sequence"),
+            models.UniqueConstraint(
+                fields=["session", "idempotency_key"],
+                condition=Q(idempotency_key__isnull=False),
+                name="agent_message_idempotency",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.sequence} {self.role}: {self.text[:60]}"
+
+    @property
+    def text(self) -> str:
+        """The readable text of the content."""
+        return messages.text_of(self.content)
+
+    @classmethod
+    def from_db(cls, db: str | None, field_names: Collection[str], values: Collection[Any]) -> Self:
+        """Put the exact content and metadata in place of what their columns hold."""
+        message = super().from_db(db, field_names, values)
+        message.restore()
+        return message
+
+    def restore(self) -> None:
+        """Take content and metadata from the payload, where it has them."""
+        payload = self.__dict__.get("payload")
+        if payload is None:
+            return
+        kept = messages.unpack(payload)
+        if "content" in self.__dict__ and ("content" in kept or "absent" in kept):
+            self.content = kept.get("content")
+        if "metadata" in self.__dict__ and "metadata" in kept:
+            self.metadata = kept["metadata"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the message as it was given, without its idempotency key."""
+        kept = messages.unpack(self.payload) if self.payload else {}
+        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        if "absent" in kept and self.content is None:
+            del message["content"]
+        if self.metadata or "metadata" in kept:
+            message["metadata"] = self.metadata
+        message.update(kept.get("extra", {}))
+        return message
+
+    def save(
+        self,
+        *,
+        force_insert: Any = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
+        """Save the message; its payload follows the content and the metadata."""
+        if self.user_id is None:
+            self.user_id = self.session.user_id
+        if update_fields is not None:
+            update_fields = {*update_fields}
+            if update_fields & {"role", "content", "metadata"}:
+                update_fields.add("payload")
+        super().save(
+            force_insert=force_insert,
+            force_update=force_update,
+            using=using,
+            update_fields=update_fields,
+        )

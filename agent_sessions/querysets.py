@@ -1,0 +1,154 @@
+"""The vocabulary of reads: lazy and composable, with the indexes of the models in mind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from agent_sessions import search
+from agent_sessions.choices import FINISHED_STATUSES, OPEN_STATUSES, SessionStatus
+
+if TYPE_CHECKING:
+    from agent_sessions.models import Message, Session
+
+    _SessionQuerySet = models.QuerySet[Session]
+    _MessageQuerySet = models.QuerySet[Message]
+    _MessageManager = models.Manager[Message]
+else:
+    _SessionQuerySet = _MessageQuerySet = models.QuerySet
+    _MessageManager = models.Manager
+
+
+def user_key(user: Any) -> Any:
+    """Return the primary key of a user, given the user or the key."""
+    return user.pk if isinstance(user, models.Model) else user
+
+
+class SessionQuerySet(_SessionQuerySet):
+    """Queries on sessions."""
+
+    def for_user(self, user: Any) -> Self:
+        """Keep the sessions of one user (a user or its primary key)."""
+        return self.filter(user_id=user_key(user))
+
+    def active(self, at: datetime | None = None) -> Self:
+        """Keep sessions with status ACTIVE that are not past ``expires_at``."""
+        now = at or timezone.now()
+        return self.filter(
+            Q(expires_at__isnull=True) | Q(expires_at__gt=now),
+            status=SessionStatus.ACTIVE,
+        )
+
+    def with_status(self, *statuses: str) -> Self:
+        """Keep sessions with one of the statuses."""
+        return self.filter(status__in=statuses)
+
+    def expired(self, at: datetime | None = None) -> Self:
+        """Keep open sessions (ACTIVE, PAUSED) past ``expires_at``: what cleanup completes."""
+        return self.filter(status__in=OPEN_STATUSES, expires_at__lte=at or timezone.now())
+
+    def finished_before(self, moment: datetime) -> Self:
+        """Keep COMPLETED and FAILED sessions that did not change since the moment."""
+        return self.filter(status__in=FINISHED_STATUSES, updated_at__lt=moment)
+
+    def search(self, term: str) -> Self:
+        """Keep sessions whose title, or one of whose messages, has all words of the term.
+
+        Case does not matter, parts of words count, and every character stands for itself.
+        An empty term keeps nothing. Put :meth:`for_user` before it: the index of messages
+        then serves one user. Ranking is the repository's ``search_sessions``.
+        """
+        words = search.words_of(term)
+        if not words:
+            return self.none()
+        messages = self.model._meta.get_field("messages").related_model
+        found = messages._default_manager.using(self.db).filter(search.matches("content", words))
+        return self.filter(Q(pk__in=found.values("session_id")) | search.matches("title", words))
+
+    def newest_activity_first(self) -> Self:
+        """Order by the last append (or creation), newest first."""
+        return self.order_by("-last_activity_at", "-id")
+
+    def newest_first(self) -> Self:
+        """Order by creation, newest first: an order that appends do not change."""
+        return self.order_by("-id")
+
+    def less_recent_than(self, last_activity_at: datetime, session_id: UUID) -> Self:
+        """Continue :meth:`newest_activity_first` behind the row with these two values."""
+        return self.filter(
+            Q(last_activity_at__lt=last_activity_at) | Q(id__lt=session_id),
+            last_activity_at__lte=last_activity_at,
+        )
+
+    def created_before(self, session_id: UUID) -> Self:
+        """Continue :meth:`newest_first` behind the session."""
+        return self.filter(id__lt=session_id)
+
+
+class MessageQuerySet(_MessageQuerySet):
+    """Queries on messages."""
+
+    def for_session(self, session: Any) -> Self:
+        """Keep the messages of one session (a session or its primary key)."""
+        return self.filter(session_id=user_key(session))
+
+    def for_user(self, user: Any) -> Self:
+        """Keep the messages in the sessions of one user (a user or its primary key)."""
+        return self.filter(user_id=user_key(user))
+
+    def in_order(self) -> Self:
+        """Order as the conversation went."""
+        return self.order_by("session_id", "sequence")
+
+    def latest_first(self) -> Self:
+        """Order from the end of the conversation to its beginning."""
+        return self.order_by("-session_id", "-sequence")
+
+    def after(self, sequence: int) -> Self:
+        """Keep what comes after the sequence number."""
+        return self.filter(sequence__gt=sequence)
+
+    def before(self, sequence: int) -> Self:
+        """Keep what comes before the sequence number."""
+        return self.filter(sequence__lt=sequence)
+
+    def containing(self, term: str) -> Self:
+        """Keep messages whose text has all words of the term; nothing for an empty one."""
+        words = search.words_of(term)
+        return self.filter(search.matches("content", words)) if words else self.none()
+
+
+class MessageManager(_MessageManager.from_queryset(MessageQuerySet)):  # type: ignore[misc]
+    """The manager of messages; as ``session.messages`` it is a collection, too.
+
+    ``len()``, iteration, indexing and ``in`` work on what was loaded with the session and
+    otherwise fetch the messages; ``all()``, ``filter()`` and the rest are Django's.
+    """
+
+    def _of_session(self) -> models.QuerySet[Message]:
+        if not hasattr(self, "instance"):
+            raise TypeError("Only session.messages is a collection; use Message.objects.all().")
+        queryset: models.QuerySet[Message] = self.get_queryset()
+        return queryset
+
+    def __len__(self) -> int:
+        return len(self._of_session())
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._of_session())
+
+    def __getitem__(self, index: Any) -> Any:
+        # Through a list, for negative indexes and for what is loaded already.
+        return list(self._of_session())[index]
+
+    def __contains__(self, message: object) -> bool:
+        return message in list(self._of_session())
+
+    def __bool__(self) -> bool:
+        return not hasattr(self, "instance") or bool(self._of_session())

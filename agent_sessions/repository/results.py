@@ -1,0 +1,59 @@
+"""What repository operations return beside models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """One page of a listing, counted from 1. A page past the end has no items."""
+
+    items: list[Item]
+    page: int
+    page_size: int
+    total_items: int
+
+    @property
+    def total_pages(self) -> int:
+        """The number of pages; 0 with no items."""
+        return -(-self.total_items // self.page_size)
+
+    @property
+    def has_next(self) -> bool:
+        """Whether a page with items follows."""
+        return self.page < self.total_pages
+
+    @property
+    def has_previous(self) -> bool:
+        """Whether a page with items precedes."""
+        return 1 < self.page <= self.total_pages + 1 and self.total_pages > 0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStats:
+    """The numbers of one user's sessions."""
+
+    total_sessions: int
+    active_sessions: int
+    """Sessions with status ACTIVE that are not past ``expires_at``."""
+    total_messages: int
+    sessions_by_status: Mapping[str, int]
+    """The number of sessions by status, each status present."""
+
+    @property
+    def avg_messages_per_session(self) -> float:
+        """Messages per session; 0.0 with no sessions."""
+        return self.total_messages / self.total_sessions if self.total_sessions else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """How many rows an erasure deleted."""
+
+    sessions: int
+    messages: int

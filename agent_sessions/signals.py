@@ -1,0 +1,24 @@
+"""Signals sent after the transaction committed.
+
+They notify; nothing in the app depends on a receiver, and a receiver that raises is logged
+and does not disturb the caller. Bulk operations send one signal for all rows of a batch.
+"""
+
+from __future__ import annotations
+
+from django.dispatch import Signal
+
+session_created = Signal()
+"""A session was created. Arguments: ``session``, ``using``."""
+
+message_added = Signal()
+"""Messages were appended. Arguments: ``session_id``, ``messages`` (a list), ``using``."""
+
+session_status_changed = Signal()
+"""The status was set. Arguments: ``session_ids`` (a list of UUID), ``status``, ``using``.
+
+A session that an append reopened is told by ``message_added`` alone.
+"""
+
+sessions_deleted = Signal()
+"""Sessions were deleted with their messages. Arguments: ``session_ids``, ``using``."""
