@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test lint types check clean bench-sessions bench-cache
 
 $(VENV)/.demo: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,3 +35,9 @@ check: lint types test
 
 clean:
 	rm -rf $(VENV) .nox .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+
+bench-sessions: $(VENV)/.dev  ## The session store against raw psycopg and a plain ORM pair
+	$(BIN)/python -m benchmarks.sessions $(ARGS)
+
+bench-cache: $(VENV)/.dev  ## The cache against raw redis-py, django-redis and Django's own backend
+	$(BIN)/python -m benchmarks.cache $(ARGS)

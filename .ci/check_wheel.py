@@ -1,4 +1,4 @@
-"""Use the installed wheel as a new project would: two apps, migrate, one conversation, one cache call."""
+"""Use the installed wheel as a new project would: migrate, one conversation, one cache call."""
 
 import sys
 import tempfile

@@ -10,8 +10,8 @@ os.environ.setdefault("SECRET_KEY", "only-for-tests-" + "0" * 50)
 os.environ.setdefault("DEBUG", "0")
 os.environ.setdefault("DJANGO_READ_DOT_ENV", "0")
 
-from example_project.settings import *  # noqa: E402, F403
-from example_project.settings import DATABASES, INSTALLED_APPS  # noqa: E402
+from example_project.settings import *  # noqa: F403
+from example_project.settings import DATABASES, INSTALLED_APPS
 
 if os.environ.get("TEST_USER_MODEL") == "uuid":
     INSTALLED_APPS = [*INSTALLED_APPS, "tests.users"]

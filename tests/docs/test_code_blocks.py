@@ -1,4 +1,4 @@
-"""Every code block of the README and of docs/ is executed, or the command in it is shown to exist."""
+"""Every code block of the README and of docs/ is executed, or its command shown to exist."""
 
 from __future__ import annotations
 
