@@ -48,7 +48,7 @@ class _Local(threading.local):
         _enroll(self.owner, self.counts)
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _flush_lock = threading.Lock()
 _threads: list[tuple[weakref.ref[_Owner], _Counts]] = []
 _finished: _Counts = {}
@@ -177,7 +177,7 @@ def _start_again_in_child() -> None:
     # Locks may have been held by threads that the child does not have, and the parent goes on
     # reporting what it counted before.
     global _lock, _flush_lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _flush_lock = threading.Lock()
     for _owner, counts in _threads:
         counts.clear()
