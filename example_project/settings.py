@@ -2,8 +2,8 @@
 
 Without any variable it runs on SQLite, on the memory side of the cache and on a broker that is a
 directory. `DATABASE_URL`, `REDIS_URL` and `CELERY_BROKER_URL` put the real services in their
-place, one at a time. Variables come from the environment or from the file `.env`
-(`.env.example` lists them all; `ENV_FILE` names another file, empty: none).
+place, one at a time. Variables come from the environment or, unless `DJANGO_READ_DOT_ENV=0`, from
+the file `.env` (`.env.example` lists them all).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from example_project.local_key import local_secret_key
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
-if env_file := env.str("ENV_FILE", default=str(BASE_DIR / ".env")):
-    environ.Env.read_env(env_file)
+if env.bool("DJANGO_READ_DOT_ENV", default=True) and (BASE_DIR / ".env").exists():
+    environ.Env.read_env(BASE_DIR / ".env")
 
 # Everything the project writes on a machine without services: database, broker, key.
 DATA_DIR = Path(env.str("DATA_DIR", default="") or BASE_DIR / ".demo")

@@ -1,0 +1,1 @@
+"""Commands for what the tasks do, and for conversations as files."""

@@ -1,0 +1,1 @@
+"""One command a module: options and printing; the work is done elsewhere."""

@@ -1,0 +1,36 @@
+"""`cleanup_expired_sessions`: complete what has expired."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management import BaseCommand, CommandParser
+
+from agent_sessions.management.options import add_database, progress_bar
+from agent_sessions.models import Session
+from agent_sessions.repository import SyncSessionRepository
+
+
+class Command(BaseCommand):
+    """Parse the options and print the count."""
+
+    help = (
+        "Complete active and paused sessions past their expiry. Safe to interrupt, and to run "
+        "several times at once: what agent_sessions.tasks does under Celery, for cron."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--dry-run", action="store_true", help="Only say how many there are.")
+        add_database(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Complete the sessions, or count them."""
+        database = options["database"]
+        if options["dry_run"]:
+            count = Session.objects.using(database).expired().count()
+            self.stdout.write(f"{count} expired sessions would be completed.")
+            return
+        with progress_bar(options["verbosity"], unit=" sessions") as bar:
+            count = SyncSessionRepository(database).cleanup_expired_sessions(progress=bar.update)
+        self.stdout.write(f"{count} expired sessions completed.")

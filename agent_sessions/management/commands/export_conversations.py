@@ -1,0 +1,95 @@
+"""`export_conversations`: sessions as JSON Lines."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from django.core.management import BaseCommand, CommandError, CommandParser
+
+from agent_sessions.management.options import add_database, find_user, progress_bar
+from agent_sessions.models import Session
+from agent_sessions.transfer import export_sessions
+
+
+class Command(BaseCommand):
+    """Parse the options, write the pieces, count the lines."""
+
+    help = (
+        "Write conversations as JSON Lines in the chat fine-tuning format, one session a line, "
+        "oldest first. import_conversations reads them back."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--user", help="Name or primary key of a user. Default: all users.")
+        parser.add_argument(
+            "--output",
+            default="-",
+            metavar="FILE",
+            help="File to write, replaced when the export is complete. Default: standard output.",
+        )
+        add_database(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Export to the file or to standard output."""
+        database = options["database"]
+        sessions = Session.objects.using(database)
+        if options["user"] is not None:
+            sessions = sessions.for_user(find_user(options["user"], database))
+        total = sessions.count()
+        written = 0
+        with (
+            self._output(options["output"]) as write,
+            progress_bar(options["verbosity"], total=total, unit=" sessions") as bar,
+        ):
+            for piece in export_sessions(sessions):
+                write(piece)
+                if piece.endswith(b"\n"):
+                    written += 1
+                    bar.update()
+        if options["verbosity"]:
+            self.stderr.write(f"{written} sessions exported.")
+
+    @contextmanager
+    def _output(self, path: str) -> Iterator[Callable[[bytes], object]]:
+        if path != "-":
+            with _replaced(Path(path)) as write:
+                yield write
+            return
+        # Standard output takes bytes, whatever its encoding; what a caller of call_command()
+        # put in its place may take text only.
+        buffer = getattr(self.stdout, "buffer", None)
+        try:
+            yield (
+                buffer.write if buffer else lambda data: self.stdout.write(data.decode(), ending="")
+            )
+            self.stdout.flush()
+        except BrokenPipeError:
+            # The reader, say `head`, has enough. Nothing may be flushed into the pipe at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def _write_text(self, data: bytes) -> None:
+        self.stdout.write(data.decode(), ending="")
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Callable[[bytes], object]]:
+    """Write beside the file and put the result in its place when it is complete."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        try:
+            file = draft.open("wb")
+        except OSError as error:
+            raise CommandError(
+                f"{path} cannot be written: {error.strerror}.", returncode=2
+            ) from error
+        with file:
+            yield file.write
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,43 @@
+"""What several commands share: which user, which database, how progress is shown."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.core.management import CommandError, CommandParser
+from django.db import DEFAULT_DB_ALIAS
+from tqdm import tqdm
+
+
+def add_database(parser: CommandParser) -> None:
+    """Add `--database`."""
+    parser.add_argument(
+        "--database",
+        default=DEFAULT_DB_ALIAS,
+        help="Alias of the database that holds the sessions. Default: %(default)s.",
+    )
+
+
+def find_user(text: str, database: str) -> Any:
+    """Return the user with that name, or else with that primary key.
+
+    Raises CommandError if there is neither.
+    """
+    model = get_user_model()
+    users = model._default_manager.using(database)
+    try:
+        return users.get(**{model.USERNAME_FIELD: text})
+    except model.DoesNotExist:
+        pass
+    try:
+        return users.get(pk=text)
+    except (model.DoesNotExist, ValueError, ValidationError):
+        raise CommandError(f"There is no user {text!r}, by name or by key.", returncode=2) from None
+
+
+def progress_bar(verbosity: int, **options: Any) -> tqdm[Any]:
+    """Return a bar on stderr; silent where that is no terminal, and with `--verbosity 0`."""
+    return tqdm(file=sys.stderr, disable=None if verbosity else True, **options)

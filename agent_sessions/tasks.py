@@ -1,0 +1,25 @@
+"""Celery tasks: the repository's periodic operations, each a task of a few lines.
+
+`agent_sessions.schedules.BEAT_SCHEDULE` runs them. Runs that overlap do no harm.
+"""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from agent_sessions.repository import SyncSessionRepository
+
+
+@shared_task(name="agent_sessions.cleanup_expired_sessions")
+def cleanup_expired_sessions() -> int:
+    """Complete the sessions past their expiry; return how many this run changed."""
+    return SyncSessionRepository().cleanup_expired_sessions()
+
+
+@shared_task(name="agent_sessions.purge_old_sessions")
+def purge_old_sessions() -> int:
+    """Delete sessions completed longer ago than AGENT_SESSIONS_RETENTION_DAYS; return how many.
+
+    Without that setting nothing is deleted.
+    """
+    return SyncSessionRepository().purge_old_sessions()

@@ -1,0 +1,21 @@
+"""Conversations in and out as JSON Lines, in the chat fine-tuning format.
+
+A line is one session: `{"messages": [{"role": …, "content": …}, …]}` with, where the session has
+them, `title`, `agent_id` (read also as `agent`), `metadata`, `context` and `status`. What was
+exported and imported again exports equal. Both ways stream: memory does not grow with the file,
+nor with the length of one exported session.
+"""
+
+from agent_sessions.transfer.exporting import export_sessions
+from agent_sessions.transfer.importing import Importer, Outcome, Result
+from agent_sessions.transfer.lines import DEFAULT_MAX_LINE_BYTES, Line, read_lines
+
+__all__ = [
+    "DEFAULT_MAX_LINE_BYTES",
+    "Importer",
+    "Line",
+    "Outcome",
+    "Result",
+    "export_sessions",
+    "read_lines",
+]

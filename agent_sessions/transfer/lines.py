@@ -1,0 +1,41 @@
+"""Lines of a file of unknown length and manners, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+DEFAULT_MAX_LINE_BYTES = 32 * 1024 * 1024
+
+_BOM = b"\xef\xbb\xbf"
+_STEP = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the input."""
+
+    number: int
+    """Counted from 1, empty lines included, as editors count."""
+    data: bytes | None
+    """Its bytes without the line end; None when it was longer than allowed."""
+    size: int
+    """How many bytes of the input it took, line end included."""
+
+
+def read_lines(file: BinaryIO, max_bytes: int = DEFAULT_MAX_LINE_BYTES) -> Iterator[Line]:
+    """Yield the lines of `file`; of one longer than `max_bytes` only its number and size."""
+    number = 0
+    while start := file.readline(max_bytes + 1):
+        number += 1
+        size = len(start)
+        data: bytes | None = start
+        if size > max_bytes and not start.endswith(b"\n"):
+            data = None
+            while (more := file.readline(_STEP)) and not more.endswith(b"\n"):
+                size += len(more)
+            size += len(more)
+        elif number == 1:
+            data = start.removeprefix(_BOM)
+        yield Line(number, None if data is None else data.rstrip(b"\r\n"), size)
