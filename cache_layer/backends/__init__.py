@@ -1,0 +1,8 @@
+"""The ``CACHES`` backend: ``"BACKEND": "cache_layer.backends.ResilientCache"``."""
+
+from __future__ import annotations
+
+from cache_layer.backends.context import Lease
+from cache_layer.backends.resilient import ResilientCache
+
+__all__ = ["Lease", "ResilientCache"]

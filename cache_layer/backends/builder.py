@@ -1,0 +1,199 @@
+"""Turns the caller's arguments into operations: full keys, encoded values, milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
+from cache_layer.backends.context import Context, Lease, Surroundings
+from cache_layer.backends.operations.base import Operation
+from cache_layer.backends.operations.batches import DropMany, GetMany, SetMany
+from cache_layer.backends.operations.leases import Fill, GetOrLease, Release
+from cache_layer.backends.operations.numbers import Increment
+from cache_layer.backends.operations.scans import Clear, DropPattern, ScanKeys
+from cache_layer.backends.operations.values import (
+    Add,
+    Discard,
+    Drop,
+    Expire,
+    Free,
+    Get,
+    HasKey,
+    Remaining,
+    Rename,
+    Set,
+)
+from cache_layer.conf import settings
+from cache_layer.exceptions import CacheLayerError
+
+if TYPE_CHECKING:
+    from cache_layer.backends.resilient import ResilientCache
+
+#: Redis counts milliseconds in 64 bits; this is some 200 million years.
+_LONGEST = 2**62
+
+
+class Operations:
+    """Makes operations for one backend and one namespace (``""``: none).
+
+    Keys are validated as Django's own backends do. A timeout is in seconds: ``DEFAULT_TIMEOUT``
+    is the alias's, None never expires, zero or less removes the key or stores nothing.
+    """
+
+    def __init__(self, backend: ResilientCache, namespace: str = "") -> None:
+        self._backend = backend
+        self._prefix = f"{namespace}:" if namespace else ""
+        self._codec = backend.state.codec
+        self._context = Context(namespace, self._codec, backend.scope)
+
+    def key(self, key: Any, version: int | None) -> str:
+        """Return the full key."""
+        if self._prefix:
+            key = f"{self._prefix}{key}"
+        return self._backend.make_and_validate_key(key, version=version)
+
+    def get(self, key: Any, default: Any, version: int | None) -> Operation[Any]:
+        """Return the value of a key, or the default."""
+        return Get(self._context, self.key(key, version), default)
+
+    def get_many(self, keys: Iterable[Any], version: int | None) -> Operation[dict[Any, Any]]:
+        """Return those of the keys that hold a value, with it."""
+        return GetMany(self._context, {self.key(key, version): key for key in keys})
+
+    def has_key(self, key: Any, version: int | None) -> Operation[bool]:
+        """Tell whether a key holds a value."""
+        return HasKey(self._context, self.key(key, version))
+
+    def remaining(self, key: Any, version: int | None) -> Operation[int | None]:
+        """Return the milliseconds left, -1 for ever, None when missing."""
+        return Remaining(self._context, self.key(key, version))
+
+    def set(self, key: Any, value: Any, timeout: Any, version: int | None) -> Operation[bool]:
+        """Store a value; the result tells whether it is stored."""
+        full = self.key(key, version)
+        data = self._codec.encode(full, value)
+        milliseconds = self._milliseconds(timeout)
+        if milliseconds is not None and milliseconds <= 0:
+            return Discard(self._context, full)
+        return Set(self._context, full, data, milliseconds)
+
+    def add(self, key: Any, value: Any, timeout: Any, version: int | None) -> Operation[bool]:
+        """Store a value where there is none; the result tells whether there was none."""
+        full = self.key(key, version)
+        data = self._codec.encode(full, value)
+        milliseconds = self._milliseconds(timeout)
+        if milliseconds is not None and milliseconds <= 0:
+            return Free(self._context, full)
+        return Add(self._context, full, data, milliseconds)
+
+    def set_many(
+        self, entries: Mapping[Any, Any], timeout: Any, version: int | None
+    ) -> Operation[Any]:
+        """Store several values; the result is a list of full keys that failed, or a count."""
+        milliseconds = self._milliseconds(timeout)
+        full = {self.key(key, version): value for key, value in entries.items()}
+        if milliseconds is not None and milliseconds <= 0:
+            return DropMany(self._context, list(full))
+        data = {key: self._codec.encode(key, value) for key, value in full.items()}
+        return SetMany(self._context, data, milliseconds)
+
+    def delete(self, key: Any, version: int | None) -> Operation[bool]:
+        """Delete a key; the result tells whether it held a value."""
+        return Drop(self._context, self.key(key, version))
+
+    def delete_many(self, keys: Iterable[Any], version: int | None) -> Operation[int]:
+        """Delete keys; the result is how many held a value."""
+        return DropMany(self._context, [self.key(key, version) for key in keys])
+
+    def expire(self, key: Any, timeout: Any, version: int | None) -> Operation[bool]:
+        """Change the expiry of a key; the result tells whether it held a value."""
+        full = self.key(key, version)
+        milliseconds = self._milliseconds(timeout)
+        if milliseconds is not None and milliseconds <= 0:
+            return Drop(self._context, full)
+        return Expire(self._context, full, milliseconds)
+
+    def increment(
+        self,
+        key: Any,
+        amount: int,
+        version: int | None,
+        *,
+        creates: bool = False,
+        timeout: Any = DEFAULT_TIMEOUT,
+    ) -> Operation[int]:
+        """Add to an integer; see ``Increment``."""
+        milliseconds = self._milliseconds(timeout)
+        if creates and milliseconds is not None:
+            # A key that must not live still has to be counted once; a millisecond is the least.
+            milliseconds = max(1, milliseconds)
+        return Increment(self._context, self.key(key, version), amount, creates, milliseconds)
+
+    def rename(self, key: Any, version: int, delta: int) -> Operation[bool]:
+        """Move a value to another version; the result tells whether there was one."""
+        return Rename(self._context, self.key(key, version), self.key(key, version + delta))
+
+    def get_or_lease(self, key: Any, version: int | None) -> Operation[Any]:
+        """Return the value of a key, or a ``Lease``."""
+        lease_time = max(1, int(settings.LEASE_TTL * 1000))
+        return GetOrLease(self._context, self.key(key, version), lease_time)
+
+    def fill(
+        self, key: Any, value: Any, lease: Lease, timeout: Any, version: int | None
+    ) -> Operation[bool]:
+        """Store a value under a lease; the result tells whether it is stored."""
+        full = self.key(key, version)
+        data = self._codec.encode(full, value)
+        milliseconds = self._milliseconds(timeout)
+        if milliseconds is not None and milliseconds <= 0:
+            return Release(self._context, full, lease)
+        return Fill(self._context, full, lease, data, milliseconds)
+
+    def release(self, key: Any, lease: Lease, version: int | None) -> Operation[bool]:
+        """Give a lease back."""
+        return Release(self._context, self.key(key, version), lease)
+
+    def scan(self, pattern: str, version: int | None, count: int) -> Operation[list[str]]:
+        """Return the full keys that match a pattern; ``strip`` takes the prefix off."""
+        return ScanKeys(self._context, self._pattern(pattern, version), max(1, count))
+
+    def delete_pattern(self, pattern: str, version: int | None) -> Operation[int]:
+        """Delete the keys that match a pattern; the result is how many held a value."""
+        return DropPattern(self._context, self._pattern(pattern, version))
+
+    def clear(self) -> Operation[int]:
+        """Delete every key: of the namespace, or of the alias in all versions."""
+        if self._prefix:
+            return self.delete_pattern("*", None)
+        if self._context.scope is None:
+            raise CacheLayerError(
+                "This cache cannot be cleared: its KEY_FUNCTION does not leave the key as it is, "
+                "so its keys cannot be told from others."
+            )
+        return Clear(self._context, self._context.scope)
+
+    def strip(self, keys: Iterable[str], version: int | None) -> list[str]:
+        """Return the caller's keys of full keys."""
+        around = self._surroundings(version)
+        start = len(self._prefix)
+        return [around.strip(key)[start:] for key in keys]
+
+    def _pattern(self, pattern: str, version: int | None) -> str:
+        return self._surroundings(version).pattern(f"{self._prefix}{pattern}")
+
+    def _surroundings(self, version: int | None) -> Surroundings:
+        backend = self._backend
+        return Surroundings.of(
+            backend.key_func, backend.key_prefix, backend.version if version is None else version
+        )
+
+    def _milliseconds(self, timeout: Any) -> int | None:
+        if timeout is DEFAULT_TIMEOUT:
+            timeout = self._backend.default_timeout
+        if timeout is None:
+            return None
+        if timeout <= 0:
+            return 0
+        return min(_LONGEST, max(1, int(timeout * 1000)))

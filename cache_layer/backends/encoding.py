@@ -1,0 +1,68 @@
+"""Values to bytes and back: the serializer and the compressor of the alias.
+
+A plain integer of at most 64 bits is stored as decimal text, which Redis's INCRBY works on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.utils.module_loading import import_string
+
+from cache_layer.exceptions import UnsupportedValueError
+
+DEFAULT_SERIALIZER: Final = "cache_layer.codec.SafeSerializer"
+
+_SMALLEST: Final = -(2**63)
+_LARGEST: Final = 2**63 - 1
+
+
+class UnreadableValueError(Exception):
+    """Bytes that this alias did not write, or that were damaged."""
+
+
+class Codec:
+    """Encodes the values of one alias."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        serializer = options.get("SERIALIZER", DEFAULT_SERIALIZER)
+        self._serializer: Any = import_string(serializer)(options=options)
+        compressor = options.get("COMPRESSOR")
+        self._compressor: Any = import_string(compressor)(options=options) if compressor else None
+
+    def encode(self, key: str, value: Any) -> bytes:
+        """Return the bytes of a value; ``key`` is named in errors.
+
+        :raises UnsupportedValueError: the serializer cannot store this value exactly.
+        """
+        if type(value) is int and _SMALLEST <= value <= _LARGEST:
+            return b"%d" % value
+        try:
+            data: bytes = self._serializer.dumps(value)
+        except UnsupportedValueError as error:
+            raise UnsupportedValueError(f"Key {key!r}: {error}") from error
+        return data if self._compressor is None else self._compressor.compress(data)
+
+    def decode(self, data: bytes) -> Any:
+        """Return the value of bytes.
+
+        :raises UnreadableValueError: they do not stand for a value.
+        """
+        if data.isdigit() or (data[:1] == b"-" and data[1:].isdigit()):
+            return int(data)
+        try:
+            return self._serializer.loads(self._decompress(data))
+        # Serializers and compressors may raise anything on foreign bytes.
+        except Exception as error:
+            raise UnreadableValueError from error
+
+    def _decompress(self, data: bytes) -> bytes:
+        if self._compressor is None:
+            return data
+        from django_redis.exceptions import CompressorError
+
+        try:
+            return self._compressor.decompress(data)
+        except CompressorError:
+            # Short values are stored as they are.
+            return data

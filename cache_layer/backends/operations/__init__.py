@@ -1,0 +1,1 @@
+"""What the cache can do, one object an operation; see ``base``."""

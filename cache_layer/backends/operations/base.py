@@ -1,0 +1,107 @@
+"""Every cache operation on given keys, once: what it says to Redis and what it does in memory.
+
+An operation does no I/O. A ``Single`` names one command and reads its reply; a ``Stepwise``
+yields batches of commands and is sent their replies, of which any may be the exception that
+Redis answered with. Transports carry them to Redis, synchronously or awaited; ``in_memory`` does
+the same on the memory store, whose lock the caller holds; ``remember`` tells the journal what
+Redis must forget before it is read again, had the operation happened during an outage.
+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import Any, ClassVar, Generic, TypeVar
+
+from cache_layer.backends.context import Context
+from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.scripts import MARKER
+from cache_layer.journal import Journal
+from cache_layer.metrics import record
+
+T = TypeVar("T")
+Command = tuple[Any, ...]
+Steps = Generator[list[Command], list[Any], T]
+
+#: Keys in one command: large enough to be quick, small enough not to hold Redis up.
+CHUNK = 500
+
+
+def raw(key: str) -> bytes:
+    """Return the key as Redis holds it; lone surrogates are kept."""
+    return key.encode("utf-8", "surrogatepass")
+
+
+def chunks(keys: list[Any]) -> Iterable[list[Any]]:
+    """Cut a list into pieces for one command each."""
+    return (keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK))
+
+
+def px(milliseconds: int | None) -> int | str:
+    """Return an expiry as the scripts want it."""
+    return "" if milliseconds is None else milliseconds
+
+
+def living(data: bytes | None) -> bytes | None:
+    """Return the bytes of a value; a lease marker is a missing key."""
+    return None if data is None or data.startswith(MARKER) else data
+
+
+class Operation(Generic[T]):
+    """What all operations have in common."""
+
+    __slots__ = ("context",)
+    #: Whether it may change what Redis holds.
+    writes: ClassVar[bool] = True
+    single: ClassVar[bool] = False
+
+    context: Context
+
+    def steps(self) -> Steps[T]:
+        """Yield batches of commands, receive their replies, return the result."""
+        raise TypeError(f"{type(self).__name__} has no steps")
+
+    def in_memory(self, store: MemoryStore) -> T:
+        """Do it on the memory store."""
+        raise TypeError(f"{type(self).__name__} does not work in memory")
+
+    def remember(self, journal: Journal) -> None:
+        """Tell the journal what Redis has to forget; reads and leases have nothing to tell."""
+
+    def error(self) -> None:
+        """Count that Redis refused the operation, or that a value could not be read."""
+        record(self.context.namespace, "errors")
+
+
+class Single(Operation[T]):
+    """An operation of one command on one key."""
+
+    __slots__ = ("key",)
+    single = True
+
+    def __init__(self, context: Context, key: str) -> None:
+        self.context = context
+        self.key = key
+
+    def command(self) -> Command:
+        """Return the command."""
+        raise TypeError(f"{type(self).__name__} has no command")
+
+    def parse(self, reply: Any) -> T:
+        """Return the result that the reply stands for."""
+        raise TypeError(f"{type(self).__name__} has no reply")
+
+    def rejected(self) -> T:
+        """Return the result when Redis refuses the command (a key of a foreign type)."""
+        self.error()
+        return self.parse(None)
+
+
+class Writing(Single[T]):
+    """A ``Single`` that changes its key."""
+
+    __slots__ = ()
+
+    def remember(self, journal: Journal) -> None:
+        """See ``Operation.remember``."""
+        journal.add_key(self.key, self.context.scope)

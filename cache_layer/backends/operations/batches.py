@@ -1,0 +1,130 @@
+# ruff: noqa: D102 - the methods of an operation are described in ``base``
+"""Operations on many keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cache_layer.backends import scripts
+from cache_layer.backends.context import Context
+from cache_layer.backends.encoding import UnreadableValueError
+from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations.base import Operation, Steps, chunks, living, raw
+from cache_layer.backends.scripts import MARKER
+from cache_layer.journal import Journal
+from cache_layer.metrics import record
+
+
+class GetMany(Operation[dict[Any, Any]]):
+    """The values of those keys that hold one, under the caller's names for them."""
+
+    __slots__ = ("names",)
+    writes = False
+
+    def __init__(self, context: Context, names: Mapping[str, Any]) -> None:
+        self.context = context
+        self.names = names
+
+    def steps(self) -> Steps[dict[Any, Any]]:
+        keys = list(self.names)
+        batches = [("MGET", *map(raw, chunk)) for chunk in chunks(keys)]
+        replies: list[bytes | None] = []
+        if batches:
+            for reply in (yield batches):
+                if isinstance(reply, Exception):
+                    self.error()
+                    return {}
+                replies += reply
+        return self._decode(keys, replies)
+
+    def in_memory(self, store: MemoryStore) -> dict[Any, Any]:
+        keys = list(self.names)
+        return self._decode(keys, [store.read(key) for key in keys])
+
+    def _decode(self, keys: list[str], replies: list[bytes | None]) -> dict[Any, Any]:
+        found = {}
+        decode = self.context.codec.decode
+        for key, data in zip(keys, replies, strict=True):
+            if data is not None and not data.startswith(MARKER):
+                try:
+                    found[self.names[key]] = decode(data)
+                except UnreadableValueError:
+                    self.error()
+        if found:
+            record(self.context.namespace, "hits", len(found))
+        if len(found) < len(keys):
+            record(self.context.namespace, "misses", len(keys) - len(found))
+        return found
+
+
+class SetMany(Operation[list[str]]):
+    """Store several values; returns the keys that Redis refused."""
+
+    __slots__ = ("entries", "milliseconds")
+
+    def __init__(
+        self, context: Context, entries: Mapping[str, bytes], milliseconds: int | None
+    ) -> None:
+        self.context = context
+        self.entries = entries
+        self.milliseconds = milliseconds
+
+    def steps(self) -> Steps[list[str]]:
+        expiry = () if self.milliseconds is None else ("PX", self.milliseconds)
+        refused = []
+        for chunk in chunks(list(self.entries.items())):
+            replies = yield [("SET", raw(key), data, *expiry) for key, data in chunk]
+            refused += [
+                key for (key, _), reply in zip(chunk, replies, strict=True) if reply is not True
+            ]
+        for _key in refused:
+            self.error()
+        record(self.context.namespace, "sets", len(self.entries) - len(refused))
+        return refused
+
+    def in_memory(self, store: MemoryStore) -> list[str]:
+        for key, data in self.entries.items():
+            store.write(key, data, self.milliseconds)
+        record(self.context.namespace, "sets", len(self.entries))
+        return []
+
+    def remember(self, journal: Journal) -> None:
+        for key in self.entries:
+            journal.add_key(key, self.context.scope)
+
+
+class DropMany(Operation[int]):
+    """Delete keys; returns how many held a value."""
+
+    __slots__ = ("keys",)
+
+    def __init__(self, context: Context, keys: list[str]) -> None:
+        self.context = context
+        self.keys = keys
+
+    def steps(self) -> Steps[int]:
+        dropped = 0
+        for chunk in chunks(self.keys):
+            (reply,) = yield [scripts.DROP([raw(key) for key in chunk])]
+            if isinstance(reply, Exception):
+                self.error()
+            else:
+                dropped += reply
+        return self._count(dropped)
+
+    def in_memory(self, store: MemoryStore) -> int:
+        dropped = 0
+        for key in self.keys:
+            dropped += living(store.read(key)) is not None
+            store.drop(key)
+        return self._count(dropped)
+
+    def remember(self, journal: Journal) -> None:
+        for key in self.keys:
+            journal.add_key(key, self.context.scope)
+
+    def _count(self, dropped: int) -> int:
+        if dropped:
+            record(self.context.namespace, "deletes", dropped)
+        return dropped

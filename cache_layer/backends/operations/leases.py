@@ -1,0 +1,130 @@
+# ruff: noqa: D102 - the methods of an operation are described in ``base``
+"""Storing a computed value only while nothing invalidated it.
+
+A reader that misses leaves a marker with a token at the key; the value it computes is stored only
+if that very marker is still there. Whatever removes or overwrites the key in between - a delete, a
+pattern, a flush by another client - makes the store come to nothing. Leases have nothing to tell
+the journal: during an outage their markers are in memory alone.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from cache_layer.backends import scripts
+from cache_layer.backends.context import Context, Lease
+from cache_layer.backends.encoding import UnreadableValueError
+from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations.base import Command, Operation, Single, Steps, px, raw
+from cache_layer.backends.scripts import MARKER
+from cache_layer.metrics import record
+
+
+class GetOrLease(Operation[Any]):
+    """The value of a key, or a lease for storing one: ``Lease``."""
+
+    __slots__ = ("key", "milliseconds")
+
+    def __init__(self, context: Context, key: str, milliseconds: int) -> None:
+        self.context = context
+        self.key = key
+        self.milliseconds = milliseconds
+
+    def steps(self) -> Steps[Any]:
+        key = raw(self.key)
+        token = secrets.token_bytes(16)
+        for _attempt in range(3):
+            (data,) = yield [("GET", key)]
+            if isinstance(data, Exception):
+                self.error()
+                break
+            found, known = self._look(data)
+            if known:
+                return found
+            if data is None:
+                claim: Command = ("SET", key, MARKER + token, "NX", "PX", self.milliseconds)
+            else:
+                claim = scripts.SWAP([key], data, MARKER + token, self.milliseconds)
+            (claimed,) = yield [claim]
+            if claimed and not isinstance(claimed, Exception):
+                return self._lease(token, owner=True)
+        # The key cannot be claimed; a token that is nowhere makes the fill come to nothing.
+        return self._lease(token, owner=False)
+
+    def in_memory(self, store: MemoryStore) -> Any:
+        found, known = self._look(store.read(self.key))
+        if known:
+            return found
+        token = secrets.token_bytes(16)
+        store.write(self.key, MARKER + token, self.milliseconds)
+        return self._lease(token, owner=True)
+
+    def _look(self, data: bytes | None) -> tuple[Any, bool]:
+        """Return what was found and True, or None and False when the key is to be claimed."""
+        if data is None:
+            return None, False
+        if data.startswith(MARKER):
+            return self._lease(data[len(MARKER) :], owner=False), True
+        try:
+            value = self.context.codec.decode(data)
+        except UnreadableValueError:
+            self.error()
+            return None, False
+        record(self.context.namespace, "hits")
+        return value, True
+
+    def _lease(self, token: bytes, owner: bool) -> Lease:
+        record(self.context.namespace, "misses")
+        return Lease(token, owner)
+
+
+class Fill(Single[bool]):
+    """Store a value if the key still holds the marker of the lease; tells whether it did."""
+
+    __slots__ = ("data", "lease", "milliseconds")
+
+    def __init__(
+        self, context: Context, key: str, lease: Lease, data: bytes, milliseconds: int | None
+    ) -> None:
+        super().__init__(context, key)
+        self.lease = lease
+        self.data = data
+        self.milliseconds = milliseconds
+
+    def command(self) -> Command:
+        marker = MARKER + self.lease.token
+        return scripts.SWAP([raw(self.key)], marker, self.data, px(self.milliseconds))
+
+    def parse(self, reply: Any) -> bool:
+        if reply:
+            record(self.context.namespace, "sets")
+        return bool(reply)
+
+    def in_memory(self, store: MemoryStore) -> bool:
+        if store.read(self.key) != MARKER + self.lease.token:
+            return False
+        store.write(self.key, self.data, self.milliseconds)
+        return self.parse(True)
+
+
+class Release(Single[bool]):
+    """Give a lease back without storing anything; tells whether it was still held."""
+
+    __slots__ = ("lease",)
+
+    def __init__(self, context: Context, key: str, lease: Lease) -> None:
+        super().__init__(context, key)
+        self.lease = lease
+
+    def command(self) -> Command:
+        return scripts.DROP_IF([raw(self.key)], MARKER + self.lease.token)
+
+    def parse(self, reply: Any) -> bool:
+        return bool(reply)
+
+    def in_memory(self, store: MemoryStore) -> bool:
+        held = store.read(self.key) == MARKER + self.lease.token
+        if held:
+            store.drop(self.key)
+        return held

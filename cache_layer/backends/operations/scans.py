@@ -1,0 +1,146 @@
+# ruff: noqa: D102 - the methods of an operation are described in ``base``
+"""Operations that look for keys by pattern: scanned in large steps, never all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from cache_layer.backends import scripts
+from cache_layer.backends.context import Context, Scope
+from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations.base import Command, Operation, Steps, chunks, living, raw
+from cache_layer.globs import glob_match
+from cache_layer.journal import Journal
+from cache_layer.metrics import record
+
+#: Keys that Redis looks at in one step: about a millisecond of its time.
+STEP: Final = 2000
+
+
+class RefusedError(Exception):
+    """Redis is there and answers, but refused a command."""
+
+
+class ScanKeys(Operation[list[str]]):
+    """The full keys that match a pattern and hold a value, each once, in no order."""
+
+    __slots__ = ("count", "pattern")
+    writes = False
+
+    def __init__(self, context: Context, pattern: str, count: int = STEP) -> None:
+        self.context = context
+        self.pattern = pattern
+        self.count = count
+
+    def steps(self) -> Steps[list[str]]:
+        seen: set[bytes] = set()
+        cursor: Any = 0
+        while True:
+            (reply,) = yield [_scan(cursor, self.pattern, self.count)]
+            if isinstance(reply, Exception):
+                self.error()
+                break
+            cursor, found = reply
+            for chunk in chunks(found):
+                (alive,) = yield [scripts.LIVING(chunk)]
+                if not isinstance(alive, Exception):
+                    seen.update(alive)
+            if not int(cursor):
+                break
+        return [key for key in map(_text, seen) if key is not None]
+
+    def in_memory(self, store: MemoryStore) -> list[str]:
+        return [
+            key
+            for key in store.listed()
+            if glob_match(self.pattern, key) and living(store.read(key)) is not None
+        ]
+
+
+class DropPattern(Operation[int]):
+    """Delete the keys that match a pattern, leases included; returns how many held a value."""
+
+    __slots__ = ("pattern",)
+
+    def __init__(self, context: Context, pattern: str) -> None:
+        self.context = context
+        self.pattern = pattern
+
+    def owned(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Return those of the keys found that are to be deleted."""
+        return list(keys)
+
+    def steps(self) -> Steps[int]:
+        try:
+            return self._count((yield from drop_matching(self.pattern, self.owned)))
+        except RefusedError:
+            self.error()
+            return 0
+
+    def in_memory(self, store: MemoryStore) -> int:
+        dropped = 0
+        for key in store.listed():
+            if glob_match(self.pattern, key) and self.owned([raw(key)]):
+                dropped += living(store.read(key)) is not None
+                store.drop(key)
+        return self._count(dropped)
+
+    def remember(self, journal: Journal) -> None:
+        journal.add_pattern(self.pattern, self.context.scope)
+
+    def _count(self, dropped: int) -> int:
+        if dropped:
+            record(self.context.namespace, "deletes", dropped)
+        return dropped
+
+
+class Clear(DropPattern):
+    """Delete every key of the alias, of all versions, and of nobody else."""
+
+    __slots__ = ("scope",)
+
+    def __init__(self, context: Context, scope: Scope) -> None:
+        super().__init__(context, scope.pattern)
+        self.scope = scope
+
+    def owned(self, keys: Iterable[bytes]) -> list[bytes]:
+        return [key for key in keys if self.scope.owns(key)]
+
+    def remember(self, journal: Journal) -> None:
+        journal.add_scope(self.scope)
+
+
+def drop_matching(pattern: str, owned: Any = list) -> Steps[int]:
+    """Delete what matches a pattern; one round trip a step deletes and looks further.
+
+    :raises RefusedError: Redis does not let its keys be listed.
+    """
+    dropped = 0
+    cursor: Any = 0
+    deletions: list[Command] = []
+    while True:
+        *counts, page = yield [*deletions, _scan(cursor, pattern, STEP)]
+        dropped += sum(count for count in counts if isinstance(count, int))
+        if isinstance(page, Exception):
+            raise RefusedError from page
+        cursor, found = page
+        deletions = [scripts.DROP(chunk) for chunk in chunks(owned(found))]
+        if not int(cursor):
+            break
+    if deletions:
+        counts = yield deletions
+        dropped += sum(count for count in counts if isinstance(count, int))
+    return dropped
+
+
+def _scan(cursor: Any, pattern: str, count: int) -> Command:
+    return ("SCAN", cursor, "MATCH", raw(pattern), "COUNT", count)
+
+
+def _text(key: bytes) -> str | None:
+    try:
+        return key.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        # No key of ours: those are made of text.
+        return None

@@ -1,0 +1,363 @@
+# ruff: noqa: ASYNC109 - Django's cache API calls a value's time to live its timeout
+"""The Django cache backend: Redis while it can be used, memory while it cannot."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.utils.functional import cached_property
+
+from cache_layer.backends.builder import Operations
+from cache_layer.backends.context import Lease, Scope
+from cache_layer.backends.operations.base import Operation
+from cache_layer.backends.operations.scans import STEP
+from cache_layer.backends.state import MemoryState, state_for
+
+T = TypeVar("T")
+
+
+class ResilientCache(BaseCache):
+    """Django's cache API, synchronous and awaited, that neither raises nor waits for a dead Redis.
+
+    ``LOCATION`` and ``OPTIONS`` are django-redis's; without a LOCATION it is memory only. Beyond
+    Django's API: ``ttl``, ``expire``, ``keys``, ``iter_keys`` and ``delete_pattern`` as
+    django-redis has them, and leases (``get_or_lease``, ``fill``, ``release``), which keep a value
+    computed before an invalidation from being stored after it.
+
+    A ``timeout`` is in seconds; None never expires, zero or less stores nothing.
+    """
+
+    def __init__(self, location: Any, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        self._location = location
+        self._params = params
+
+    @cached_property
+    def state(self) -> MemoryState:
+        """What all instances of the alias in this process share."""
+        return state_for(self._location, self._params, self)
+
+    @cached_property
+    def scope(self) -> Scope | None:
+        """All keys of the alias; None when the KEY_FUNCTION hides them."""
+        return Scope.of(self.key_func, self.key_prefix, self.version)
+
+    @cached_property
+    def _operations(self) -> Operations:
+        return Operations(self)
+
+    def operations(self, namespace: str = "") -> Operations:
+        """Return what makes operations on the keys of a namespace, for ``run`` and ``arun``."""
+        return Operations(self, namespace) if namespace else self._operations
+
+    def run(self, operation: Operation[T]) -> T:
+        """Do an operation, on Redis or in memory."""
+        return self.state.run(operation)
+
+    async def arun(self, operation: Operation[T]) -> T:
+        """See ``run()``."""
+        return await self.state.arun(operation)
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        """Return the value of a key, or the default."""
+        return self.state.run(self._operations.get(key, default, version))
+
+    async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        """See ``get()``."""
+        return await self.state.arun(self._operations.get(key, default, version))
+
+    def set(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> None:
+        """Store a value.
+
+        :raises UnsupportedValueError: the serializer cannot store it exactly.
+        """
+        self.state.run(self._operations.set(key, value, timeout, version))
+
+    async def aset(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> None:
+        """See ``set()``."""
+        await self.state.arun(self._operations.set(key, value, timeout, version))
+
+    def add(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        """Store a value where there is none; return whether there was none."""
+        return self.state.run(self._operations.add(key, value, timeout, version))
+
+    async def aadd(
+        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        """See ``add()``."""
+        return await self.state.arun(self._operations.add(key, value, timeout, version))
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        """Delete a key; return whether it held a value."""
+        return self.state.run(self._operations.delete(key, version))
+
+    async def adelete(self, key: Any, version: int | None = None) -> bool:
+        """See ``delete()``."""
+        return await self.state.arun(self._operations.delete(key, version))
+
+    def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        """Change the expiry of a key; return whether it held a value."""
+        return self.state.run(self._operations.expire(key, timeout, version))
+
+    async def atouch(
+        self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        """See ``touch()``."""
+        return await self.state.arun(self._operations.expire(key, timeout, version))
+
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        """Return whether a key holds a value, be it None."""
+        return self.state.run(self._operations.has_key(key, version))
+
+    async def ahas_key(self, key: Any, version: int | None = None) -> bool:
+        """See ``has_key()``."""
+        return await self.state.arun(self._operations.has_key(key, version))
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Add to an integer, atomically.
+
+        :raises ValueError: there is no such key.
+        :raises NotAnIntegerError: the value is not an integer; it stays as it is.
+        """
+        return self.state.run(self._operations.increment(key, delta, version))
+
+    async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """See ``incr()``."""
+        return await self.state.arun(self._operations.increment(key, delta, version))
+
+    async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """See ``decr()``."""
+        return await self.aincr(key, -delta, version=version)
+
+    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        """Return those of the keys that hold a value, with it, in one round trip."""
+        return self.state.run(self._operations.get_many(keys, version))
+
+    async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        """See ``get_many()``."""
+        return await self.state.arun(self._operations.get_many(keys, version))
+
+    def set_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> list[Any]:
+        """Store several values in one round trip; return the keys that could not be stored.
+
+        :raises UnsupportedValueError: the serializer cannot store one exactly; none is stored.
+        """
+        refused = self.state.run(self._operations.set_many(data, timeout, version))
+        return self._names(refused, data, version)
+
+    async def aset_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> list[Any]:
+        """See ``set_many()``."""
+        refused = await self.state.arun(self._operations.set_many(data, timeout, version))
+        return self._names(refused, data, version)
+
+    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        """Delete keys in one round trip."""
+        self.state.run(self._operations.delete_many(keys, version))
+
+    async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        """See ``delete_many()``."""
+        await self.state.arun(self._operations.delete_many(keys, version))
+
+    def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """Move a value, with its expiry, to another version; return that version.
+
+        :raises ValueError: there is no such key.
+        """
+        version = self.version if version is None else version
+        moved = self.state.run(self._operations.rename(key, version, delta))
+        return _moved(moved, key, version + delta)
+
+    async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """See ``incr_version()``."""
+        version = self.version if version is None else version
+        moved = await self.state.arun(self._operations.rename(key, version, delta))
+        return _moved(moved, key, version + delta)
+
+    async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """See ``decr_version()``."""
+        return await self.aincr_version(key, -delta, version)
+
+    def clear(self) -> None:
+        """Delete every key of this alias, in all versions, and nobody else's.
+
+        :raises CacheLayerError: the KEY_FUNCTION hides which keys are its own.
+        """
+        self.state.run(self._operations.clear())
+
+    async def aclear(self) -> None:
+        """See ``clear()``."""
+        await self.state.arun(self._operations.clear())
+
+    def get_or_set(
+        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        """Return the value of a key, storing the default first where there is none.
+
+        A callable default is called for it. When the key is invalidated meanwhile, what it
+        returned is returned and not stored.
+        """
+        found = self.get_or_lease(key, version=version)
+        if not isinstance(found, Lease):
+            return found
+        try:
+            value = default() if callable(default) else default
+            self.fill(key, value, found, timeout, version=version)
+        except BaseException:
+            if found.owner:
+                self.release(key, found, version=version)
+            raise
+        return value
+
+    async def aget_or_set(
+        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        """See ``get_or_set()``; what the default returns is awaited if it can be."""
+        found = await self.aget_or_lease(key, version=version)
+        if not isinstance(found, Lease):
+            return found
+        try:
+            value = default() if callable(default) else default
+            if inspect.isawaitable(value):
+                value = await value
+            await self.afill(key, value, found, timeout, version=version)
+        except BaseException:
+            if found.owner:
+                await self.arelease(key, found, version=version)
+            raise
+        return value
+
+    def get_or_lease(
+        self, key: Any, *, version: int | None = None, namespace: str = ""
+    ) -> Any | Lease:
+        """Return the value of a key, or the right to store one: a ``Lease``.
+
+        Whoever misses before a value is stored shares the lease; ``owner`` is True for the first.
+        Any deletion of the key ends it. ``namespace`` is put before the key and counted under.
+        """
+        return self.state.run(self.operations(namespace).get_or_lease(key, version))
+
+    async def aget_or_lease(
+        self, key: Any, *, version: int | None = None, namespace: str = ""
+    ) -> Any | Lease:
+        """See ``get_or_lease()``."""
+        return await self.state.arun(self.operations(namespace).get_or_lease(key, version))
+
+    def fill(
+        self,
+        key: Any,
+        value: Any,
+        lease: Lease,
+        timeout: Any = DEFAULT_TIMEOUT,
+        *,
+        version: int | None = None,
+        namespace: str = "",
+    ) -> bool:
+        """Store a value if nothing ended the lease; return whether it is stored.
+
+        :raises UnsupportedValueError: the serializer cannot store it exactly.
+        """
+        return self.state.run(self.operations(namespace).fill(key, value, lease, timeout, version))
+
+    async def afill(
+        self,
+        key: Any,
+        value: Any,
+        lease: Lease,
+        timeout: Any = DEFAULT_TIMEOUT,
+        *,
+        version: int | None = None,
+        namespace: str = "",
+    ) -> bool:
+        """See ``fill()``."""
+        operation = self.operations(namespace).fill(key, value, lease, timeout, version)
+        return await self.state.arun(operation)
+
+    def release(
+        self, key: Any, lease: Lease, *, version: int | None = None, namespace: str = ""
+    ) -> bool:
+        """Give a lease back without storing anything; return whether it was still held."""
+        return self.state.run(self.operations(namespace).release(key, lease, version))
+
+    async def arelease(
+        self, key: Any, lease: Lease, *, version: int | None = None, namespace: str = ""
+    ) -> bool:
+        """See ``release()``."""
+        return await self.state.arun(self.operations(namespace).release(key, lease, version))
+
+    def ttl(self, key: Any, version: int | None = None) -> int | None:
+        """Return the seconds a key has left, rounded up; None: for ever, 0: it is missing."""
+        return _seconds(self.state.run(self._operations.remaining(key, version)))
+
+    async def attl(self, key: Any, version: int | None = None) -> int | None:
+        """See ``ttl()``."""
+        return _seconds(await self.state.arun(self._operations.remaining(key, version)))
+
+    expire = touch
+    aexpire = atouch
+
+    def keys(self, pattern: str = "*", version: int | None = None) -> list[str]:
+        """Return the keys that match a pattern, without the prefix, in no order.
+
+        :raises CacheLayerError: the KEY_FUNCTION hides them.
+        """
+        found = self.state.run(self._operations.scan(pattern, version, STEP))
+        return self._operations.strip(found, version)
+
+    async def akeys(self, pattern: str = "*", version: int | None = None) -> list[str]:
+        """See ``keys()``."""
+        found = await self.state.arun(self._operations.scan(pattern, version, STEP))
+        return self._operations.strip(found, version)
+
+    def iter_keys(self, pattern: str = "*", version: int | None = None) -> Iterator[str]:
+        """Iterate over what ``keys()`` returns."""
+        return iter(self.keys(pattern, version))
+
+    def delete_pattern(self, pattern: str, version: int | None = None) -> int:
+        """Delete the keys that match a pattern; return how many held a value.
+
+        :raises CacheLayerError: the KEY_FUNCTION hides them.
+        """
+        return self.state.run(self._operations.delete_pattern(pattern, version))
+
+    async def adelete_pattern(self, pattern: str, version: int | None = None) -> int:
+        """See ``delete_pattern()``."""
+        return await self.state.arun(self._operations.delete_pattern(pattern, version))
+
+    async def aclose(self, **kwargs: Any) -> None:
+        """See ``close()``: connections outlive requests; a loop's close with the loop."""
+
+    def _names(self, refused: Any, data: Mapping[Any, Any], version: int | None) -> list[Any]:
+        if not isinstance(refused, list) or not refused:
+            return []
+        return [key for key in data if self.make_key(key, version) in refused]
+
+
+def _moved(moved: bool, key: Any, version: int) -> int:
+    if not moved:
+        raise ValueError(f"Key {key!r} not found")
+    return version
+
+
+def _seconds(milliseconds: int | None) -> int | None:
+    if milliseconds is None:
+        return 0
+    return None if milliseconds < 0 else -(-milliseconds // 1000)

@@ -1,0 +1,236 @@
+"""What all instances of one alias share in a process, and who answers: Redis or memory.
+
+Django makes a backend instance per thread and task; the memory store, the circuit, the journal and
+the connections must be one. They are found by LOCATION and OPTIONS.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+import threading
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from django.core.cache.backends.base import BaseCache
+
+from cache_layer.backends.context import Context, options_of
+from cache_layer.backends.encoding import Codec
+from cache_layer.backends.failures import CircuitOpenError, RedisUnavailableError
+from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations.base import Operation
+from cache_layer.breaker import Breaker
+from cache_layer.conf import settings
+from cache_layer.journal import Journal
+from cache_layer.signals import cache_state_changed
+
+T = TypeVar("T")
+
+logger = logging.getLogger("cache_layer")
+
+
+class MemoryState:
+    """An alias without a LOCATION: memory only."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        options = options_of(params)
+        limit = options.get("MAX_ENTRIES")
+        self.codec = Codec(options)
+        self.memory = MemoryStore(
+            (lambda: settings.MEMORY_MAX_ENTRIES) if limit is None else (lambda: int(limit))
+        )
+        self.lock = self.memory.lock
+        self._since = dt.datetime.now(dt.UTC)
+
+    def run(self, operation: Operation[T]) -> T:
+        """Do an operation."""
+        with self.lock:
+            return operation.in_memory(self.memory)
+
+    async def arun(self, operation: Operation[T]) -> T:
+        """See ``run()``."""
+        with self.lock:
+            return operation.in_memory(self.memory)
+
+    def describe(self) -> dict[str, Any]:
+        """Return who answers (``"redis"`` or ``"memory"``), since when, and why."""
+        return {"state": "memory", "since": self._since, "reason": "no LOCATION is configured"}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def start_again(self) -> None:
+        """Begin empty in a forked child: the lock may have been held by another thread."""
+        self.memory.clear()
+        self.memory.lock = self.lock = threading.RLock()
+
+
+class RedisState(MemoryState):
+    """An alias with a LOCATION: Redis, and memory while Redis cannot be used."""
+
+    def __init__(self, location: Any, params: dict[str, Any], backend: BaseCache) -> None:
+        from cache_layer.backends.aio import AsyncTransport
+        from cache_layer.backends.transport import Transport
+
+        super().__init__(params)
+        self._location = location
+        self.context = Context("", self.codec, None)
+        self.stopped = threading.Event()
+        self.transport = Transport(location, params, backend)
+        self._new_circuit()
+        self._async_transport = AsyncTransport(self.transport, self.breaker)
+
+    def _new_circuit(self) -> None:
+        self.breaker = Breaker(lambda: settings.BREAKER_FAILURES)
+        self.journal = Journal(lambda: settings.JOURNAL_MAX_ENTRIES)
+
+    def run(self, operation: Operation[T]) -> T:
+        """Do an operation, where it can be done."""
+        breaker = self.breaker
+        while True:
+            if breaker.closed:
+                try:
+                    result = self.transport.run(operation)
+                except RedisUnavailableError as failure:
+                    self._failed(operation, failure)
+                else:
+                    if breaker.failed:
+                        self._succeeded()
+                    return result
+            answered, answer = self._in_memory(operation)
+            if answered:
+                return answer
+
+    async def arun(self, operation: Operation[T]) -> T:
+        """See ``run()``."""
+        breaker = self.breaker
+        while True:
+            if breaker.closed:
+                try:
+                    result = await self._async_transport.run(operation)
+                except RedisUnavailableError as failure:
+                    self._failed(operation, failure)
+                else:
+                    if breaker.failed:
+                        self._succeeded()
+                    return result
+            answered, answer = self._in_memory(operation)
+            if answered:
+                return answer
+
+    def describe(self) -> dict[str, Any]:
+        """See ``MemoryState.describe``."""
+        breaker = self.breaker
+        return {
+            "state": "redis" if breaker.closed else "memory",
+            "since": dt.datetime.fromtimestamp(breaker.since, dt.UTC),
+            "reason": breaker.reason,
+        }
+
+    def close_circuit(self) -> None:
+        """Let Redis answer again. The caller holds the lock and has replayed the journal."""
+        self.memory.clear()
+        self.breaker.close()
+
+    def announce(self) -> None:
+        """Tell the log and the signal who answers now."""
+        now = self.describe()
+        location = _without_password(self._location)
+        if now["state"] == "redis":
+            logger.info("Redis at %s answers again; the cache uses it.", location)
+        else:
+            logger.warning(
+                "Redis at %s cannot be used (%s); the cache answers from memory until it can.",
+                location,
+                now["reason"],
+            )
+        from cache_layer.backends.resilient import ResilientCache
+
+        for receiver, outcome in cache_state_changed.send_robust(
+            ResilientCache, location=location, **now
+        ):
+            if isinstance(outcome, Exception):
+                logger.error(
+                    "Receiver %r of cache_state_changed failed.", receiver, exc_info=outcome
+                )
+
+    def close(self) -> None:
+        """Close the synchronous connections; the next call opens new ones."""
+        self.transport.close()
+
+    def start_again(self) -> None:
+        """See ``MemoryState.start_again``; connections, circuit and journal are the parent's."""
+        super().start_again()
+        self.stopped = threading.Event()
+        self.transport.start_again()
+        self._new_circuit()
+        self._async_transport.start_again(self.breaker)
+
+    def _failed(self, operation: Operation[Any], failure: RedisUnavailableError) -> None:
+        if isinstance(failure, CircuitOpenError):
+            return
+        from cache_layer.backends.recovery import Recovery
+
+        with self.lock:
+            if operation.writes:
+                # Redis may have done it, or may do it yet.
+                operation.remember(self.journal)
+            opened = self.breaker.failure(
+                failure.reason, decisive=failure.decisive or operation.writes
+            )
+        if opened:
+            self.announce()
+            Recovery(self).start()
+
+    def _succeeded(self) -> None:
+        with self.lock:
+            self.breaker.success()
+
+    def _in_memory(self, operation: Operation[T]) -> tuple[bool, Any]:
+        """Return True and the result, or False when Redis is to be asked after all."""
+        with self.lock:
+            if self.breaker.closed:
+                if operation.writes:
+                    return False, None
+                # One failure of a read, not an outage yet: memory is empty, so this is a miss.
+            else:
+                operation.remember(self.journal)
+            return True, operation.in_memory(self.memory)
+
+
+State = MemoryState
+_states: dict[str, MemoryState] = {}
+_states_lock = threading.Lock()
+
+
+def state_for(location: Any, params: dict[str, Any], backend: BaseCache) -> MemoryState:
+    """Return the process's state for a ``CACHES`` entry, made at first use."""
+    options = params.get("OPTIONS") or {}
+    key = repr((location or "", sorted(options.items())))
+    state = _states.get(key)
+    if state is None:
+        with _states_lock:
+            state = _states.get(key)
+            if state is None:
+                state = RedisState(location, params, backend) if location else MemoryState(params)
+                _states[key] = state
+    return state
+
+
+def _without_password(location: Any) -> str:
+    urls = location.split(",") if isinstance(location, str) else [str(url) for url in location]
+    return ", ".join(
+        url.replace(f"{urlsplit(url).netloc.rpartition('@')[0]}@", "", 1) if "@" in url else url
+        for url in urls
+    )
+
+
+def _start_again_in_child() -> None:
+    global _states_lock
+    _states_lock = threading.Lock()
+    for state in _states.values():
+        state.start_again()
+
+
+os.register_at_fork(after_in_child=_start_again_in_child)

@@ -1,0 +1,191 @@
+"""Carries operations to Redis synchronously, over the client that django-redis makes."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Final, TypeVar
+
+from django.core.cache.backends.base import BaseCache
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from cache_layer.backends.context import options_of
+from cache_layer.backends.encoding import DEFAULT_SERIALIZER
+from cache_layer.backends.failures import as_unavailable
+from cache_layer.backends.operations.base import Command, Operation, Steps
+from cache_layer.backends.scripts import Script
+from cache_layer.conf import settings
+
+try:
+    from django_redis.client import DefaultClient
+    from redis.backoff import NoBackoff
+    from redis.exceptions import NoScriptError, ResponseError
+    from redis.retry import Retry
+except ImportError as missing:
+    raise ImproperlyConfigured(
+        "A cache with a LOCATION needs Redis's client: pip install 'django-agent-sessions[redis]'."
+    ) from missing
+
+T = TypeVar("T")
+
+#: Written by probes, so that a Redis that only reads is not taken for healthy. It is under no
+#: alias's prefix and expires by itself.
+PROBE_KEY: Final = b"cache_layer:probe"
+
+
+class Transport:
+    """One per process and alias; threads share it."""
+
+    def __init__(self, location: Any, params: dict[str, Any], backend: BaseCache) -> None:
+        self._location = location
+        self._backend = backend
+        self._params = {**params, "OPTIONS": with_defaults(options_of(params))}
+        self._lock = threading.Lock()
+        self._made: tuple[Any, Any] | None = None
+        self._reader: Any = None
+
+    def run(self, operation: Operation[T]) -> T:
+        """Do an operation on Redis.
+
+        :raises RedisUnavailableError: Redis cannot be used; a write may or may not have happened.
+        """
+        try:
+            client = self._client(operation.writes)
+            if operation.single:
+                return self._run_single(client, operation)
+            return self._run_steps(client, operation.steps())
+        except Exception as error:
+            unavailable = as_unavailable(error)
+            if unavailable is None:
+                raise
+            raise unavailable from error
+
+    def probe(self) -> None:
+        """Look whether Redis can be read and written.
+
+        :raises RedisUnavailableError: it cannot.
+        """
+        try:
+            self._client(writes=True).execute_command("SET", PROBE_KEY, b"1", "PX", 1000)
+        except Exception as error:
+            raise as_unavailable(error) or error from error
+
+    @property
+    def client(self) -> DefaultClient:
+        """django-redis's client, made at first use."""
+        made = self._made
+        return made[0] if made is not None else self._make()[0]
+
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        with self._lock:
+            made, self._made, self._reader = self._made, None, None
+        if made is not None:
+            made[0].do_close_clients()
+
+    def start_again(self) -> None:
+        """Forget the parent's clients without touching their sockets, in a forked child."""
+        self._lock = threading.Lock()
+
+    def _client(self, writes: bool) -> Any:
+        made = self._made
+        if made is None:
+            made = self._make()
+        return made[1] if writes or self._reader is None else self._reader.get_client(write=False)
+
+    def _make(self) -> tuple[Any, Any]:
+        with self._lock:
+            if self._made is None:
+                options = self._params["OPTIONS"]
+                client_class = import_string(
+                    options.get("CLIENT_CLASS", "django_redis.client.DefaultClient")
+                )
+                client = client_class(self._location, self._params, self._backend)
+                # django-redis shares pools by URL alone: a second alias on the same URL would get
+                # the options of the first.
+                client.connection_factory._pools = {}
+                primary = client.get_client(write=True)
+                if len(client._server) > 1:
+                    self._reader = client
+                self._made = (client, primary)
+            return self._made
+
+    @staticmethod
+    def _run_single(client: Any, operation: Any) -> Any:
+        command = operation.command()
+        try:
+            reply = client.execute_command(*command)
+        except NoScriptError:
+            reply = client.execute_command(*Script.in_full(command))
+        except ResponseError as error:
+            if as_unavailable(error) is not None:
+                raise
+            return operation.rejected()
+        return operation.parse(reply)
+
+    def _run_steps(self, client: Any, steps: Steps[T]) -> T:
+        try:
+            commands = next(steps)
+            while True:
+                commands = steps.send(self._replies(client, commands))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    @staticmethod
+    def _replies(client: Any, commands: list[Command]) -> list[Any]:
+        replies = _send(client, commands)
+        unknown = unknown_scripts(commands, replies)
+        if unknown:
+            again = _send(client, [Script.in_full(commands[index]) for index in unknown])
+            for index, reply in zip(unknown, again, strict=True):
+                replies[index] = reply
+        return checked(replies)
+
+
+def _send(client: Any, commands: list[Command]) -> list[Any]:
+    if len(commands) == 1:
+        try:
+            return [client.execute_command(*commands[0])]
+        except ResponseError as error:
+            return [error]
+    pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    replies: list[Any] = pipeline.execute(raise_on_error=False)
+    return replies
+
+
+def unknown_scripts(commands: list[Command], replies: list[Any]) -> list[int]:
+    """Return which commands called a script that the server does not know."""
+    return [
+        index
+        for index, reply in enumerate(replies)
+        if isinstance(reply, NoScriptError) and commands[index][0] == "EVALSHA"
+    ]
+
+
+def checked(replies: list[Any]) -> list[Any]:
+    """Return replies as they are, or raise the one that says that Redis cannot be used."""
+    for reply in replies:
+        if isinstance(reply, Exception) and as_unavailable(reply) is not None:
+            raise reply
+    return replies
+
+
+def with_defaults(options: dict[str, Any]) -> dict[str, Any]:
+    """Complete django-redis's ``OPTIONS`` by what it and redis-py leave to chance."""
+    options = dict(options)
+    options.setdefault("SERIALIZER", DEFAULT_SERIALIZER)
+    options.setdefault("SOCKET_TIMEOUT", settings.OPERATION_TIMEOUT)
+    options.setdefault("SOCKET_CONNECT_TIMEOUT", settings.CONNECT_TIMEOUT)
+    options["CONNECTION_POOL_KWARGS"] = {
+        # A retry would multiply the timeout. The pool reconnects a dropped idle connection.
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        # A thread uses one connection at a time, so threads are the limit.
+        "max_connections": 2**31,
+        **options.get("CONNECTION_POOL_KWARGS", {}),
+        "decode_responses": False,
+    }
+    return options
