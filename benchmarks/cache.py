@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import redis
+
 from tests.services import RedisServer
 
 VALUE = "x" * 200
