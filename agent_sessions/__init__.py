@@ -6,21 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent_sessions.exceptions import (
-        AgentSessionsError as AgentSessionsError,
-        IdempotencyConflict as IdempotencyConflict,
-        SessionArchived as SessionArchived,
-    )
-    from agent_sessions.models import (
-        Message as Message,
-        MessageRole as MessageRole,
-        Session as Session,
-        SessionStatus as SessionStatus,
-    )
-    from agent_sessions.repository import (
-        SessionRepository as SessionRepository,
-        SyncSessionRepository as SyncSessionRepository,
-    )
+    from agent_sessions.exceptions import AgentSessionsError, IdempotencyConflict, SessionArchived
+    from agent_sessions.models import Message, MessageRole, Session, SessionStatus
+    from agent_sessions.repository import SessionRepository, SyncSessionRepository
 
 __version__ = "0.1.0"
 
@@ -37,7 +25,7 @@ _HOMES = {
     "SyncSessionRepository": "repository",
 }
 
-__all__ = [  # noqa: PLE0604  (the names are served by __getattr__)
+__all__ = [
     "AgentSessionsError",
     "IdempotencyConflict",
     "Message",

@@ -1,4 +1,4 @@
-"""Errors a caller can act on. They say what happened; how to answer a client is the caller's choice."""
+"""Errors a caller can act on: they say what happened, the caller how to go on."""
 
 from __future__ import annotations
 

@@ -20,6 +20,10 @@ else:
 class ContentField(_AnyTextField):
     """The content of a message, as given; its column holds the readable text of it."""
 
+    if TYPE_CHECKING:
+        _pyi_private_set_type: Any
+        _pyi_private_get_type: Any
+
     def get_prep_value(self, value: Any) -> Any:
         """Return the text of the content, without what a database cannot hold."""
         if isinstance(value, str):
@@ -34,8 +38,8 @@ class MetadataField(_AnyJSONField):
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         """Return the metadata, or of unstorable ones what a JSON column can hold."""
-        if isinstance(value, dict) and not messages.inspect_json(value).exact:
-            value = approximate(value)
+        if isinstance(value, dict):
+            value = messages.storable_json(value)
         return super().get_db_prep_save({} if value is None else value, connection)
 
 
@@ -47,14 +51,3 @@ class PayloadField(_NullTextField):
         payload = messages.pack(model_instance.as_dict())  # type: ignore[attr-defined]
         setattr(model_instance, self.attname, payload)
         return payload
-
-
-def approximate(value: Any) -> Any:
-    """Return the JSON value with its texts cleaned and its odd numbers written as text."""
-    if isinstance(value, str):
-        return messages.clean_text(value)
-    if isinstance(value, dict):
-        return {messages.clean_text(key): approximate(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [approximate(inner) for inner in value]
-    return value if messages.inspect_json(value).exact else str(value)

@@ -106,7 +106,7 @@ def inspect_json(value: Any) -> JsonFacts:
     return JsonFacts(None, clean, clean and exact)
 
 
-def _not_json(problem: str) -> JsonFacts:
+def _not_json(problem: Any) -> JsonFacts:
     return JsonFacts(str(problem), clean=False, exact=False)
 
 
@@ -141,9 +141,8 @@ def validate_message(message: Any) -> dict[str, Any]:
     for name, value in checked.items():
         if not isinstance(name, str):
             errors["message"] = _("The key %.100r is not a string.") % (name,)
-        elif name not in errors and not isinstance(value, str) and name != "idempotency_key":
-            if problem := inspect_json(value).problem:
-                errors[name] = problem
+        elif name not in errors and (problem := inspect_json(value).problem):
+            errors[name] = problem
     if not errors:
         if too_large := _size_problem(checked):
             errors["content"] = too_large
@@ -162,6 +161,11 @@ def roles() -> list[str]:
 def is_idempotency_key(value: Any) -> bool:
     """Tell whether the value can serve as an idempotency key."""
     return isinstance(value, str) and 1 <= len(value) <= 255 and value.isprintable()
+
+
+def storable_json(value: Any) -> Any:
+    """Return the JSON value; where no database column is exact, the nearest one can hold."""
+    return value if inspect_json(value).exact else _approximate(value)
 
 
 def pack(message: Mapping[str, Any]) -> str | None:
@@ -195,6 +199,16 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=True)
 
 
+def _approximate(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, dict):
+        return {clean_text(key): _approximate(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_approximate(inner) for inner in value]
+    return value if inspect_json(value).exact else str(value)
+
+
 def _encode(kept: dict[str, Any]) -> str:
     text = json.dumps(kept, ensure_ascii=False, allow_nan=False)
     if text.isascii():
@@ -226,10 +240,13 @@ def _content_problem(message: Mapping[Any, Any]) -> Any:
 
 def _size_problem(message: dict[str, Any]) -> Any:
     limit = settings.MAX_MESSAGE_BYTES
-    if set(message) <= {"role", "content"} and isinstance(message["content"], str):
+    if message.keys() == {"role", "content"} and isinstance(message["content"], str):
         # At most six bytes a character in JSON: short texts need no exact measure.
-        if len(message["content"]) * 6 + 200 <= limit:
-            return None
+        largest = len(message["content"]) * 6 + 200
+    else:
+        largest = limit + 1
+    if largest <= limit:
+        return None
     try:
         written = json.dumps(message, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Self
 
 from django.conf import settings as django_settings
@@ -41,6 +42,17 @@ def validate_text(value: str) -> None:
         raise ValidationError(_("Null characters and lone surrogates are not allowed."))
 
 
+def validate_moment(value: Any) -> None:
+    """Refuse a date and time that a database cannot hold or that lacks its zone."""
+    if isinstance(value, datetime) and django_settings.USE_TZ:
+        if timezone.is_naive(value):
+            raise ValidationError(_("The time zone is missing."))
+        try:
+            value.astimezone(UTC)
+        except OverflowError:
+            raise ValidationError(_("This is outside the years 1 to 9999.")) from None
+
+
 def validate_object(value: Any) -> None:
     """Refuse what is not a JSON object that every database can hold."""
     if not isinstance(value, dict):
@@ -62,6 +74,8 @@ class Session(models.Model):
     # Kept in step with the messages by the repository, under the lock of the row.
     COUNTERS = frozenset({"message_count", "last_sequence", "last_message_at", "last_activity_at"})
 
+    _loaded: Mapping[str, Any] = MappingProxyType({})
+
     id = models.UUIDField(_("id"), primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(
         django_settings.AUTH_USER_MODEL,
@@ -78,10 +92,8 @@ class Session(models.Model):
     status = models.CharField(
         _("status"), max_length=16, choices=SessionStatus.choices, default=SessionStatus.ACTIVE
     )
-    context = models.JSONField(_("context"), default=dict, blank=True, validators=[validate_object])
-    metadata = models.JSONField(
-        _("metadata"), default=dict, blank=True, validators=[validate_object]
-    )
+    context = models.JSONField(_("context"), default=dict, blank=True)
+    metadata = models.JSONField(_("metadata"), default=dict, blank=True)
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
     updated_at = models.DateTimeField(_("changed"), auto_now=True)
     last_message_at = models.DateTimeField(_("last message"), null=True, editable=False)
@@ -91,7 +103,7 @@ class Session(models.Model):
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True, default=default_expiry)
     message_count = models.PositiveIntegerField(_("messages"), default=0, editable=False)
     last_sequence = models.PositiveIntegerField(_("last sequence"), default=0, editable=False)
-    idempotency_key = models.CharField(
+    idempotency_key = models.CharField(  # noqa: DJ001  (no key is no value, for the constraint)
         _("idempotency key"), max_length=255, null=True, blank=True, editable=False
     )
     idempotency_digest = models.CharField(max_length=64, default="", editable=False)
@@ -132,27 +144,6 @@ class Session(models.Model):
     def __str__(self) -> str:
         return self.title or f"{self.agent_id} {self.pk}"
 
-    @property
-    def is_expired(self) -> bool:
-        """Whether the session is past ``expires_at``."""
-        return self.expires_at is not None and self.expires_at <= timezone.now()
-
-    @property
-    def is_active(self) -> bool:
-        """Whether the session is ACTIVE and not expired."""
-        return self.status == SessionStatus.ACTIVE and not self.is_expired
-
-    @classmethod
-    def from_db(cls, db: str | None, field_names: Collection[str], values: Collection[Any]) -> Self:
-        """Remember what was loaded: see :meth:`save`."""
-        session = super().from_db(db, field_names, values)
-        session._loaded = {
-            name: session.__dict__[name]
-            for name in ("expires_at", "user_id")
-            if name in session.__dict__
-        }
-        return session
-
     def save(
         self,
         *,
@@ -165,7 +156,7 @@ class Session(models.Model):
 
         A session given to another user takes the search index of its messages along.
         """
-        loaded: dict[str, Any] = getattr(self, "_loaded", {})
+        loaded = self._loaded
         if update_fields is None and not self._state.adding and not force_insert:
             left_alone = set(self.COUNTERS)
             if loaded.get("expires_at", ...) == self.__dict__.get("expires_at"):
@@ -185,7 +176,54 @@ class Session(models.Model):
         )
         if "user_id" in loaded and loaded["user_id"] != self.user_id:
             Message.objects.using(self._state.db).for_session(self).update(user_id=self.user_id)
-            loaded["user_id"] = self.user_id
+        self._remember()
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the session is past ``expires_at``."""
+        return self.expires_at is not None and self.expires_at <= timezone.now()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the session is ACTIVE and not expired."""
+        return self.status == SessionStatus.ACTIVE and not self.is_expired
+
+    def clean_fields(self, exclude: Collection[str] | None = None) -> None:
+        """Validate each field; context and metadata are objects, never null.
+
+        Raises ValidationError, keyed by field.
+        """
+        checked = {"title", "context", "metadata", "expires_at"} - {*(exclude or ())}
+        errors: dict[str, list[ValidationError]] = {}
+        for name in sorted(checked):
+            if name != "expires_at" and getattr(self, name) is None:
+                setattr(self, name, "" if name == "title" else {})
+            try:
+                # Django's validators do not see empty values: [] is no object either.
+                if name in ("context", "metadata"):
+                    validate_object(getattr(self, name))
+                elif name == "expires_at":
+                    validate_moment(self.expires_at)
+            except ValidationError as error:
+                errors[name] = error.error_list
+        try:
+            super().clean_fields(exclude={*(exclude or ()), *errors})
+        except ValidationError as error:
+            errors = error.update_error_dict(errors)
+        if errors:
+            raise ValidationError(errors)
+
+    @classmethod
+    def from_db(cls, *args: Any, **kwargs: Any) -> Self:
+        """Remember what was loaded: see :meth:`save`."""
+        session = super().from_db(*args, **kwargs)
+        session._remember()
+        return session
+
+    def _remember(self) -> None:
+        self._loaded = {
+            name: self.__dict__[name] for name in ("expires_at", "user_id") if name in self.__dict__
+        }
 
 
 class Message(models.Model):
@@ -220,7 +258,7 @@ class Message(models.Model):
     content = ContentField(_("content"), blank=True, default="")
     metadata = MetadataField(_("metadata"), default=dict, blank=True)
     payload = PayloadField(null=True, editable=False)
-    idempotency_key = models.CharField(
+    idempotency_key = models.CharField(  # noqa: DJ001  (no key is no value, for the constraint)
         _("idempotency key"), max_length=255, null=True, blank=True, editable=False
     )
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
@@ -243,15 +281,37 @@ class Message(models.Model):
     def __str__(self) -> str:
         return f"{self.sequence} {self.role}: {self.text[:60]}"
 
+    def save(
+        self,
+        *,
+        force_insert: Any = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Iterable[str] | None = None,
+    ) -> None:
+        """Save the message; its payload follows the content and the metadata."""
+        if not self.user_id:
+            self.user_id = self.session.user_id
+        if update_fields is not None:
+            update_fields = {*update_fields}
+            if update_fields & {"role", "content", "metadata"}:
+                update_fields.add("payload")
+        super().save(
+            force_insert=force_insert,
+            force_update=force_update,
+            using=using,
+            update_fields=update_fields,
+        )
+
     @property
     def text(self) -> str:
         """The readable text of the content."""
         return messages.text_of(self.content)
 
     @classmethod
-    def from_db(cls, db: str | None, field_names: Collection[str], values: Collection[Any]) -> Self:
+    def from_db(cls, *args: Any, **kwargs: Any) -> Self:
         """Put the exact content and metadata in place of what their columns hold."""
-        message = super().from_db(db, field_names, values)
+        message = super().from_db(*args, **kwargs)
         message.restore()
         return message
 
@@ -276,25 +336,3 @@ class Message(models.Model):
             message["metadata"] = self.metadata
         message.update(kept.get("extra", {}))
         return message
-
-    def save(
-        self,
-        *,
-        force_insert: Any = False,
-        force_update: bool = False,
-        using: str | None = None,
-        update_fields: Iterable[str] | None = None,
-    ) -> None:
-        """Save the message; its payload follows the content and the metadata."""
-        if self.user_id is None:
-            self.user_id = self.session.user_id
-        if update_fields is not None:
-            update_fields = {*update_fields}
-            if update_fields & {"role", "content", "metadata"}:
-                update_fields.add("payload")
-        super().save(
-            force_insert=force_insert,
-            force_update=force_update,
-            using=using,
-            update_fields=update_fields,
-        )

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.models import Q
-from django.db.models.lookups import IContains
+from django.db.models.lookups import IContains, IRegex, Lookup
+
+if TYPE_CHECKING:
+    _TextLookup = Lookup[str]
+else:
+    _TextLookup = Lookup
 
 MAX_WORDS = 16
 """A term of more words is looked for as one text."""
@@ -35,14 +40,17 @@ def matches(field: str, words: Sequence[str]) -> Q:
 
 @models.CharField.register_lookup
 @models.TextField.register_lookup
-class HasText(IContains):
+class HasText(_TextLookup):
     """``field__has_text="part"``: contains the text, in any case, in any script."""
 
     lookup_name = "has_text"
 
-    def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Sequence[Any]]:
-        """Use a Unicode-aware comparison where SQLite's LIKE would know ASCII only."""
-        if str(self.rhs).isascii():
-            return IContains.as_sql(self, compiler, connection)
-        column, params = self.process_lhs(compiler, connection)
-        return f"{column} REGEXP %s", [*params, f"(?i){re.escape(str(self.rhs))}"]
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        """Compare upper-case forms: on PostgreSQL the search indexes are built on them."""
+        return IContains(self.lhs, self.rhs).as_sql(compiler, connection)
+
+    def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        """Use Python's case folding where SQLite's own would know ASCII only."""
+        if self.rhs.isascii():
+            return self.as_sql(compiler, connection)
+        return IRegex(self.lhs, re.escape(self.rhs)).as_sql(compiler, connection)

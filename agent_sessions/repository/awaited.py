@@ -119,3 +119,9 @@ class SessionRepository:
     ) -> list[Session]:
         """See SyncSessionRepository.search_sessions()."""
         return await sync_to_async(self.sync.search_sessions)(user_id, search_term, limit)
+
+
+# Readers of help() should not have to look in two places.
+for _name, _method in vars(SyncSessionRepository).items():
+    if not _name.startswith("_") and _name != "using":
+        getattr(SessionRepository, _name).__doc__ = _method.__doc__

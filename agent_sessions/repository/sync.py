@@ -129,7 +129,7 @@ class SyncSessionRepository:
         Raises ValidationError, keyed by field; Session.DoesNotExist; SessionArchived;
         IdempotencyConflict if the key came with another message before.
         """
-        return appending.append(_uuid(session_id), [message], self.using)[0]
+        return appending.append_one(_uuid(session_id), message, self.using)
 
     def add_messages(
         self, session_id: SessionId, messages: Iterable[Mapping[str, Any]]
@@ -139,7 +139,7 @@ class SyncSessionRepository:
         Messages whose ``idempotency_key`` was used before are returned in their place and not
         added again. See add_message_to_session.
         """
-        return appending.append(_uuid(session_id), list(messages), self.using)
+        return appending.append_many(_uuid(session_id), messages, self.using)
 
     def update_session_context(
         self, session_id: SessionId, context: Mapping[str, Any], replace: bool = False

@@ -1,0 +1,51 @@
+"""Appending through the ORM, for every database."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Case, DateTimeField, F, Value, When
+from django.db.models.functions import Greatest
+
+from agent_sessions.choices import FINISHED_STATUSES, SessionStatus
+from agent_sessions.models import Message, Session, default_expiry
+
+
+def insert(session_id: UUID, rows: list[Message], using: str) -> int | None:
+    """Insert the rows behind the last message and complete them with their numbers.
+
+    Returns the session's count of messages; None if the session is missing or archived.
+    """
+    sessions = Session.objects.using(using).filter(pk=session_id)
+    expiry = default_expiry()
+    now = rows[0].created_at
+    with transaction.atomic(using=using):
+        # The first statement writes: SQLite can then wait for its turn, and everywhere the
+        # row is locked before the numbers are read.
+        changed = sessions.exclude(status=SessionStatus.ARCHIVED).update(
+            last_sequence=F("last_sequence") + len(rows),
+            message_count=F("message_count") + len(rows),
+            last_message_at=now,
+            last_activity_at=now,
+            updated_at=now,
+            status=Case(
+                When(status__in=FINISHED_STATUSES, then=Value(SessionStatus.ACTIVE)),
+                default=F("status"),
+            ),
+            expires_at=expiry
+            and Case(
+                When(expires_at__isnull=False, then=Greatest(F("expires_at"), Value(expiry))),
+                output_field=DateTimeField(),
+            ),
+        )
+        if not changed:
+            return None
+        last, count, user_id = sessions.values_list(
+            "last_sequence", "message_count", "user_id"
+        ).get()
+        for number, row in enumerate(rows, last - len(rows) + 1):
+            row.sequence = number
+            row.user_id = user_id
+        Message.objects.using(using).bulk_create(rows)
+    return int(count)

@@ -1,0 +1,55 @@
+"""Locking rows of sessions, on databases with row locks and on SQLite without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+from django.db import connections, transaction
+from django.db.models import F
+
+from agent_sessions.conf import settings
+from agent_sessions.querysets import SessionQuerySet
+
+
+def lock(sessions: SessionQuerySet) -> list[UUID]:
+    """Lock the sessions until the transaction ends and return their ids, in order.
+
+    Whoever locks several does it in the order of ids: two of them never block each other.
+    """
+    sessions = sessions.order_by("pk")
+    if connections[sessions.db].features.has_select_for_update:
+        return list(sessions.select_for_update().values_list("pk", flat=True))
+    # SQLite waits for its turn to write only where the transaction read nothing before.
+    sessions.update(updated_at=F("updated_at"))
+    return list(sessions.values_list("pk", flat=True))
+
+
+def in_batches(
+    candidates: SessionQuerySet,
+    work: Callable[[list[UUID]], int],
+    progress: Callable[[int], None] | None,
+) -> int:
+    """Work on all candidates, a batch at a time, and return the sum of what ``work`` returns.
+
+    Each batch is a transaction: its rows are locked and candidates still, and the work makes
+    them cease to be. Where the database can, rows that are locked already are left out.
+    """
+    using = candidates.db
+    total = 0
+    while True:
+        batch = candidates.values_list("pk", flat=True)[: settings.CLEANUP_BATCH_SIZE]
+        if connections[using].features.has_select_for_update_skip_locked:
+            with transaction.atomic(using=using):
+                seen = list(batch.select_for_update(skip_locked=True))
+                done = work(seen) if seen else 0
+        else:
+            seen = list(batch)
+            with transaction.atomic(using=using):
+                found = lock(candidates.filter(pk__in=seen)) if seen else []
+                done = work(found) if found else 0
+        if not seen:
+            return total
+        total += done
+        if progress is not None:
+            progress(done)

@@ -1,0 +1,153 @@
+"""Storing and changing a session."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, connections, transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from agent_sessions.choices import SessionStatus
+from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
+from agent_sessions.messages import canonical, is_idempotency_key
+from agent_sessions.models import Session, validate_object
+from agent_sessions.repository.notify import after_commit
+from agent_sessions.signals import session_created, session_status_changed
+
+CHANGEABLE = ("title", "agent_id", "status", "metadata", "expires_at")
+
+
+def create(session: Session, using: str) -> Session:
+    """Store a new session. See SyncSessionRepository.create()."""
+    if not isinstance(session, Session):
+        raise ValidationError({"session": _("This is not a Session.")})
+    key = session.idempotency_key
+    if key is not None and not is_idempotency_key(key):
+        raise ValidationError(
+            {"idempotency_key": _("A key is a string of 1 to 255 printable characters.")}
+        )
+    session._state.db = using
+    session.clean_fields()
+    if session._state.adding:
+        session.message_count = session.last_sequence = 0
+    session.idempotency_digest = _digest(session) if key is not None else ""
+    try:
+        with transaction.atomic(using=using):
+            session.save(force_insert=True, using=using)
+    except IntegrityError:
+        return _stored_before(session, using)
+    after_commit(session_created, Session, using, session=session)
+    return session
+
+
+def update(session_id: UUID, changes: Mapping[str, Any], using: str) -> Session:
+    """Change fields of a session. See SyncSessionRepository.update_session()."""
+    if unknown := [name for name in changes if name not in CHANGEABLE]:
+        raise ValidationError({name: _("This field cannot be changed.") for name in unknown})
+    with transaction.atomic(using=using):
+        sessions = Session.objects.using(using)
+        if connections[using].features.has_select_for_update:
+            sessions = sessions.select_for_update()
+        else:
+            # A write that changes nothing: SQLite then waits for its turn before it reads.
+            sessions.filter(pk=session_id).update(updated_at=timezone.now())
+        session = sessions.get(pk=session_id)
+        before = session.status
+        for name, value in changes.items():
+            setattr(session, name, value)
+        changed = {*changes}
+        session.clean_fields(
+            exclude={field.name for field in session._meta.fields if field.name not in changed}
+        )
+        if before == session.status == SessionStatus.ARCHIVED:
+            raise SessionArchived(session_id)
+        if changed:
+            session.save(using=using, update_fields=[*changed, "updated_at"])
+    if session.status != before:
+        after_commit(
+            session_status_changed,
+            Session,
+            using,
+            session_ids=[session.pk],
+            status=session.status,
+        )
+    return session
+
+
+def update_context(session_id: UUID, context: Any, replace: bool, using: str) -> Session:
+    """Merge into the context. See SyncSessionRepository.update_session_context()."""
+    given = dict(context) if isinstance(context, Mapping) else context
+    try:
+        validate_object(given)
+    except ValidationError as error:
+        raise ValidationError({"context": error.messages}) from None
+    now = timezone.now()
+    if connections[using].vendor == "postgresql":
+        session = _merge_in_one_statement(session_id, given, replace, now, using)
+    else:
+        session = _merge_under_lock(session_id, given, replace, now, using)
+    if session is None:
+        Session.objects.using(using).only("pk").get(pk=session_id)
+        raise SessionArchived(session_id)
+    return session
+
+
+def _merge_in_one_statement(
+    session_id: UUID, context: dict[str, Any], replace: bool, now: datetime, using: str
+) -> Session | None:
+    options = Session._meta
+    columns = ", ".join(f'"{field.column}"' for field in options.local_concrete_fields)
+    merged = "%s::jsonb" if replace else "context || %s::jsonb"
+    found = Session.objects.using(using).raw(
+        f'UPDATE "{options.db_table}" SET context = {merged}, updated_at = %s '  # noqa: S608
+        f"WHERE id = %s AND status <> %s RETURNING {columns}",
+        [canonical(context), now, session_id, SessionStatus.ARCHIVED],
+    )
+    return next(iter(found), None)
+
+
+def _merge_under_lock(
+    session_id: UUID, context: dict[str, Any], replace: bool, now: datetime, using: str
+) -> Session | None:
+    sessions = Session.objects.using(using).filter(pk=session_id)
+    with transaction.atomic(using=using):
+        # Writing first locks the row (on SQLite the database) before the context is read.
+        if not sessions.exclude(status=SessionStatus.ARCHIVED).update(updated_at=now):
+            return None
+        session = sessions.get()
+        session.context = context if replace else {**session.context, **context}
+        session.save(using=using, update_fields=["context"])
+    return session
+
+
+def _stored_before(session: Session, using: str) -> Session:
+    sessions = Session.objects.using(using)
+    if session.idempotency_key is not None:
+        stored = sessions.filter(
+            user_id=session.user_id, idempotency_key=session.idempotency_key
+        ).first()
+        if stored is not None:
+            if stored.idempotency_digest != session.idempotency_digest:
+                raise IdempotencyConflict(session.idempotency_key)
+            return stored
+    if sessions.filter(pk=session.pk).exists():
+        raise ValidationError({"id": _("A session with this id exists.")})
+    raise ValidationError({"user": _("This user does not exist.")})
+
+
+def _digest(session: Session) -> str:
+    # What was asked for. The row itself may have changed by the time of a retry.
+    given = [
+        str(session.agent_id),
+        str(session.title),
+        str(session.status),
+        session.context,
+        session.metadata,
+    ]
+    return hashlib.sha256(canonical(given).encode("ascii")).hexdigest()
