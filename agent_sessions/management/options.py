@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -41,3 +42,12 @@ def find_user(text: str, database: str) -> Any:
 def progress_bar(verbosity: int, **options: Any) -> tqdm[Any]:
     """Return a bar on stderr; silent where that is no terminal, and with `--verbosity 0`."""
     return tqdm(file=sys.stderr, disable=None if verbosity else True, **options)
+
+
+def advance(bar: tqdm[Any]) -> Callable[[int], None]:
+    """Return what moves the bar by a number of steps."""
+
+    def move(steps: int) -> None:
+        bar.update(steps)
+
+    return move

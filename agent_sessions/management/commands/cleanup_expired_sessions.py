@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management import BaseCommand, CommandParser
 
-from agent_sessions.management.options import add_database, progress_bar
+from agent_sessions.management.options import add_database, advance, progress_bar
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
 
@@ -32,5 +32,5 @@ class Command(BaseCommand):
             self.stdout.write(f"{count} expired sessions would be completed.")
             return
         with progress_bar(options["verbosity"], unit=" sessions") as bar:
-            count = SyncSessionRepository(database).cleanup_expired_sessions(progress=bar.update)
+            count = SyncSessionRepository(database).cleanup_expired_sessions(advance(bar))
         self.stdout.write(f"{count} expired sessions completed.")

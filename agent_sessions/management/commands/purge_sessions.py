@@ -9,7 +9,7 @@ from django.core.management import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from agent_sessions.conf import settings
-from agent_sessions.management.options import add_database, progress_bar
+from agent_sessions.management.options import add_database, advance, progress_bar
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
 
@@ -49,5 +49,5 @@ class Command(BaseCommand):
             self.stdout.write(f"{count} sessions would be deleted.")
             return
         with progress_bar(options["verbosity"], unit=" sessions") as bar:
-            count = SyncSessionRepository(database).purge_old_sessions(days, progress=bar.update)
+            count = SyncSessionRepository(database).purge_old_sessions(days, advance(bar))
         self.stdout.write(f"{count} sessions deleted.")

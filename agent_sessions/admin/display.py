@@ -1,0 +1,81 @@
+"""How conversations and JSON are shown. Everything is escaped; nothing is shown without bound."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.db.models import QuerySet
+from django.db.models.functions import Left
+from django.template.loader import render_to_string
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+
+from agent_sessions.messages import clean_text, is_storable
+from agent_sessions.models import Message, Session
+
+LONGEST_EXCERPT = 2_000
+LONGEST_TEXT = 200_000
+PANEL_MESSAGES = 20
+
+
+class PrettyEncoder(json.JSONEncoder):
+    """Indents, whatever the caller says."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "indent": 2})
+
+
+def pretty_json(value: Any) -> SafeString:
+    """Return the value as indented JSON in a box."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    # What no page can hold is shown as JSON's escapes.
+    return _box(text if is_storable(text) else json.dumps(value, indent=2))
+
+
+def text_box(text: str) -> SafeString:
+    """Return the text, line breaks kept, in a box."""
+    return _box(clean_text(text))
+
+
+def with_excerpt(messages: QuerySet[Message], length: int) -> QuerySet[Message]:
+    """Read the first characters of each message as `excerpt` in place of the whole.
+
+    A page of messages of megabytes stays a page of text. One character more than `length` tells
+    that there is more.
+    """
+    return messages.defer("content", "metadata", "payload").annotate(
+        excerpt=Left("content", length + 1)
+    )
+
+
+def conversation(session: Session) -> str:
+    """Return the session's last messages as HTML."""
+    messages = Message.objects.using(session._state.db).for_session(session).latest_first()
+    last = [
+        {**row, "cut": len(row["excerpt"]) > LONGEST_EXCERPT}
+        for row in messages.annotate(excerpt=Left("content", LONGEST_EXCERPT + 1)).values(
+            "pk", "sequence", "role", "created_at", "excerpt"
+        )[:PANEL_MESSAGES]
+    ][::-1]
+    return render_to_string(
+        "admin/agent_sessions/conversation.html",
+        {
+            "session": session,
+            "messages": last,
+            "hidden": max(0, session.message_count - len(last)),
+        },
+    )
+
+
+def _box(text: str) -> SafeString:
+    rest = len(text) - LONGEST_TEXT
+    if rest > 0:
+        more = gettext("… and %d characters more.") % rest
+        return format_html(
+            '<pre class="agent-sessions-json" dir="auto">{}</pre><p>{}</p>',
+            text[:LONGEST_TEXT],
+            more,
+        )
+    return format_html('<pre class="agent-sessions-json" dir="auto">{}</pre>', text)

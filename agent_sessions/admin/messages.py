@@ -1,0 +1,132 @@
+"""Messages in the admin: to read, never to write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.text import Truncator
+from django.utils.translation import gettext_lazy as _
+
+from agent_sessions.admin.display import pretty_json, text_box, with_excerpt
+from agent_sessions.admin.listing import LongPaginator
+from agent_sessions.models import Message, MessageRole
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[Message]
+else:
+    _ModelAdmin = admin.ModelAdmin
+
+_EXCERPT = 160
+
+
+class RoleFilter(admin.SimpleListFilter):
+    """Messages of one of the known roles."""
+
+    title = _("role")
+    parameter_name = "role"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """Return the known roles."""
+        return list(MessageRole.choices)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Message]) -> QuerySet[Message]:
+        """Keep the messages of the role."""
+        return queryset.filter(role=self.value()) if self.value() else queryset
+
+
+@admin.register(Message)
+class MessageAdmin(_ModelAdmin):
+    """Lists the messages of a session (or all), in order, and shows one in full."""
+
+    list_display = ["number", "role", "excerpt", "created_at"]
+    list_display_links = ["number", "excerpt"]
+    list_filter = [RoleFilter]
+    search_fields = ["content"]
+    search_help_text = _("Words, or parts of words, of the text.")
+    sortable_by: ClassVar[tuple[str, ...]] = ()
+    ordering = ["session_id", "sequence"]
+    paginator = LongPaginator
+    list_per_page = 100
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    change_list_template = "admin/agent_sessions/change_list.html"
+    actions = None
+    fields = readonly_fields = ("session_link", "sequence", "role", "text", "exact", "created_at")
+
+    class Media:
+        css = {"all": ["agent_sessions/admin.css"]}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Nobody: the repository appends."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Message | None = None) -> bool:
+        """Nobody: messages stay what was said."""
+        return False
+
+    # Django asks has_delete_permission() also before it deletes a user, whose messages go too:
+    # so that it is answered as usual, and the deletion of a single message is refused here.
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """Nobody: a conversation with a hole misleads. Sessions are deleted as a whole."""
+        raise PermissionDenied
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """Show the message, without a delete button."""
+        return super().change_view(
+            request, object_id, form_url, {**(extra_context or {}), "show_delete": False}
+        )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
+        """Leave long contents in the database, where only a line of each is shown."""
+        messages = super().get_queryset(request)
+        match = request.resolver_match
+        if match is not None and match.url_name == "agent_sessions_message_changelist":
+            return with_excerpt(messages, _EXCERPT)
+        return messages.select_related("session")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Message], search_term: str
+    ) -> tuple[QuerySet[Message], bool]:
+        """Search as the repository does."""
+        term = search_term.strip()
+        return (queryset.containing(term) if term else queryset), False  # type: ignore[attr-defined]
+
+    @admin.display(description=_("sequence"))
+    def number(self, message: Message) -> int:
+        """Return the number in the session."""
+        return message.sequence
+
+    @admin.display(description=_("content"))
+    def excerpt(self, message: Message) -> str:
+        """Return the beginning of the text."""
+        return Truncator(message.excerpt).chars(_EXCERPT) or "-"  # type: ignore[attr-defined]
+
+    @admin.display(description=_("session"))
+    def session_link(self, message: Message) -> str:
+        """Return a link to the session."""
+        address = reverse("admin:agent_sessions_session_change", args=[message.session_id])
+        return format_html('<a href="{}">{}</a>', address, message.session)
+
+    @admin.display(description=_("text"))
+    def text(self, message: Message) -> str:
+        """Return the readable text."""
+        return text_box(message.text)
+
+    @admin.display(description=_("as it was given"))
+    def exact(self, message: Message) -> str:
+        """Return the message as its dict."""
+        return pretty_json(message.as_dict())

@@ -1,0 +1,362 @@
+"""Sessions in the admin."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.utils import unquote
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import models
+from django.db.models import Count, QuerySet, Sum
+from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+
+from agent_sessions.admin.display import PrettyEncoder, conversation, pretty_json
+from agent_sessions.admin.listing import AgentFilter, CappedPaginator
+from agent_sessions.exceptions import SessionArchived
+from agent_sessions.models import Message, Session, SessionStatus
+from agent_sessions.querysets import SessionQuerySet
+from agent_sessions.repository import SyncSessionRepository
+from agent_sessions.streaming import ndjson_response
+from agent_sessions.transfer import export_sessions
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[Session]
+    _ModelForm = forms.ModelForm[Session]
+else:
+    _ModelAdmin = admin.ModelAdmin
+    _ModelForm = forms.ModelForm
+
+audit = logging.getLogger("agent_sessions.audit")
+
+_BATCH = 500
+_LISTED = 100
+_CHANGEABLE = ("title", "agent_id", "status", "metadata", "expires_at")
+
+
+class SessionForm(_ModelForm):
+    """Refuses what the repository would refuse."""
+
+    def clean(self) -> dict[str, Any]:
+        """Leave archived sessions alone, but for taking them out of the archive."""
+        values = super().clean() or {}
+        archived = self.initial.get("status") == SessionStatus.ARCHIVED
+        if archived and self.has_changed() and values.get("status") == SessionStatus.ARCHIVED:
+            raise ValidationError(
+                _("The session is archived. Choose another status to change it."), code="archived"
+            )
+        return values
+
+
+@admin.register(Session)
+class SessionAdmin(_ModelAdmin):
+    """Lists, searches, completes, archives, exports and deletes sessions."""
+
+    form = SessionForm
+    list_display = [
+        "name",
+        "owner",
+        "agent_id",
+        "status",
+        "message_count",
+        "last_activity_at",
+        "expires_at",
+        "created",
+    ]
+    list_display_links = ["name"]
+    list_filter = ["status", AgentFilter, "created_at", "expires_at"]
+    list_select_related = ["user"]
+    list_per_page = 50
+    list_max_show_all = 200
+    # Only the primary key, which is made of time, sorts millions of rows of all users at once.
+    sortable_by = ["created"]
+    ordering = ["-id"]
+    paginator = CappedPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    search_fields = ["title"]
+    search_help_text = _(
+        "Words, or parts of words, of the title or of a message; user:NAME for one user's "
+        "sessions; or the id of a session."
+    )
+    change_list_template = "admin/agent_sessions/change_list.html"
+    actions = ["complete", "archive", "export"]
+    raw_id_fields = ["user"]
+    save_as = False
+    fieldsets = [
+        (None, {"fields": ["title", "user", "agent_id", "status", "expires_at"]}),
+        (_("Messages"), {"fields": ["conversation"]}),
+        (_("Context and metadata"), {"fields": ["context", "metadata"]}),
+        (
+            _("Facts"),
+            {
+                "fields": [
+                    "id",
+                    "message_count",
+                    "created_at",
+                    "last_message_at",
+                    "updated_at",
+                    "idempotency_key",
+                ]
+            },
+        ),
+    ]
+    readonly_fields = [
+        "conversation",
+        "id",
+        "message_count",
+        "created_at",
+        "last_message_at",
+        "updated_at",
+        "idempotency_key",
+    ]
+
+    class Media:
+        css = {"all": ["agent_sessions/admin.css"]}
+
+    # --- Listing --------------------------------------------------------------------------------
+
+    @admin.display(description=_("session"))
+    def name(self, session: Session) -> str:
+        """Return the title, or what else tells sessions apart."""
+        return str(session)
+
+    @admin.display(description=_("user"))
+    def owner(self, session: Session) -> str:
+        """Return the user, as a link to the user's sessions."""
+        address = reverse(f"{self.admin_site.name}:agent_sessions_session_changelist")
+        query = urlencode({"user__exact": session.user_id})
+        return format_html('<a href="{}?{}">{}</a>', address, query, session.user)
+
+    @admin.display(description=_("created"), ordering="id")
+    def created(self, session: Session) -> Any:
+        """Return when the session was created."""
+        return session.created_at
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Session], search_term: str
+    ) -> tuple[QuerySet[Session], bool]:
+        """Search as the repository does; find one user's sessions, or one session by its id."""
+        sessions: Any = queryset
+        words = search_term.split()
+        if len(words) == 1 and (session_id := _as_uuid(words[0])):
+            return sessions.filter(pk=session_id), False
+        if words and words[0].startswith("user:"):
+            user_model = get_user_model()
+            name = words.pop(0).removeprefix("user:")
+            user = user_model._default_manager.filter(**{user_model.USERNAME_FIELD: name}).first()
+            sessions = sessions.for_user(user) if user else sessions.none()
+        if words:
+            sessions = sessions.search(" ".join(words))
+        return sessions, False
+
+    # --- One session ----------------------------------------------------------------------------
+
+    @admin.display(description=_("conversation"))
+    def conversation(self, session: Session) -> str:
+        """Return the last messages."""
+        return "-" if session._state.adding else conversation(session)
+
+    @admin.display(description=_("context"))
+    def context_shown(self, session: Session) -> str:
+        """Return the context for those who may not change it."""
+        return pretty_json(session.context)
+
+    @admin.display(description=_("metadata"))
+    def metadata_shown(self, session: Session) -> str:
+        """Return the metadata for those who may not change it."""
+        return pretty_json(session.metadata)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Session | None = None) -> Any:
+        """Show JSON indented also where it cannot be changed."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if self.has_change_permission(request, obj) if obj else self.has_add_permission(request):
+            return fieldsets
+        shown: dict[Any, str] = {"context": "context_shown", "metadata": "metadata_shown"}
+        return [
+            (title, {**options, "fields": [shown.get(name, name) for name in options["fields"]]})
+            for title, options in fieldsets
+        ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Session | None = None) -> Any:
+        """Keep a session with its user."""
+        fields = [*super().get_readonly_fields(request, obj), "context_shown", "metadata_shown"]
+        return [*fields, "user"] if obj else fields
+
+    def formfield_for_dbfield(
+        self, db_field: models.Field[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> Any:
+        """Indent JSON in the form."""
+        if isinstance(db_field, models.JSONField):
+            kwargs["encoder"] = PrettyEncoder
+            kwargs["widget"] = forms.Textarea(attrs={"rows": 10, "cols": 80, "spellcheck": "false"})
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
+
+    def save_model(
+        self, request: HttpRequest, obj: Session, form: forms.ModelForm[Session], change: bool
+    ) -> None:
+        """Write through the repository."""
+        repository = SyncSessionRepository()
+        if not change:
+            repository.create(obj)
+            return
+        # The status first: it opens an archived session for the rest.
+        changes = {name: getattr(obj, name) for name in _CHANGEABLE if name in form.changed_data}
+        closing = changes.get("status") == SessionStatus.ARCHIVED
+        status = changes.pop("status") if closing else None
+        if changes:
+            repository.update_session(obj.pk, changes)
+        if "context" in form.changed_data:
+            repository.update_session_context(obj.pk, obj.context, replace=True)
+        if status is not None:
+            repository.update_session(obj.pk, {"status": status})
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """Tell what the repository refused, say because somebody archived the session meanwhile."""
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except (SessionArchived, ValidationError) as error:
+            reasons = error.messages if isinstance(error, ValidationError) else [str(error)]
+            self.message_user(request, " ".join(reasons), messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+
+    # --- Actions --------------------------------------------------------------------------------
+
+    @admin.action(description=_("Complete selected sessions"), permissions=["change"])
+    def complete(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
+        """Complete the sessions; archived ones stay in the archive."""
+        open_sessions = queryset.exclude(status=SessionStatus.ARCHIVED)
+        self._set_status(request, open_sessions, SessionStatus.COMPLETED)
+
+    @admin.action(description=_("Archive selected sessions"), permissions=["change"])
+    def archive(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
+        """Archive the sessions, which makes them read-only."""
+        self._set_status(request, queryset, SessionStatus.ARCHIVED)
+
+    def _set_status(
+        self, request: HttpRequest, queryset: QuerySet[Session], status: SessionStatus
+    ) -> None:
+        changed = 0
+        for batch in _in_batches(queryset.exclude(status=status)):
+            changed += SyncSessionRepository().bulk_update_session_status(
+                [session.pk for session in batch], status
+            )
+            LogEntry.objects.log_actions(
+                request.user.pk or "",
+                batch,
+                CHANGE,
+                [{"changed": {"fields": [str(_("status"))]}}],
+            )
+        text = ngettext(
+            "%(count)d session is now %(status)s.",
+            "%(count)d sessions are now %(status)s.",
+            changed,
+        )
+        values = {"count": changed, "status": status.label}
+        self.message_user(request, text % values, messages.SUCCESS)
+
+    @admin.action(description=_("Export selected sessions (JSON Lines)"), permissions=["view"])
+    def export(self, request: HttpRequest, queryset: QuerySet[Session]) -> HttpResponseBase:
+        """Download the sessions with their messages."""
+        chosen = Session.objects.using(queryset.db).filter(
+            pk__in=queryset.order_by().select_related(None).values("pk")
+        )
+        return self._download(request, chosen, "sessions.jsonl")
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the export of one session."""
+        export = path(
+            "<path:object_id>/export/",
+            self.admin_site.admin_view(self.export_view),
+            name="agent_sessions_session_export",
+        )
+        return [export, *super().get_urls()]
+
+    def export_view(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
+        """Download one session with its messages."""
+        session = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, session):
+            raise PermissionDenied
+        if session is None:
+            raise Http404
+        chosen = Session.objects.using(session._state.db).filter(pk=session.pk)
+        return self._download(request, chosen, f"session-{session.pk}.jsonl")
+
+    def _download(
+        self, request: HttpRequest, sessions: SessionQuerySet, filename: str
+    ) -> HttpResponseBase:
+        audit.info("User %s exports %s from the admin.", request.user.pk, filename)
+        return ndjson_response(request, export_sessions(sessions), filename)
+
+    # --- Deletion -------------------------------------------------------------------------------
+
+    def get_deleted_objects(
+        self, objs: QuerySet[Session] | Iterable[Session], request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
+        """Count what would go: Django itself would load every message to name it."""
+        if not isinstance(objs, QuerySet):
+            objs = Session.objects.filter(pk__in=[session.pk for session in objs])
+        sums = objs.order_by().aggregate(sessions=Count("pk"), messages=Sum("message_count"))
+        lines = [self._deletion_line(session) for session in objs[:_LISTED]]
+        if sums["sessions"] > len(lines):
+            lines.append(gettext("… and %d more") % (sums["sessions"] - len(lines)))
+        model_count = {
+            str(Session._meta.verbose_name_plural): sums["sessions"],
+            str(Message._meta.verbose_name_plural): sums["messages"] or 0,
+        }
+        allowed = self.has_delete_permission(request)
+        missing = set() if allowed else {str(Session._meta.verbose_name)}
+        return lines, model_count, missing, []
+
+    def _deletion_line(self, session: Session) -> str:
+        address = reverse(
+            f"{self.admin_site.name}:agent_sessions_session_change", args=[session.pk]
+        )
+        return format_html('<a href="{}">{}</a> ({})', address, session, session.message_count)
+
+    def delete_model(self, request: HttpRequest, obj: Session) -> None:
+        """Delete through the repository."""
+        SyncSessionRepository().delete(obj.pk)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
+        """Delete through the repository."""
+        for batch in _in_batches(queryset):
+            for session in batch:
+                try:
+                    SyncSessionRepository().delete(session.pk)
+                except Session.DoesNotExist:
+                    # Somebody else deleted it meanwhile, which is what was asked for.
+                    continue
+
+
+def _in_batches(sessions: QuerySet[Session]) -> Iterator[list[Session]]:
+    """Page by key: rows may leave the queryset while it is walked."""
+    ordered = sessions.order_by("id").select_related(None)
+    page = ordered[:_BATCH]
+    while batch := list(page):
+        yield batch
+        page = ordered.filter(pk__gt=batch[-1].pk)[:_BATCH]
+
+
+def _as_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
