@@ -208,40 +208,52 @@ class ResilientCache(BaseCache):
         await self.state.arun(self._operations.clear())
 
     def get_or_set(
-        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        key: Any,
+        default: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        namespace: str = "",
     ) -> Any:
         """Return the value of a key, storing the default first where there is none.
 
         A callable default is called for it. When the key is invalidated meanwhile, what it
         returned is returned and not stored.
         """
-        found = self.get_or_lease(key, version=version)
+        found = self.get_or_lease(key, version=version, namespace=namespace)
         if not isinstance(found, Lease):
             return found
         try:
             value = default() if callable(default) else default
-            self.fill(key, value, found, timeout, version=version)
+            self.fill(key, value, found, timeout, version=version, namespace=namespace)
         except BaseException:
             if found.owner:
-                self.release(key, found, version=version)
+                self.release(key, found, version=version, namespace=namespace)
             raise
         return value
 
     async def aget_or_set(
-        self, key: Any, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        key: Any,
+        default: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        namespace: str = "",
     ) -> Any:
         """See ``get_or_set()``; what the default returns is awaited if it can be."""
-        found = await self.aget_or_lease(key, version=version)
+        found = await self.aget_or_lease(key, version=version, namespace=namespace)
         if not isinstance(found, Lease):
             return found
         try:
             value = default() if callable(default) else default
             if inspect.isawaitable(value):
                 value = await value
-            await self.afill(key, value, found, timeout, version=version)
+            await self.afill(key, value, found, timeout, version=version, namespace=namespace)
         except BaseException:
             if found.owner:
-                await self.arelease(key, found, version=version)
+                await self.arelease(key, found, version=version, namespace=namespace)
             raise
         return value
 

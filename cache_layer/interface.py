@@ -1,0 +1,295 @@
+"""The namespaced faces of the cache: ``ICache`` for async code, ``SyncCache`` for the rest."""
+
+from __future__ import annotations
+
+import enum
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+from django.core.cache import caches
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.core.exceptions import ImproperlyConfigured
+
+from cache_layer.backends import ResilientCache
+from cache_layer.conf import settings
+
+T = TypeVar("T")
+
+_FORBIDDEN: Final = re.compile(r"[:*?\[\]\\^]")
+
+
+class Forever(enum.Enum):
+    """The type of ``FOREVER``."""
+
+    FOREVER = "forever"
+
+
+#: A ``ttl`` that never ends. ``None`` is the alias's default timeout.
+FOREVER: Final = Forever.FOREVER
+
+Ttl = int | float | Forever | None
+
+
+def as_timeout(ttl: Ttl) -> Any:
+    """Return Django's timeout for a ttl.
+
+    :raises TypeError: it is neither a number of seconds nor None nor ``FOREVER``.
+    """
+    if ttl is None:
+        return DEFAULT_TIMEOUT
+    if ttl is FOREVER:
+        return None
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float):
+        raise TypeError(f"A ttl is a number of seconds, None or FOREVER, not {ttl!r}.")
+    return ttl
+
+
+def _as_ttl(milliseconds: int | None) -> int | Forever | None:
+    if milliseconds is None:
+        return None
+    return FOREVER if milliseconds < 0 else -(-milliseconds // 1000)
+
+
+def validate_namespace(namespace: str) -> str:
+    """Return the namespace.
+
+    :raises ValueError: it contains a colon or a glob character, so that it would not be told from
+        other namespaces.
+    """
+    if _FORBIDDEN.search(namespace):
+        raise ValueError(
+            f"The namespace {namespace!r} contains a colon or a glob character (one of :*?[]^\\)."
+        )
+    return namespace
+
+
+class ICache(ABC, Generic[T]):
+    """An asynchronous cache of values of one kind, under one namespace.
+
+    A ``ttl`` is in seconds; None is the alias's default timeout, ``FOREVER`` never ends, zero or
+    less removes the key and stores nothing. No method raises or waits because Redis is down.
+    """
+
+    @abstractmethod
+    async def get(self, key: str, default: T | None = None) -> T | None:
+        """Return the value of a key, or the default where there is none.
+
+        A stored None is told from a missing key by ``exists`` or by a default.
+        """
+
+    @abstractmethod
+    async def set(self, key: str, value: T, ttl: Ttl = None) -> bool:
+        """Store a value; return whether it is stored (not with a ttl of zero or less).
+
+        :raises UnsupportedValueError: the value cannot be stored exactly.
+        """
+
+    @abstractmethod
+    async def delete(self, key: str) -> bool:
+        """Delete a key; return whether it held a value."""
+
+    @abstractmethod
+    async def exists(self, key: str) -> bool:
+        """Return whether a key holds a value, be it None."""
+
+    @abstractmethod
+    async def increment(self, key: str, amount: int = 1) -> int:
+        """Add to an integer in one atomic step and return the new number.
+
+        A missing key starts at the amount, with the default ttl; an existing one keeps its ttl.
+
+        :raises NotAnIntegerError: the value is no integer; nothing was changed.
+        """
+
+    @abstractmethod
+    async def expire(self, key: str, ttl: Ttl) -> bool:
+        """Change the ttl of a key; return whether it held a value."""
+
+    @abstractmethod
+    async def ttl(self, key: str) -> int | Forever | None:
+        """Return the seconds a key has left, rounded up, or ``FOREVER``; None: it is missing."""
+
+    @abstractmethod
+    async def get_many(self, keys: Iterable[str]) -> dict[str, T]:
+        """Return those of the keys that hold a value, with it, in one round trip."""
+
+    @abstractmethod
+    async def set_many(self, mapping: Mapping[str, T], ttl: Ttl = None) -> bool:
+        """Store several values in one round trip; return whether all are stored.
+
+        :raises UnsupportedValueError: one cannot be stored exactly; none is stored.
+        """
+
+    @abstractmethod
+    async def delete_many(self, keys: Iterable[str]) -> int:
+        """Delete keys in one round trip; return how many held a value."""
+
+    @abstractmethod
+    async def get_or_set(
+        self, key: str, default: T | Callable[[], T | Awaitable[T]], ttl: Ttl = None
+    ) -> T:
+        """Return the value of a key; where there is none, that of the default, which is stored.
+
+        A callable default is called and, if it must be, awaited. When the key is invalidated
+        meanwhile, its value is returned and not stored.
+        """
+
+    @abstractmethod
+    async def clear(self) -> int:
+        """Delete every key of the namespace and no other; return how many held a value."""
+
+
+class NamespacedCache(ICache[T]):
+    """``ICache`` over a ``ResilientCache``."""
+
+    def __init__(self, backend: ResilientCache, namespace: str = "") -> None:
+        self._backend = backend
+        self._namespace = validate_namespace(namespace)
+        self._make = backend.operations(namespace)
+
+    async def get(self, key: str, default: T | None = None) -> T | None:
+        """See ``ICache.get``."""
+        value: T | None = await self._backend.arun(self._make.get(key, default, None))
+        return value
+
+    async def set(self, key: str, value: T, ttl: Ttl = None) -> bool:
+        """See ``ICache.set``."""
+        return await self._backend.arun(self._make.set(key, value, as_timeout(ttl), None))
+
+    async def delete(self, key: str) -> bool:
+        """See ``ICache.delete``."""
+        return await self._backend.arun(self._make.delete(key, None))
+
+    async def exists(self, key: str) -> bool:
+        """See ``ICache.exists``."""
+        return await self._backend.arun(self._make.has_key(key, None))
+
+    async def increment(self, key: str, amount: int = 1) -> int:
+        """See ``ICache.increment``."""
+        return await self._backend.arun(self._make.increment(key, amount, None, creates=True))
+
+    async def expire(self, key: str, ttl: Ttl) -> bool:
+        """See ``ICache.expire``."""
+        return await self._backend.arun(self._make.expire(key, as_timeout(ttl), None))
+
+    async def ttl(self, key: str) -> int | Forever | None:
+        """See ``ICache.ttl``."""
+        return _as_ttl(await self._backend.arun(self._make.remaining(key, None)))
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, T]:
+        """See ``ICache.get_many``."""
+        return await self._backend.arun(self._make.get_many(keys, None))
+
+    async def set_many(self, mapping: Mapping[str, T], ttl: Ttl = None) -> bool:
+        """See ``ICache.set_many``."""
+        return await self._backend.arun(self._make.set_many(mapping, as_timeout(ttl), None)) == []
+
+    async def delete_many(self, keys: Iterable[str]) -> int:
+        """See ``ICache.delete_many``."""
+        return await self._backend.arun(self._make.delete_many(keys, None))
+
+    async def get_or_set(
+        self, key: str, default: T | Callable[[], T | Awaitable[T]], ttl: Ttl = None
+    ) -> T:
+        """See ``ICache.get_or_set``."""
+        return await self._backend.aget_or_set(  # type: ignore[no-any-return]
+            key, default, as_timeout(ttl), namespace=self._namespace
+        )
+
+    async def clear(self) -> int:
+        """See ``ICache.clear``."""
+        return await self._backend.arun(self._make.clear())
+
+
+class SyncCache(Generic[T]):
+    """The synchronous twin of ``ICache``: the same methods, keys and values."""
+
+    def __init__(self, backend: ResilientCache, namespace: str = "") -> None:
+        self._backend = backend
+        self._namespace = validate_namespace(namespace)
+        self._make = backend.operations(namespace)
+
+    def get(self, key: str, default: T | None = None) -> T | None:
+        """See ``ICache.get``."""
+        value: T | None = self._backend.run(self._make.get(key, default, None))
+        return value
+
+    def set(self, key: str, value: T, ttl: Ttl = None) -> bool:
+        """See ``ICache.set``."""
+        return self._backend.run(self._make.set(key, value, as_timeout(ttl), None))
+
+    def delete(self, key: str) -> bool:
+        """See ``ICache.delete``."""
+        return self._backend.run(self._make.delete(key, None))
+
+    def exists(self, key: str) -> bool:
+        """See ``ICache.exists``."""
+        return self._backend.run(self._make.has_key(key, None))
+
+    def increment(self, key: str, amount: int = 1) -> int:
+        """See ``ICache.increment``."""
+        return self._backend.run(self._make.increment(key, amount, None, creates=True))
+
+    def expire(self, key: str, ttl: Ttl) -> bool:
+        """See ``ICache.expire``."""
+        return self._backend.run(self._make.expire(key, as_timeout(ttl), None))
+
+    def ttl(self, key: str) -> int | Forever | None:
+        """See ``ICache.ttl``."""
+        return _as_ttl(self._backend.run(self._make.remaining(key, None)))
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, T]:
+        """See ``ICache.get_many``."""
+        return self._backend.run(self._make.get_many(keys, None))
+
+    def set_many(self, mapping: Mapping[str, T], ttl: Ttl = None) -> bool:
+        """See ``ICache.set_many``."""
+        return self._backend.run(self._make.set_many(mapping, as_timeout(ttl), None)) == []
+
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """See ``ICache.delete_many``."""
+        return self._backend.run(self._make.delete_many(keys, None))
+
+    def get_or_set(self, key: str, default: T | Callable[[], T], ttl: Ttl = None) -> T:
+        """See ``ICache.get_or_set``."""
+        return self._backend.get_or_set(  # type: ignore[no-any-return]
+            key, default, as_timeout(ttl), namespace=self._namespace
+        )
+
+    def clear(self) -> int:
+        """See ``ICache.clear``."""
+        return self._backend.run(self._make.clear())
+
+
+async def get_cache(namespace: str = "") -> ICache[Any]:
+    """Return the cache of a namespace, over the alias that ``CACHE_LAYER_ALIAS`` names.
+
+    A key ``user:1`` of the namespace ``users`` is ``users:user:1`` in Django's own cache API.
+
+    :raises ValueError: the namespace contains a colon or a glob character.
+    :raises ImproperlyConfigured: the alias has another backend.
+    """
+    return NamespacedCache(resilient_cache(), namespace)
+
+
+def get_sync_cache(namespace: str = "") -> SyncCache[Any]:
+    """Return the synchronous twin of what ``get_cache`` returns; raises the same."""
+    return SyncCache(resilient_cache(), namespace)
+
+
+def resilient_cache() -> ResilientCache:
+    """Return the backend of the alias that ``CACHE_LAYER_ALIAS`` names.
+
+    :raises ImproperlyConfigured: it is not a ``ResilientCache``.
+    """
+    alias = settings.ALIAS
+    backend = caches[alias]
+    if not isinstance(backend, ResilientCache):
+        raise ImproperlyConfigured(
+            f"CACHES[{alias!r}] is a {type(backend).__name__}. The cache layer works on its own "
+            f'backend: set "BACKEND": "cache_layer.backends.ResilientCache" there, or name an '
+            f"alias that has it in CACHE_LAYER_ALIAS."
+        )
+    return backend

@@ -1,0 +1,74 @@
+"""What operators ask of the cache: keys by pattern, many values at once, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cache_layer import metrics
+from cache_layer.backends import ResilientCache
+from cache_layer.interface import Ttl, as_timeout, resilient_cache
+
+
+class RedisManager:
+    """Works on Redis, and on memory while Redis cannot be used.
+
+    Keys are without the alias's prefix and with the namespace: what ``scan_keys("users:*")``
+    returns goes straight into ``mget``. Patterns are Redis's: ``*``, ``?``, ``[abc]``, ``[^a]``,
+    ``[a-z]``, and ``\\`` before a character that stands for itself.
+    """
+
+    def __init__(self, backend: ResilientCache) -> None:
+        self._backend = backend
+        self._make = backend.operations()
+
+    async def scan_keys(self, pattern: str, count: int = 100) -> list[str]:
+        """Return the keys that match a pattern, each once, in no order.
+
+        ``count`` is how many keys Redis looks at in one step, not how many are returned.
+        """
+        found = await self._backend.arun(self._make.scan(pattern, None, count))
+        return self._make.strip(found, None)
+
+    async def mget(self, keys: Iterable[str]) -> list[Any]:
+        """Return the value of each key, None where there is none, in one round trip."""
+        keys = list(keys)
+        found = await self._backend.aget_many(keys)
+        return [found.get(key) for key in keys]
+
+    async def mset(self, mapping: Mapping[str, Any], ttl: Ttl = None) -> bool:
+        """Store several values in one round trip; return whether all are stored.
+
+        ``ttl`` is in seconds; None is the alias's default timeout.
+
+        :raises UnsupportedValueError: one cannot be stored exactly; none is stored.
+        """
+        return await self._backend.arun(self._make.set_many(mapping, as_timeout(ttl), None)) == []
+
+    async def delete_by_pattern(self, pattern: str) -> int:
+        """Delete the keys that match a pattern, in steps; return how many held a value."""
+        return await self._backend.adelete_pattern(pattern)
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Return this process's counters and who answers.
+
+        ``hit_rate`` is in percent, ``metrics`` has ``"<namespace>:<event>"`` for hits, misses,
+        sets, deletes and errors, and ``backend`` the ``state`` (``"redis"`` or ``"memory"``), its
+        ``since`` (an aware datetime) and the ``reason``.
+        """
+        return {**metrics.snapshot(), "backend": self._backend.state.describe()}
+
+    def get_hit_rate(self, namespace: str | None = None) -> float:
+        """Return hits in percent of reads, of one namespace or of all; 0.0 when nothing was read.
+
+        The namespace ``""`` is what was read without one.
+        """
+        return metrics.hit_rate(namespace)
+
+
+async def get_redis_manager() -> RedisManager:
+    """Return the manager of the alias that ``CACHE_LAYER_ALIAS`` names.
+
+    :raises ImproperlyConfigured: the alias has another backend.
+    """
+    return RedisManager(resilient_cache())
