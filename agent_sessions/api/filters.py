@@ -1,0 +1,67 @@
+"""Filters of the list of sessions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django_filters import fields
+from django_filters import rest_framework as filters
+
+from agent_sessions.api.serializers import MAX_SEARCH_TERM
+from agent_sessions.models import Session, SessionStatus
+
+_EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
+_LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+
+
+class _MomentFormField(fields.IsoDateTimeField):
+    def strptime(self, value: Any, format: str) -> datetime:  # noqa: A002
+        parsed = parse_datetime(str(value))
+        if parsed is None:
+            raise ValueError(value)
+        try:
+            aware = timezone.make_aware(parsed) if timezone.is_naive(parsed) else parsed
+            return min(max(aware.astimezone(UTC), _EARLIEST), _LATEST)
+        except OverflowError:
+            # In UTC it is before the first or after the last year; no session is as old or new.
+            return _EARLIEST if parsed.year == 1 else _LATEST
+
+
+class MomentFilter(filters.IsoDateTimeFilter):
+    """A moment in ISO 8601."""
+
+    field_class = _MomentFormField
+
+
+class SessionFilter(filters.FilterSet):
+    """Which sessions to list."""
+
+    status = filters.MultipleChoiceFilter(choices=SessionStatus.choices)
+    agent_id = filters.CharFilter(max_length=255)
+    active = filters.TypedChoiceFilter(
+        choices=[("true", "true"), ("false", "false")],
+        coerce=lambda text: text == "true",
+        method="filter_active",
+    )
+    text = filters.CharFilter(method="filter_text", max_length=MAX_SEARCH_TERM)
+    created_after = MomentFilter("created_at", "gte")
+    created_before = MomentFilter("created_at", "lt")
+    activity_after = MomentFilter("last_activity_at", "gte")
+    activity_before = MomentFilter("last_activity_at", "lt")
+
+    class Meta:
+        model = Session
+        fields: list[str] = []
+
+    def filter_active(self, queryset: Any, name: str, value: bool) -> QuerySet[Session]:
+        """Keep active sessions, not expired; or the others."""
+        active = queryset.active()
+        return active if value else queryset.exclude(pk__in=active.values("pk"))
+
+    def filter_text(self, queryset: Any, name: str, value: str) -> QuerySet[Session]:
+        """Keep sessions with the words in their title or in a message."""
+        return queryset.search(value)

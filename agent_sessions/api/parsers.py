@@ -1,0 +1,90 @@
+"""JSON as it comes from strangers: bounded in size and depth, finite, and UTF-8."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from django.utils.translation import gettext_lazy as _
+from rest_framework import status
+from rest_framework.exceptions import APIException, ParseError
+from rest_framework.parsers import BaseParser
+
+from agent_sessions.api.renderers import AsciiJSONRenderer
+from agent_sessions.conf import settings
+from agent_sessions.messages import MAX_DEPTH as MESSAGE_DEPTH
+
+MAX_DEPTH = MESSAGE_DEPTH + 3
+"""Levels of objects and arrays in a request: a message as deep as allowed, in a batch."""
+
+
+class BodyTooLarge(APIException):
+    """The request body has more bytes than AGENT_SESSIONS_MAX_REQUEST_BYTES."""
+
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_detail = _("The request body is too large.")
+    default_code = "body_too_large"
+
+
+class BoundedJSONParser(BaseParser):
+    """Strict JSON. Refuses what Python's parser lets pass and databases or clients do not.
+
+    That is NaN and infinities (`1e999` among them), nesting beyond MAX_DEPTH, and text that is
+    not UTF-8. A lone surrogate written as an escape is text like any other here: whether it may
+    stay is decided by the field it stands in.
+    """
+
+    media_type = "application/json"
+    renderer_class = AsciiJSONRenderer
+
+    def parse(
+        self,
+        stream: Any,
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return the decoded body. Raises BodyTooLarge (413) or ParseError (400)."""
+        limit = settings.MAX_REQUEST_BYTES
+        body = stream.read(limit + 1)
+        if len(body) > limit:
+            raise BodyTooLarge
+        try:
+            value = json.loads(
+                body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite
+            )
+        except RecursionError:
+            raise ParseError(_("The JSON is nested too deeply.")) from None
+        except ValueError as error:
+            raise ParseError(_("JSON parse error: %s") % error) from None
+        # No more brackets than levels allowed: no need to walk.
+        if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+            raise ParseError(_("The JSON is nested too deeply."))
+        return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is out of range")
+    return number
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _depth in range(limit + 1):
+        level = [
+            child
+            for container in level
+            if isinstance(container, dict | list)
+            for child in (container.values() if isinstance(container, dict) else container)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True

@@ -1,0 +1,48 @@
+"""Whose sessions a request is about: the caller's own, or, said explicitly, another user's."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext_lazy as _
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.request import Request
+
+from agent_sessions.api.problems import InvalidParameter
+
+audit = logging.getLogger("agent_sessions.audit")
+
+USER_PARAMETER = "user"
+
+
+def owner_of_request(request: Request, permission: str) -> Any:
+    """Return the primary key of the user whose sessions *request* may read or change.
+
+    That is the caller. With `?user=<key>` it is the user named there, provided that the caller is
+    staff and holds the model permission *permission*; every such request is logged.
+    Raises PermissionDenied, whether or not that user exists, and InvalidParameter.
+    """
+    own = request.user.pk
+    named = request.query_params.get(USER_PARAMETER)
+    if named is None or named == str(own):
+        return own
+    require_staff(request, permission)
+    user_model = get_user_model()
+    try:
+        key = user_model._meta.pk.to_python(named)
+        known = user_model._default_manager.filter(pk=key).exists()
+    except (ValidationError, ValueError, OverflowError):
+        known = False
+    if not known:
+        raise InvalidParameter({USER_PARAMETER: [_("There is no such user.")]})
+    audit.info("staff user %s acts for user %s: %s %s", own, key, request.method, request.path)
+    return key
+
+
+def require_staff(request: Request, permission: str) -> None:
+    """Raise PermissionDenied unless the caller is staff and holds *permission*."""
+    if not (request.user.is_staff and request.user.has_perm(permission)):
+        raise PermissionDenied

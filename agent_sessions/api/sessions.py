@@ -1,0 +1,179 @@
+"""Sessions: the list, one of them, its context, and what concerns many."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+from django.db.models import QuerySet
+from django.http import Http404
+from django_filters.rest_framework import DjangoFilterBackend
+from rest_framework import status
+from rest_framework.decorators import action
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+from rest_framework.serializers import BaseSerializer
+from rest_framework.viewsets import GenericViewSet
+
+from agent_sessions.api.conditional import etag_of, is_known
+from agent_sessions.api.filters import SessionFilter
+from agent_sessions.api.idempotency import key_of_request
+from agent_sessions.api.owned import OwnedSessionsView, state_headers
+from agent_sessions.api.pagination import SessionPagination, parse_query
+from agent_sessions.api.permissions import audit, require_staff
+from agent_sessions.api.serializers import (
+    BulkStatusSerializer,
+    ConfirmSerializer,
+    SearchQuerySerializer,
+    SessionChangeSerializer,
+    SessionSerializer,
+    SessionSummarySerializer,
+    StatsSerializer,
+)
+from agent_sessions.models import Session
+
+
+class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
+    """The caller's sessions."""
+
+    lookup_field = "id"
+    lookup_value_regex = "[^/]+"
+    filter_backends = [DjangoFilterBackend]
+    filterset_class = SessionFilter
+    pagination_class = SessionPagination
+    serializer_class = SessionSerializer
+
+    staff_permissions: ClassVar[dict[str, str]] = {
+        "create": "add_session",
+        "partial_update": "change_session",
+        "destroy": "delete_session",
+        "merge_context": "change_session",
+        "replace_context": "change_session",
+        "bulk_status": "change_session",
+        "erase": "delete_session",
+        "search": "view_message",
+    }
+    """By action; the others only read sessions."""
+
+    def permission_for_staff(self) -> str:
+        """Return the permission of the action."""
+        return self.staff_permissions.get(self.action or "", "view_session")
+
+    def get_queryset(self) -> QuerySet[Session]:
+        """Return the sessions this request may touch."""
+        return self.sessions()
+
+    def list(self, request: Request) -> Response:
+        """List sessions, newest first."""
+        queryset = self.filter_queryset(self.sessions().defer("context"))
+        page = self.paginate_queryset(queryset)
+        return self.get_paginated_response(SessionSummarySerializer(page, many=True).data)
+
+    def create(self, request: Request) -> Response:
+        """Create a session."""
+        session = self.repository.create(
+            Session(
+                user_id=self.owner_id,
+                idempotency_key=key_of_request(request),
+                **_valid(SessionSerializer, request),
+            )
+        )
+        response = self.answer(session, status.HTTP_201_CREATED)
+        name = f"{request.resolver_match.namespace}:session-detail".removeprefix(":")
+        response["Location"] = reverse(name, [session.pk], request=request)
+        return response
+
+    def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Return a session with its context."""
+        data = SessionSerializer(self.find_session()).data
+        etag = etag_of(data)
+        if is_known(request, etag):
+            return Response(status=status.HTTP_304_NOT_MODIFIED, headers=state_headers(etag))
+        return Response(data, headers=state_headers(etag))
+
+    def partial_update(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Change title, status or metadata."""
+        changes = _valid(SessionChangeSerializer, request)
+        with self.matched_session() as session:
+            changed = self.repository.update_session(session.pk, changes)
+        return self.answer(changed)
+
+    def destroy(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Delete a session with its messages."""
+        with self.matched_session() as session:
+            self.repository.delete(session.pk)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @action(detail=True, url_path="context")
+    def context(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Return the context."""
+        session = self.find_session()
+        etag = etag_of(SessionSerializer(session).data)
+        if is_known(request, etag):
+            return Response(status=status.HTTP_304_NOT_MODIFIED, headers=state_headers(etag))
+        return Response(session.context, headers=state_headers(etag))
+
+    @context.mapping.patch
+    def merge_context(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Merge the top-level keys of the body into the context."""
+        return self._write_context(request, replace=False)
+
+    @context.mapping.put
+    def replace_context(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Put the body in place of the context."""
+        return self._write_context(request, replace=True)
+
+    def _write_context(self, request: Request, *, replace: bool) -> Response:
+        if not isinstance(request.data, dict):
+            raise ValidationError({"non_field_errors": ["This is not an object."]})
+        with self.matched_session() as session:
+            changed = self.repository.update_session_context(session.pk, request.data, replace)
+        etag = etag_of(SessionSerializer(changed).data)
+        return Response(changed.context, headers=state_headers(etag))
+
+    @action(detail=False, methods=["post"], url_path="bulk-status")
+    def bulk_status(self, request: Request) -> Response:
+        """Set the status of several sessions; an unknown id among them is 404 for all."""
+        wanted = _valid(BulkStatusSerializer, request)
+        ids = set(wanted["session_ids"])
+        if self.sessions().filter(pk__in=ids).count() != len(ids):
+            raise Http404
+        updated = self.repository.bulk_update_session_status(
+            ids, wanted["status"], user_id=self.owner_id
+        )
+        return Response({"updated": updated})
+
+    @action(detail=False)
+    def stats(self, request: Request) -> Response:
+        """Return counts over all sessions."""
+        return Response(StatsSerializer(self.repository.get_session_stats(self.owner_id)).data)
+
+    @action(detail=False)
+    def search(self, request: Request) -> Response:
+        """Search titles and messages."""
+        query = parse_query(SearchQuerySerializer, request)
+        found = self.repository.search_sessions(self.owner_id, query["q"], query["limit"])
+        return Response({"results": SessionSummarySerializer(found, many=True).data})
+
+    @action(detail=False, methods=["post"])
+    def cleanup(self, request: Request) -> Response:
+        """Complete expired sessions of all users. For staff who may change sessions."""
+        require_staff(request, "agent_sessions.change_session")
+        completed = self.repository.cleanup_expired_sessions()
+        audit.info("staff user %s ran the cleanup: %d sessions", request.user.pk, completed)
+        return Response({"completed": completed})
+
+    @action(detail=False, methods=["post"])
+    def erase(self, request: Request) -> Response:
+        """Delete all sessions and messages of the caller, for good."""
+        _valid(ConfirmSerializer, request)
+        return Response(asdict(self.repository.delete_user_data(self.owner_id)))
+
+
+def _valid(serializer_class: type[BaseSerializer[Any]], request: Request) -> dict[str, Any]:
+    serializer = serializer_class(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    data: dict[str, Any] = serializer.validated_data
+    return data

@@ -1,0 +1,25 @@
+"""The addresses of the API: include them where it is to be mounted."""
+
+from __future__ import annotations
+
+from django.apps import apps
+from django.urls import include, path
+from rest_framework.routers import SimpleRouter
+
+from agent_sessions.api.messages import MessagesView
+from agent_sessions.api.operations import CacheMetricsView, HealthView
+from agent_sessions.api.sessions import SessionViewSet
+
+if apps.is_installed("drf_spectacular"):
+    # Registers what the schema says beyond the code.
+    from agent_sessions.api import openapi  # noqa: F401
+
+router = SimpleRouter()
+router.register("sessions", SessionViewSet, basename="session")
+
+urlpatterns = [
+    path("", include(router.urls)),
+    path("sessions/<str:id>/messages/", MessagesView.as_view(), name="session-messages"),
+    path("cache/metrics/", CacheMetricsView.as_view(), name="cache-metrics"),
+    path("health/", HealthView.as_view(), name="health"),
+]
