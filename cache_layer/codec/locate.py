@@ -1,0 +1,51 @@
+"""Where in a value an object sits, for error messages. Slow, and only run after a refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_MOST_VISITED = 100_000
+
+
+def path_to(target: object, value: object) -> str:
+    """Return the way from a value to an object inside it, such as ``['a'][3].b``.
+
+    Empty where the object is the value itself; ``[…]`` where it was not found again, because it
+    was made while encoding.
+    """
+    if target is value:
+        return ""
+    # Everything visited is held, so that no id is used twice.
+    seen: dict[int, object] = {id(value): value}
+    todo = [("", value)]
+    while todo and len(seen) < _MOST_VISITED:
+        path, current = todo.pop()
+        for step, child in _children(current):
+            if child is target:
+                return path + step
+            if id(child) not in seen:
+                seen[id(child)] = child
+                todo.append((path + step, child))
+    return "[…]"
+
+
+def _children(value: Any) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield f"[{key!r}]", item
+            yield f" (the key {key!r})", key
+    elif isinstance(value, list | tuple):
+        yield from ((f"[{index}]", item) for index, item in enumerate(value))
+    elif isinstance(value, set | frozenset):
+        yield from (("{…}", item) for item in value)
+    elif isinstance(value, str | bytes | int | float | None):
+        return
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield f".{field.name}", getattr(value, field.name, None)
+    else:
+        # Time zones, and the attributes of models, responses and registered classes.
+        yield ".tzinfo", getattr(value, "tzinfo", None)
+        yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items())
