@@ -84,7 +84,7 @@ def search(user_id: Any, term: str, limit: int, using: str) -> list[Session]:
     found_sql, found_params = titles.union(contents, all=True).query.get_compiler(using).as_sql()
     quote = connections[using].ops.quote_name
     table = quote(Session._meta.db_table)
-    columns = ", ".join(f"s.{quote(f.column)}" for f in Session._meta.local_concrete_fields)
+    columns = ", ".join(f"s.{quote(str(f.column))}" for f in Session._meta.local_concrete_fields)
     ranked = Session.objects.using(using).raw(
         f"SELECT {columns} FROM ("  # noqa: S608
         "SELECT f.session_key, MAX(f.title_rank) AS title_rank, SUM(f.hits) AS hits "
