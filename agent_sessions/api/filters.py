@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.db.models import QuerySet
-from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 from django_filters import fields
 from django_filters import rest_framework as filters
 
@@ -19,16 +17,13 @@ _LATEST = datetime(9999, 12, 30, tzinfo=UTC)
 
 
 class _MomentFormField(fields.IsoDateTimeField):
-    def strptime(self, value: Any, format: str) -> datetime:  # noqa: A002
-        parsed = parse_datetime(str(value))
-        if parsed is None:
-            raise ValueError(value)
+    def to_python(self, value: Any) -> datetime | None:
         try:
-            aware = timezone.make_aware(parsed) if timezone.is_naive(parsed) else parsed
-            return min(max(aware.astimezone(UTC), _EARLIEST), _LATEST)
+            moment: datetime | None = super().to_python(value)
+            return moment and min(max(moment.astimezone(UTC), _EARLIEST), _LATEST)
         except OverflowError:
             # In UTC it is before the first or after the last year; no session is as old or new.
-            return _EARLIEST if parsed.year == 1 else _LATEST
+            return _EARLIEST if str(value).lstrip().startswith("0001") else _LATEST
 
 
 class MomentFilter(filters.IsoDateTimeFilter):

@@ -24,7 +24,7 @@ DEFAULT_PAGE_SIZE = 50
 
 def parse_query(serializer_class: type[serializers.Serializer[Any]], request: Request) -> Any:
     """Return the validated query parameters. Raises InvalidParameter."""
-    serializer = serializer_class(data=request.query_params)
+    serializer = serializer_class(data=request.query_params.dict())
     if not serializer.is_valid():
         raise InvalidParameter(serializer.errors)
     return serializer.validated_data
