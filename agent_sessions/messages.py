@@ -125,10 +125,10 @@ def validate_message(message: Any) -> dict[str, Any]:
     errors: dict[str, Any] = {}
     if "role" not in checked:
         errors["role"] = _("This field is required.")
-    elif not isinstance(role, str) or role not in (allowed := roles()):
+    elif not isinstance(role, str) or role not in roles():
         errors["role"] = _("%(role).100r is not a role. Roles: %(allowed)s.") % {
             "role": role,
-            "allowed": ", ".join(allowed),
+            "allowed": ", ".join(roles()),
         }
     if (wrong := _content_problem(checked)) is not None:
         errors["content"] = wrong

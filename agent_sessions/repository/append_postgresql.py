@@ -22,7 +22,7 @@ WITH s AS (
         last_activity_at = %s,
         updated_at = %s,
         status = CASE WHEN status IN ({finished}) THEN '{active}' ELSE status END,
-        expires_at = CASE WHEN expires_at IS NOT NULL THEN {expiry} END
+        expires_at = {expiry}
     WHERE id = %s AND status <> '{archived}'
     RETURNING user_id, last_sequence, message_count
 ), m AS (
@@ -88,7 +88,11 @@ def _statement(expires: bool, single: bool) -> str:
         finished=", ".join(f"'{status}'" for status in FINISHED_STATUSES),
         active=SessionStatus.ACTIVE,
         archived=SessionStatus.ARCHIVED,
-        expiry="GREATEST(expires_at, %s)" if expires else "NULL",
+        expiry=(
+            "CASE WHEN expires_at IS NOT NULL THEN GREATEST(expires_at, %s) END"
+            if expires
+            else "NULL"
+        ),
         rows=_ONE_ROW if single else _ROWS,
     )
 

@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent_sessions import IdempotencyConflict, SessionArchived
+from agent_sessions.models import Message, Session, SessionStatus
+from agent_sessions.signals import message_added
+
+pytestmark = pytest.mark.django_db
+
+
+def say(content: Any = "hello", **more: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content, **more}
+
+
+def test_returns_the_stored_message(repository, session):
+    message = repository.add_message_to_session(
+        session.id, say("Hello!", metadata={"source": "web"})
+    )
+    assert (message.sequence, message.role, message.content) == (1, "user", "Hello!")
+    assert message.metadata == {"source": "web"}
+    assert message == Message.objects.get()
+    assert Message.objects.get().as_dict() == say("Hello!", metadata={"source": "web"})
+    assert Message.objects.get().user_id == session.user_id
+
+
+def test_takes_the_id_as_text(repository, session):
+    assert repository.add_message_to_session(str(session.id), say()).session_id == session.id
+
+
+def test_counters_and_activity_move_along(repository, session):
+    before = timezone.now()
+    repository.add_message_to_session(session.id, say())
+    repository.add_messages(session.id, [say(), say()])
+    stored = repository.get(session.id)
+    assert (stored.message_count, stored.last_sequence) == (3, 3)
+    assert stored.last_message_at >= before
+    assert stored.last_activity_at == stored.last_message_at
+    assert stored.updated_at == stored.last_message_at
+
+
+def test_numbers_are_never_reused(repository, session):
+    repository.add_messages(session.id, [say(), say()])
+    Message.objects.get(sequence=2).delete()
+    assert repository.add_message_to_session(session.id, say()).sequence == 3
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+def test_reopens_a_finished_session(repository, session, status):
+    repository.update_session(session.id, {"status": status})
+    repository.add_message_to_session(session.id, say())
+    assert repository.get(session.id).status == SessionStatus.ACTIVE
+
+
+def test_leaves_a_paused_session_paused(repository, session):
+    repository.update_session(session.id, {"status": "paused"})
+    repository.add_message_to_session(session.id, say())
+    assert repository.get(session.id).status == SessionStatus.PAUSED
+
+
+def test_an_archived_session_is_read_only(repository, session):
+    repository.update_session(session.id, {"status": "archived"})
+    with pytest.raises(SessionArchived) as error:
+        repository.add_message_to_session(session.id, say())
+    assert error.value.session_id == session.id
+    with pytest.raises(SessionArchived):
+        repository.add_messages(session.id, [])
+    assert Message.objects.count() == 0
+    assert repository.get(session.id).message_count == 0
+
+
+def test_a_missing_session(repository, db):
+    with pytest.raises(Session.DoesNotExist):
+        repository.add_message_to_session(uuid.uuid4(), say())
+    with pytest.raises(Session.DoesNotExist):
+        repository.add_messages(uuid.uuid4(), [])
+    with pytest.raises(ValidationError):
+        repository.add_message_to_session("no uuid", say())
+
+
+class TestExpiry:
+    def test_slides_forward(self, repository, make_session, settings):
+        settings.AGENT_SESSIONS_EXPIRY_HOURS = 2
+        session = make_session(expires_at=timezone.now() + timedelta(minutes=1))
+        repository.add_message_to_session(session.id, say())
+        stored = repository.get(session.id)
+        assert stored.expires_at - stored.last_message_at >= timedelta(hours=2)
+
+    def test_never_moves_back(self, repository, make_session):
+        far = timezone.now() + timedelta(days=300)
+        session = make_session(expires_at=far)
+        repository.add_message_to_session(session.id, say())
+        assert repository.get(session.id).expires_at == far
+
+    def test_never_stays_never(self, repository, make_session):
+        session = make_session(expires_at=None)
+        repository.add_message_to_session(session.id, say())
+        assert repository.get(session.id).expires_at is None
+
+    def test_turned_off(self, repository, make_session, settings):
+        settings.AGENT_SESSIONS_EXPIRY_HOURS = None
+        assert make_session().expires_at is None
+        session = make_session(expires_at=timezone.now() + timedelta(hours=1))
+        repository.add_message_to_session(session.id, say())
+        assert repository.get(session.id).expires_at is None
+
+
+class TestLimit:
+    def test_warns_and_still_adds(self, repository, session, settings, caplog):
+        settings.AGENT_SESSIONS_MAX_MESSAGES = 2
+        repository.add_messages(session.id, [say(), say()])
+        assert caplog.records == []
+        repository.add_message_to_session(session.id, say())
+        (record,) = caplog.records
+        assert record.levelno == logging.WARNING
+        assert str(session.id) in record.getMessage()
+        assert "3 messages" in record.getMessage()
+        assert "limit of 2" in record.getMessage()
+        assert repository.get(session.id).message_count == 3
+
+    def test_off(self, repository, session, settings, caplog):
+        settings.AGENT_SESSIONS_MAX_MESSAGES = None
+        repository.add_messages(session.id, [say()] * 101)
+        assert caplog.records == []
+
+
+BAD = [
+    ("not a mapping", "message"),
+    (None, "message"),
+    ([("role", "user")], "message"),
+    ({"content": "x"}, "role"),
+    ({"role": "robot", "content": "x"}, "role"),
+    ({"role": 1, "content": "x"}, "role"),
+    ({"role": ["user"], "content": "x"}, "role"),
+    ({"role": None, "content": "x"}, "role"),
+    ({"role": "user"}, "content"),
+    ({"role": "user", "content": None}, "content"),
+    ({"role": "user", "content": None, "name": "x"}, "content"),
+    ({"role": "assistant", "content": None, "tool_calls": None}, "content"),
+    ({"role": "user", "content": 5}, "content"),
+    ({"role": "user", "content": {"type": "text"}}, "content"),
+    ({"role": "user", "content": b"x"}, "content"),
+    ({"role": "user", "content": ["ok", 5]}, "content"),
+    ({"role": "user", "content": [{"x": {1, 2}}]}, "content"),
+    ({"role": "user", "content": "x", "metadata": [1]}, "metadata"),
+    ({"role": "user", "content": "x", "metadata": {"a": object()}}, "metadata"),
+    ({"role": "user", "content": "x", "metadata": {1: "a"}}, "metadata"),
+    ({"role": "user", "content": "x", "metadata": {"a": float("nan")}}, "metadata"),
+    ({"role": "user", "content": "x", "score": float("inf")}, "score"),
+    ({"role": "user", "content": "x", "when": timezone.now()}, "when"),
+    ({"role": "user", "content": "x", 5: "y"}, "message"),
+    ({"role": "user", "content": "x", "idempotency_key": ""}, "idempotency_key"),
+    ({"role": "user", "content": "x", "idempotency_key": "k" * 256}, "idempotency_key"),
+    ({"role": "user", "content": "x", "idempotency_key": "a\x00"}, "idempotency_key"),
+    ({"role": "user", "content": "x", "idempotency_key": 5}, "idempotency_key"),
+]
+
+
+@pytest.mark.parametrize(("message", "field"), BAD, ids=lambda value: repr(value)[:40])
+def test_a_bad_message_names_its_field_and_writes_nothing(repository, session, message, field):
+    with pytest.raises(ValidationError) as error:
+        repository.add_message_to_session(session.id, message)
+    assert set(error.value.message_dict) == {field}
+    with pytest.raises(ValidationError) as error:
+        repository.add_messages(session.id, [say(), message])
+    assert set(error.value.message_dict) == {f"1.{field}"}
+    assert Message.objects.count() == 0
+    stored = repository.get(session.id)
+    assert (stored.message_count, stored.last_sequence) == (0, 0)
+
+
+def test_size_limit(repository, session, settings):
+    settings.AGENT_SESSIONS_MAX_MESSAGE_BYTES = 1_000
+    repository.add_message_to_session(session.id, say("x" * 900))
+    for message in (say("x" * 1_000), say("é" * 600), say("x", extra="y" * 1_000)):
+        with pytest.raises(ValidationError) as error:
+            repository.add_message_to_session(session.id, message)
+        assert "1000 are allowed" in str(error.value)
+
+
+def test_circular_structures_are_refused(repository, session):
+    circle: list[Any] = []
+    circle.append(circle)
+    with pytest.raises(ValidationError):
+        repository.add_message_to_session(session.id, say([{"x": circle}]))
+
+
+def test_extra_roles(repository, session, settings):
+    settings.AGENT_SESSIONS_EXTRA_ROLES = ["function_call_output"]
+    message = {"role": "function_call_output", "content": "4"}
+    assert repository.add_message_to_session(session.id, message).role == "function_call_output"
+
+
+EXACT = [
+    say(""),
+    say([]),
+    say("x", metadata={}),
+    say("x", metadata=None),
+    say([{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "d:"}}]),
+    say(["plain", {"type": "text", "text": "a\x00b"}]),
+    {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "function": {"a": "{}"}}]},
+    {"role": "assistant", "tool_calls": [{"id": "c1"}]},
+    {"role": "tool", "content": "4", "tool_call_id": "c1", "name": "add"},
+    {"role": "assistant", "content": "x", "refusal": None, "unknown": {"deep": [1, 2.5, None]}},
+    say("NUL \x00, lone \ud800 and \udfff, pair apart \ud83d\ude00, emoji 😀"),
+    say("x", metadata={"a\x00": "\udc00", "n": 10**40, "f": 1.5e300, "z": -0.0, "e": 1e-7}),
+    say("x", extra="\ud83d\ude00"),
+    say("x", payload="payload", extra={"extra": 1}, absent=True, content_type="x"),
+    say("🙂" * 1_000_000),
+    say("x\x00" * 1_000_000),
+]
+
+
+@pytest.mark.parametrize("message", EXACT, ids=lambda value: repr(value)[:40])
+def test_comes_back_equal(repository, session, message):
+    returned = repository.add_message_to_session(session.id, message)
+    assert returned.as_dict() == message
+    (read,) = repository.get_messages(session.id)
+    assert read.as_dict() == message
+    assert read.content == message.get("content")
+    assert read.metadata == message.get("metadata", {})
+    repository.add_messages(session.id, [message, message])
+    assert [m.as_dict() for m in repository.get_messages(session.id)] == [message] * 3
+
+
+def test_deep_json_comes_back_equal(repository, session):
+    deep: Any = "bottom"
+    for _level in range(450):
+        deep = [deep]
+    message = say("x", metadata={"deep": deep}, tool_calls=deep)
+    repository.add_message_to_session(session.id, message)
+    (read,) = repository.get_messages(session.id)
+    assert json.dumps(read.as_dict(), sort_keys=True) == json.dumps(message, sort_keys=True)
+    for _level in range(100):
+        deep = [deep]
+    with pytest.raises(ValidationError):
+        repository.add_message_to_session(session.id, say("x", tool_calls=deep))
+
+
+any_text = st.text(st.characters(exclude_categories=()), max_size=30)
+any_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | any_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
+    max_leaves=6,
+)
+any_message = st.fixed_dictionaries(
+    {
+        "role": st.sampled_from(["user", "assistant", "tool"]),
+        "content": any_text
+        | st.lists(any_text | st.dictionaries(any_text, any_json, max_size=2), max_size=3),
+    },
+    optional={
+        "metadata": st.dictionaries(any_text, any_json, max_size=3),
+        "tool_calls": any_json,
+        "name": any_text,
+    },
+)
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(messages=st.lists(any_message, min_size=1, max_size=3))
+def test_whatever_is_accepted_comes_back_equal(repository, session, messages):
+    returned = repository.add_messages(session.id, messages)
+    read = repository.get_messages(session.id, limit=len(messages))
+    assert [m.as_dict() for m in returned] == messages
+    assert [m.as_dict() for m in read] == messages
+
+
+def test_a_saved_message_keeps_what_it_has(repository, session):
+    message = repository.add_message_to_session(session.id, say(["a\x00"], name="x"))
+    read = Message.objects.get(pk=message.pk)
+    read.content = ["b\x00"]
+    read.save(update_fields=["content"])
+    assert Message.objects.get().as_dict() == say(["b\x00"], name="x")
+    read = Message.objects.get()
+    read.content = "plain"
+    read.save()
+    assert Message.objects.get().as_dict() == say("plain", name="x")
+
+
+class TestIdempotency:
+    def test_a_retry_returns_the_first(self, repository, session):
+        first = repository.add_message_to_session(session.id, say(idempotency_key="k1"))
+        again = repository.add_message_to_session(session.id, say(idempotency_key="k1"))
+        assert again.pk == first.pk
+        assert again.as_dict() == say()
+        stored = repository.get(session.id)
+        assert (stored.message_count, stored.last_sequence) == (1, 1)
+
+    def test_works_inside_a_transaction(self, repository, session):
+        with transaction.atomic():
+            repository.add_message_to_session(session.id, say(idempotency_key="k1"))
+            repository.add_message_to_session(session.id, say(idempotency_key="k1"))
+            repository.add_message_to_session(session.id, say())
+        assert [m.sequence for m in repository.get_messages(session.id)] == [1, 2]
+
+    def test_is_per_session(self, repository, make_session):
+        for session in (make_session(), make_session()):
+            repository.add_message_to_session(session.id, say(idempotency_key="k1"))
+        assert Message.objects.count() == 2
+
+    def test_other_contents_conflict(self, repository, session):
+        repository.add_message_to_session(session.id, say(idempotency_key="k1"))
+        with pytest.raises(IdempotencyConflict) as error:
+            repository.add_message_to_session(session.id, say("other", idempotency_key="k1"))
+        assert error.value.key == "k1"
+        with pytest.raises(IdempotencyConflict):
+            repository.add_messages(
+                session.id, [say(idempotency_key="k2"), say("x", idempotency_key="k2")]
+            )
+        assert Message.objects.count() == 1
+
+    def test_a_batch_adds_what_is_new(self, repository, session):
+        first = repository.add_messages(
+            session.id, [say("1", idempotency_key="k1"), say("2", idempotency_key="k2")]
+        )
+        again = repository.add_messages(
+            session.id,
+            [
+                say("2", idempotency_key="k2"),
+                say("3", idempotency_key="k3"),
+                say("3", idempotency_key="k3"),
+                say("4"),
+            ],
+        )
+        assert [m.sequence for m in again] == [2, 3, 3, 4]
+        assert again[0].pk == first[1].pk
+        assert repository.get(session.id).message_count == 4
+
+    def test_a_retry_is_answered_after_archiving(self, repository, session):
+        first = repository.add_message_to_session(session.id, say(idempotency_key="k1"))
+        repository.update_session(session.id, {"status": "archived"})
+        again = repository.add_message_to_session(session.id, say(idempotency_key="k1"))
+        assert again.pk == first.pk
+        with pytest.raises(SessionArchived):
+            repository.add_message_to_session(session.id, say(idempotency_key="k2"))
+
+
+def test_a_batch_is_consecutive_and_in_order(repository, session):
+    repository.add_message_to_session(session.id, say("0"))
+    added = repository.add_messages(session.id, (say(str(n)) for n in range(1, 250)))
+    assert [m.sequence for m in added] == list(range(2, 251))
+    read = repository.get_messages(session.id, limit=None)
+    assert [m.content for m in read] == [str(n) for n in range(250)]
+    assert [m.pk for m in read[1:]] == [m.pk for m in added]
+
+
+def test_an_empty_batch(repository, session):
+    assert repository.add_messages(session.id, []) == []
+
+
+def test_rolls_back_with_the_transaction(repository, session):
+    with transaction.atomic():
+        repository.add_message_to_session(session.id, say())
+        transaction.set_rollback(True)
+    stored = repository.get(session.id)
+    assert (stored.message_count, stored.last_sequence, Message.objects.count()) == (0, 0, 0)
+
+
+def test_signal_after_commit(repository, session, django_capture_on_commit_callbacks):
+    heard: list[Any] = []
+
+    def receive(**arguments: Any) -> None:
+        heard.append((arguments["session_id"], [m.content for m in arguments["messages"]]))
+
+    message_added.connect(receive)
+    try:
+        with django_capture_on_commit_callbacks(execute=True):
+            repository.add_messages(session.id, [say("a"), say("b")])
+            assert heard == []
+    finally:
+        message_added.disconnect(receive)
+    assert heard == [(session.id, ["a", "b"])]
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("count", [1, 100])
+def test_one_statement_on_postgresql(repository, session, count):
+    messages = [say(str(number), metadata={"n": number}) for number in range(count)]
+    with CaptureQueriesContext(connection) as queries:
+        repository.add_messages(session.id, messages)
+    assert len(queries) == 1
