@@ -20,3 +20,7 @@ class NotAnIntegerError(CacheLayerError, ValueError):
 
 class CodecError(CacheLayerError, ValueError):
     """Stored bytes are corrupt, foreign or tampered with; the backend answers with a miss."""
+
+
+class UnstableArgumentError(CacheLayerError, TypeError):
+    """An argument has no form that is the same in every process, so it cannot be in a key."""

@@ -1,0 +1,215 @@
+"""The key of a call: equal for calls that mean the same, different for all others.
+
+An argument becomes text without colons, glob characters, spaces or control characters. Text that
+reads as itself stays readable (``42``, ``bob``, ``True``); text that reads as another value is
+quoted (``'42'``); other types carry their name (``Decimal'1.5'``); what is long or nested is
+digested (``#5b1c…``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any, Final
+from urllib.parse import quote
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from django.db.models import Model
+from django.utils.safestring import SafeString
+
+from cache_layer.exceptions import UnstableArgumentError
+
+#: An argument longer than this is digested, and so are all together beyond the second number.
+#: Django warns of keys of more than 250 characters.
+LONGEST_ARGUMENT: Final = 64
+LONGEST_ARGUMENTS: Final = 128
+
+_READABLE: Final = re.compile(r"[A-Za-z0-9_./@+~-]+")
+_NUMBER: Final = re.compile(r"[+-]?[0-9.]")
+_CONSTANTS: Final = frozenset({"None", "True", "False", "nan", "inf", "-inf"})
+_MISSING: Final = inspect.Parameter.empty
+
+
+class CallKeys:
+    """Makes the keys of one function; the signature is looked at once.
+
+    ``prefix`` stands before the function's name; without one it is the module.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], prefix: str = "", *, include_args: bool = True
+    ) -> None:
+        name = function.__qualname__
+        if prefix:
+            name = name.rpartition("<locals>.")[2]
+        self.stem: Final = f"{prefix or function.__module__}:{name}:"
+        self._include_args = include_args
+        self._signature = inspect.signature(function)
+        parameters = self._signature.parameters.values()
+        self._simple = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+        self._names = [p.name for p in parameters]
+        self._defaults = [p.default for p in parameters]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the parameters."""
+        return frozenset(self._names)
+
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        """Return the key of a call.
+
+        Raises ``TypeError`` where the call itself would, and ``UnstableArgumentError`` (also a
+        ``TypeError``) for an argument without a stable form.
+        """
+        if not self._include_args:
+            return self.stem
+        text = ":".join([argument_text(value) for value in self._values(args, kwargs)])
+        return self.stem + (text if len(text) <= LONGEST_ARGUMENTS else _digest(text))
+
+    def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return every argument of a call by name, defaults included."""
+        return dict(zip(self._names, self._values(args, kwargs), strict=True))
+
+    def _values(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterable[Any]:
+        if self._simple:
+            count = len(args)
+            if not kwargs and count == len(self._names):
+                return args
+            values = [
+                kwargs.get(name, default)
+                for name, default in zip(self._names[count:], self._defaults[count:], strict=True)
+            ]
+            # Anything irregular is left to the signature, for its error messages.
+            if _MISSING not in map(type, values) and all(value is not _MISSING for value in values):
+                if kwargs.keys() <= set(self._names[count:]) and count <= len(self._names):
+                    return (*args, *values)
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments.values()
+
+
+def argument_text(value: Any) -> str:
+    """Return the text that stands for an argument in a key.
+
+    Raises ``UnstableArgumentError`` if there is none.
+    """
+    try:
+        text = _text(value)
+    except RecursionError:
+        raise UnstableArgumentError(
+            "the argument contains itself or is nested too deeply"
+        ) from None
+    if len(text) > LONGEST_ARGUMENT or type(value) in _NESTED:
+        return _digest(text)
+    return text
+
+
+def _digest(text: str) -> str:
+    data = text.encode("utf-8", "surrogatepass")
+    return f"#{blake2b(data, digest_size=16).hexdigest()}"
+
+
+def _text(value: Any) -> str:
+    make = _TEXTS.get(type(value))
+    return make(value) if make else _text_of_family(value)
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="/@+~", errors="surrogatepass")
+
+
+def _str_text(value: str) -> str:
+    if not _READABLE.fullmatch(value):
+        return _quoted(value) or "''"
+    if value in _CONSTANTS:
+        return f"'{value}'"
+    if _NUMBER.match(value):
+        try:
+            float(value)
+        except ValueError:
+            return value
+        return f"'{value}'"
+    return value
+
+
+def _int_text(value: int) -> str:
+    # Beyond this, decimal text is slow to make and then refused.
+    return str(value) if -(1 << 256) < value < 1 << 256 else f"int'{value:x}'"
+
+
+def _clock_text(value: datetime | time) -> str:
+    zone = value.tzinfo
+    if zone is not None and type(zone) not in (timezone, ZoneInfo):
+        raise _unstable(zone)
+    moment = value.replace(tzinfo=None).isoformat()
+    return f"{type(value).__name__}'{_quoted(f'{moment}/{value.fold}/{zone}')}'"
+
+
+def _items_text(items: Iterable[Any]) -> str:
+    return ",".join([_text(item) for item in items])
+
+
+def _sorted_text(items: Iterable[Any]) -> str:
+    return ",".join(sorted([_text(item) for item in items]))
+
+
+def _dict_text(value: Mapping[Any, Any]) -> str:
+    return ",".join(sorted([f"{_text(key)}={_text(item)}" for key, item in value.items()]))
+
+
+def _class_name(cls: type) -> str:
+    return _quoted(f"{cls.__module__}.{cls.__qualname__}")
+
+
+def _text_of_family(value: Any) -> str:
+    # isinstance, not the exact type: lazy objects stand for what they wrap.
+    if isinstance(value, Model):
+        if value.pk is None or value._state.adding:
+            raise UnstableArgumentError(f"{value._meta.label} object that was never saved")
+        return f"{value._meta.label_lower}'{_text(value.pk)}'"
+    if isinstance(value, enum.Enum):
+        member = value.name if value.name is not None else _text(value.value)
+        return f"{_class_name(type(value))}'{_quoted(member)}'"
+    if isinstance(value, type):
+        return f"class'{_class_name(value)}'"
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return f"{_class_name(type(value))}'{_dict_text(fields)}'"
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return f"{_class_name(type(value))}'{_items_text(value)}'"
+    raise _unstable(value)
+
+
+def _unstable(value: object) -> UnstableArgumentError:
+    return UnstableArgumentError(f"{type(value).__module__}.{type(value).__qualname__} object")
+
+
+_NESTED: Final = frozenset({tuple, list, dict, set, frozenset})
+
+_TEXTS: Final[dict[type, Callable[[Any], str]]] = {
+    str: _str_text,
+    int: _int_text,
+    bool: str,
+    type(None): str,
+    float: repr,
+    bytes: lambda value: f"bytes'{quote(value, safe='')}'",
+    SafeString: lambda value: f"safe'{_quoted(value[:])}'",
+    Decimal: lambda value: f"Decimal'{value}'",
+    UUID: lambda value: f"UUID'{value}'",
+    date: lambda value: f"date'{value}'",
+    datetime: _clock_text,
+    time: _clock_text,
+    timedelta: lambda value: f"timedelta'{value.days}/{value.seconds}/{value.microseconds}'",
+    tuple: lambda value: f"({_items_text(value)})",
+    list: lambda value: f"<{_items_text(value)}>",
+    dict: lambda value: f"{{{_dict_text(value)}}}",
+    set: lambda value: f"set({_sorted_text(value)})",
+    frozenset: lambda value: f"frozenset({_sorted_text(value)})",
+}
