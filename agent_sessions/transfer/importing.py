@@ -102,11 +102,8 @@ class Importer:
             return self._store(line, key, parse_line(line.data))
         except ValidationError as error:
             return Result(line, Outcome.REJECTED, reason=describe(error))
-        except DataError as error:
+        except (DataError, IdempotencyConflict) as error:
             return Result(line, Outcome.REJECTED, reason=str(error).strip())
-        except IdempotencyConflict:
-            # Another import of the same input was faster, with other options.
-            return Result(line, Outcome.PRESENT)
 
     def _store(self, line: Line, key: str | None, conversation: dict[str, Any]) -> Result:
         status = conversation.pop("status")
@@ -114,7 +111,11 @@ class Importer:
         conversation.setdefault("agent_id", self._agent_id)
         session = Session(user_id=self._user_id, idempotency_key=key, **conversation)
         with transaction.atomic(using=self._using):
-            created = self._repository.create(session)
+            try:
+                created = self._repository.create(session)
+            except IdempotencyConflict:
+                # Another import of the same input, with another agent, was faster.
+                return Result(line, Outcome.PRESENT)
             if created.pk != session.pk:
                 return Result(line, Outcome.PRESENT, session_id=created.pk)
             if messages:
