@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from django.db import connection
+from rest_framework.test import APIClient
+
+from agent_sessions.models import Message, Session
+from agent_sessions.repository import SyncSessionRepository
+from tests.api.conftest import API, client_of, make_user, url
+
+SESSIONS = f"{API}sessions/"
+
+
+def one(text: str = "hi") -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def post(api: APIClient, session: Session, body: Any, key: str) -> Any:
+    return api.post(url(session, "messages"), body, format="json", headers={"Idempotency-Key": key})
+
+
+@pytest.mark.django_db
+class TestMessages:
+    def test_a_retry_gets_the_first_answer(self, api: APIClient, session: Session) -> None:
+        answers = [post(api, session, one(), "k1") for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [201] * 3
+        assert len({answer.content for answer in answers}) == 1
+        assert Message.objects.count() == 1
+        assert Session.objects.get().message_count == 1
+
+    def test_a_retried_batch_gets_the_first_answer(self, api: APIClient, session: Session) -> None:
+        batch = {"messages": [one(), one(), one("x")]}
+        answers = [post(api, session, batch, "k1") for _ in range(2)]
+        assert answers[0].content == answers[1].content
+        assert Message.objects.count() == 3
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            (one("a"), one("b")),
+            ({"messages": [one("a"), one("b")]}, {"messages": [one("a")]}),
+            ({"messages": [one("a")]}, {"messages": [one("a"), one("b")]}),
+            ({"messages": [one("a"), one("b")]}, one("a")),
+            (one("a"), {"messages": [one("a"), one("b")]}),
+            ({"messages": [one("a"), one("b")]}, {"messages": [one("b"), one("a")]}),
+        ],
+    )
+    def test_another_body_is_422_and_adds_nothing(
+        self, api: APIClient, session: Session, first: Any, second: Any
+    ) -> None:
+        assert post(api, session, first, "k1").status_code == 201
+        before = Message.objects.count()
+        response = post(api, session, second, "k1")
+        assert response.status_code == 422
+        assert response.json()["code"] == "idempotency_key_reused"
+        assert Message.objects.count() == before
+        assert Session.objects.get().message_count == before
+
+    def test_keys_belong_to_a_session(self, api: APIClient, owner: Any, session: Session) -> None:
+        other = SyncSessionRepository().create(Session(user=owner, agent_id="a"))
+        assert post(api, session, one(), "k1").status_code == 201
+        assert post(api, other, one(), "k1").status_code == 201
+        assert Message.objects.count() == 2
+
+    @pytest.mark.parametrize("key", ["", " " * 0, "x" * 201, "a\x7f"])
+    def test_a_bad_key_is_400(self, api: APIClient, session: Session, key: str) -> None:
+        response = post(api, session, one(), key)
+        assert response.status_code == 400
+        assert response.json()["errors"][0]["parameter"] == "Idempotency-Key"
+        assert not Message.objects.exists()
+
+    def test_header_and_key_in_the_message_exclude_each_other(
+        self, api: APIClient, session: Session
+    ) -> None:
+        response = post(api, session, {**one(), "idempotency_key": "k2"}, "k1")
+        assert response.status_code == 400
+
+    def test_a_key_in_the_message_serves_too(self, api: APIClient, session: Session) -> None:
+        body = {**one(), "idempotency_key": "k2"}
+        answers = [api.post(url(session, "messages"), body, format="json") for _ in range(2)]
+        assert answers[0].content == answers[1].content
+        assert answers[0].json()["message"] == one()
+        assert Message.objects.count() == 1
+
+    def test_what_is_no_message_is_400_with_a_key_too(
+        self, api: APIClient, session: Session
+    ) -> None:
+        for body in ({"messages": [7]}, {}, {"role": "king", "content": ""}):
+            assert post(api, session, body, "k1").status_code == 400
+        assert post(api, session, one(), "k1").status_code == 201
+
+
+@pytest.mark.django_db
+class TestSessions:
+    def create(self, api: APIClient, key: str, **body: Any) -> Any:
+        return api.post(
+            SESSIONS, {"agent_id": "a", **body}, format="json", headers={"Idempotency-Key": key}
+        )
+
+    def test_a_retry_gets_the_same_session(self, api: APIClient) -> None:
+        answers = [self.create(api, "k1", title="t", context={"a": 1}) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [201] * 3
+        assert len({answer.content for answer in answers}) == 1
+        assert Session.objects.count() == 1
+
+    def test_another_body_is_422(self, api: APIClient) -> None:
+        assert self.create(api, "k1", title="t").status_code == 201
+        assert self.create(api, "k1", title="u").status_code == 422
+        assert Session.objects.count() == 1
+
+    def test_a_retry_after_a_change_is_still_the_session(self, api: APIClient) -> None:
+        made = self.create(api, "k1", title="t").json()
+        api.patch(url(made["id"]), {"title": "changed"}, format="json")
+        again = self.create(api, "k1", title="t")
+        assert (again.status_code, again.json()["title"]) == (201, "changed")
+
+    def test_users_do_not_share_keys(self, api: APIClient, stranger: Any) -> None:
+        mine = self.create(api, "k1").json()["id"]
+        theirs = self.create(client_of(stranger), "k1").json()["id"]
+        assert mine != theirs
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("batch", [False, True])
+def test_concurrent_duplicates_give_one_message_and_equal_answers(batch: bool) -> None:
+    owner = make_user("owner")
+    session = SyncSessionRepository().create(Session(user=owner, agent_id="a"))
+    body: Any = {"messages": [one("a"), one("b")]} if batch else one()
+    barrier = threading.Barrier(8)
+    answers: list[tuple[int, bytes]] = []
+
+    def client() -> None:
+        try:
+            api = client_of(owner)
+            for number in range(5):
+                barrier.wait(30)
+                response = post(api, session, body, f"k{number}")
+                answers.append((response.status_code, response.content))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=client) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert [status for status, _ in answers] == [201] * 40
+    assert len({content for _, content in answers}) == 5
+    session.refresh_from_db()
+    expected = 10 if batch else 5
+    assert session.message_count == Message.objects.count() == expected
+
+
+@pytest.mark.django_db(transaction=True)
+def test_concurrent_duplicates_create_one_session() -> None:
+    owner = make_user("owner")
+    barrier = threading.Barrier(8)
+    answers: list[tuple[int, bytes]] = []
+
+    def client() -> None:
+        try:
+            barrier.wait(30)
+            response = client_of(owner).post(
+                SESSIONS, {"agent_id": "a"}, format="json", headers={"Idempotency-Key": "k"}
+            )
+            answers.append((response.status_code, response.content))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=client) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert [status for status, _ in answers] == [201] * 8
+    assert len({content for _, content in answers}) == 1
+    assert Session.objects.count() == 1
