@@ -40,7 +40,8 @@ class Codec:
         try:
             data: bytes = self._serializer.dumps(value)
         except UnsupportedValueError as error:
-            raise UnsupportedValueError(f"Key {key!r}: {error}") from error
+            # The same class: a serializer may raise one that callers of its kind expect.
+            raise type(error)(f"Key {key!r}: {error}") from error
         return data if self._compressor is None else self._compressor.compress(data)
 
     def decode(self, data: bytes) -> Any:

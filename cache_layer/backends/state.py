@@ -58,7 +58,10 @@ class MemoryState:
         return {"state": "memory", "since": self._since, "reason": "no LOCATION is configured"}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Forget this state: the alias begins anew, empty, at its next use."""
+        with _states_lock:
+            for key in [key for key, state in _states.items() if state is self]:
+                del _states[key]
 
     def start_again(self) -> None:
         """Begin empty in a forked child: the lock may have been held by another thread."""
@@ -156,7 +159,9 @@ class RedisState(MemoryState):
                 )
 
     def close(self) -> None:
-        """Close the synchronous connections; the next call opens new ones."""
+        """See ``MemoryState.close``; probing ends and the synchronous connections are closed."""
+        super().close()
+        self.stopped.set()
         self.transport.close()
 
     def start_again(self) -> None:

@@ -1,0 +1,62 @@
+"""The backend over every store, for tests of it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+
+from cache_layer.backends import ResilientCache
+from tests import services
+
+
+def make_cache(location: Any = "", **params: Any) -> ResilientCache:
+    """A cache under a prefix of its own."""
+    params.setdefault("KEY_PREFIX", f"test-{uuid.uuid4().hex}")
+    return ResilientCache(location, params)
+
+
+class Awaited:
+    """Calls the awaited twin of every method."""
+
+    def __init__(self, cache: ResilientCache) -> None:
+        self._cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        return async_to_sync(getattr(self._cache, f"a{name}"))
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    """Wait until it holds, at most as long as a broken machine would need."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.02)
+
+
+def state(cache: ResilientCache) -> str:
+    return str(cache.state.describe()["state"])
+
+
+class Stores:
+    """Mix-in: every test runs over memory, Redis and a Redis that is not there."""
+
+    @pytest.fixture(params=["memory", "redis", "dead redis"])
+    def backend(self, request: pytest.FixtureRequest) -> Iterator[ResilientCache]:
+        if request.param == "memory":
+            location = ""
+        elif request.param == "redis":
+            location = request.getfixturevalue("redis_url")
+        else:
+            location = f"redis://127.0.0.1:{services.free_port()}/0"
+        backend = make_cache(location)
+        backend.clear()
+        assert state(backend) == ("redis" if request.param == "redis" else "memory")
+        yield backend
+        backend.clear()
+        if request.param == "dead redis":
+            backend.state.close()

@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.cache import CacheKeyWarning
+
+from cache_layer.backends import Lease, ResilientCache
+from cache_layer.exceptions import CacheLayerError, NotAnIntegerError, UnsupportedValueError
+from tests.cache_layer.caches import Awaited, Stores, make_cache
+
+
+class Contract(Stores):
+    """What every store promises. ``cache`` is the synchronous or the awaited face."""
+
+    def test_values_come_back_equal_and_of_their_type(self, cache: Any) -> None:
+        for value in (
+            None,
+            True,
+            0,
+            -7,
+            2**70,
+            -(2**80),
+            1.5,
+            "1",
+            "",
+            b"\x00L1",
+            [1],
+            (1, {2: 3}),
+        ):
+            cache.set("k", value)
+            got = cache.get("k", "missing")
+            assert (got, type(got)) == (value, type(value))
+
+    def test_a_stored_none_exists(self, cache: Any) -> None:
+        cache.set("k", None)
+        assert cache.has_key("k")
+        assert cache.get("k", "default") is None
+        assert not cache.add("k", 1)
+        assert not cache.has_key("other")
+
+    def test_timeouts(self, cache: Any) -> None:
+        cache.set("default", 1)
+        cache.set("minute", 1, 60)
+        cache.set("forever", 1, None)
+        assert cache.ttl("default") == 300
+        assert cache.ttl("minute") == 60
+        assert cache.ttl("forever") is None
+        assert cache.ttl("missing") == 0
+
+    @pytest.mark.parametrize("timeout", [0, -1, -0.5])
+    def test_a_timeout_that_is_over_deletes(self, cache: Any, timeout: float) -> None:
+        cache.set("k", 1)
+        cache.set("k", 2, timeout)
+        assert not cache.has_key("k")
+        assert cache.add("k", 2, timeout)
+        assert not cache.has_key("k")
+        cache.set_many({"k": 1, "l": 2})
+        assert cache.set_many({"k": 3, "l": 3}, timeout) == []
+        assert cache.get_many(["k", "l"]) == {}
+        cache.set("k", 1)
+        assert cache.touch("k", timeout)
+        assert not cache.touch("k", timeout)
+
+    def test_touch_changes_the_timeout_only(self, cache: Any) -> None:
+        cache.set("k", [1], 10)
+        assert cache.touch("k", 1000)
+        assert cache.ttl("k") == 1000
+        assert cache.expire("k", None)
+        assert cache.ttl("k") is None
+        assert cache.get("k") == [1]
+        assert not cache.touch("missing")
+
+    def test_delete_tells_whether_there_was_something(self, cache: Any) -> None:
+        cache.set("k", 1)
+        assert cache.delete("k") is True
+        assert cache.delete("k") is False
+
+    def test_many(self, cache: Any) -> None:
+        values = {f"k{number}": number for number in range(1200)}
+        assert cache.set_many(values) == []
+        assert cache.get_many([*values, "missing"]) == values
+        cache.delete_many(list(values)[:-1])
+        assert cache.get_many(values) == {"k1199": 1199}
+        assert cache.get_many([]) == {}
+        assert cache.set_many({}) == []
+        assert cache.delete_many([]) is None
+
+    def test_incr_beyond_64_bits_and_back(self, cache: Any) -> None:
+        cache.set("n", 2**63 - 2, 1000)
+        assert [cache.incr("n") for _ in range(3)] == [2**63 - 1, 2**63, 2**63 + 1]
+        assert cache.decr("n", 2**70) == 2**63 + 1 - 2**70
+        assert cache.get("n") == 2**63 + 1 - 2**70
+        assert cache.incr("n", 2**70 - 2**63) == 1
+        assert cache.incr("n") == 2
+        assert cache.ttl("n") == 1000
+
+    @pytest.mark.parametrize("value", ["5", 1.5, None, True, [1]])
+    def test_incr_refuses_what_is_no_integer(self, cache: Any, value: Any) -> None:
+        cache.set("k", value)
+        with pytest.raises(NotAnIntegerError, match="k"):
+            cache.incr("k")
+        assert cache.get("k", "gone") == value
+
+    def test_incr_of_a_missing_key(self, cache: Any) -> None:
+        with pytest.raises(ValueError, match="missing"):
+            cache.incr("missing")
+
+    def test_incr_version_moves_value_and_expiry(self, cache: Any) -> None:
+        cache.set("k", "v", 1000)
+        assert cache.incr_version("k") == 2
+        assert cache.get("k") is None
+        assert cache.get("k", version=2) == "v"
+        assert cache.ttl("k", version=2) == 1000
+        with pytest.raises(ValueError, match="missing"):
+            cache.incr_version("missing")
+
+    def test_keys_hold_any_text(self, cache: Any) -> None:
+        for key in ("ключ", "键 with space", "\ud800", "\x00", "k" * 400, "a:b:c", "*"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CacheKeyWarning)
+                cache.set(key, key)
+                assert cache.get(key) == key
+                assert cache.get_many([key]) == {key: key}
+                assert cache.keys() == [key]
+                assert cache.delete(key)
+
+    def test_keys_are_validated(self, cache: Any) -> None:
+        with pytest.warns(CacheKeyWarning):
+            cache.get("with space")
+
+    def test_patterns(self, cache: Any) -> None:
+        for key in ("users:1", "users:2", "users:12", "users2:1", "[x]", "a*b", "aXb"):
+            cache.set(key, key)
+        assert sorted(cache.keys("users:*")) == ["users:1", "users:12", "users:2"]
+        assert sorted(cache.keys("users:?")) == ["users:1", "users:2"]
+        assert sorted(cache.keys("users[^:]:[0-3]")) == ["users2:1"]
+        assert cache.keys(r"\[x\]") == ["[x]"]
+        assert cache.keys(r"a\*b") == ["a*b"]
+        assert cache.delete_pattern("users:*") == 3
+        assert cache.delete_pattern("users:*") == 0
+        assert sorted(cache.keys()) == ["[x]", "a*b", "aXb", "users2:1"]
+
+    def test_deleting_thousands_by_pattern(self, cache: Any) -> None:
+        cache.set_many({f"t:{number}": number for number in range(5000)})
+        cache.set("kept", 1)
+        assert cache.delete_pattern("t:*") == 5000
+        assert cache.keys() == ["kept"]
+
+    def test_clear_takes_all_versions_and_nobody_elses_keys(
+        self, cache: Any, backend: ResilientCache
+    ) -> None:
+        neighbours = [
+            make_cache(backend._location, KEY_PREFIX=prefix)
+            for prefix in (f"{backend.key_prefix}:more", f"{backend.key_prefix}2", "*", "")
+        ]
+        cache.set("k", 1)
+        cache.set("k", 1, version=7)
+        for neighbour in neighbours:
+            neighbour.set("k", "theirs")
+        cache.clear()
+        assert not cache.has_key("k")
+        assert not cache.has_key("k", version=7)
+        for neighbour in neighbours:
+            assert neighbour.get("k") == "theirs"
+            neighbour.clear()
+            assert neighbour.get("k") is None
+
+    def test_an_unsupported_value_is_named(self, cache: Any) -> None:
+        cache.set("k", 1)
+        for call in (cache.set, cache.add):
+            with pytest.raises(UnsupportedValueError, match=r"(?s)'.*:1:k'.*object"):
+                call("k", {"a": [object()]})
+        with pytest.raises(TypeError):
+            cache.set_many({"k": 2, "l": object()})
+        assert cache.get("k") == 1
+
+    def test_get_or_set(self, cache: Any) -> None:
+        assert cache.get_or_set("k", lambda: 1) == 1
+        assert cache.get_or_set("k", lambda: 2) == 1
+        assert cache.get_or_set("none", None) is None
+        assert cache.has_key("none")
+        assert cache.get_or_set("over", 1, 0) == 1
+        assert not cache.has_key("over")
+
+    def test_get_or_set_that_fails_leaves_nothing(self, cache: Any) -> None:
+        with pytest.raises(ZeroDivisionError):
+            cache.get_or_set("k", lambda: 1 / 0)
+        with pytest.raises(UnsupportedValueError):
+            cache.get_or_set("k", object())
+        assert cache.get_or_lease("k").owner
+
+
+class LeaseContract(Stores):
+    """A value computed before an invalidation is not stored after it."""
+
+    def test_one_owner_and_one_token(self, cache: Any) -> None:
+        first, second = cache.get_or_lease("k"), cache.get_or_lease("k")
+        assert (first.owner, second.owner) == (True, False)
+        assert first.token == second.token
+        assert cache.fill("k", "v", second)
+        assert cache.get_or_lease("k") == "v"
+        assert not cache.fill("k", "w", first)
+
+    def test_a_lease_is_a_missing_key_to_everyone_else(self, cache: Any) -> None:
+        cache.get_or_lease("k")
+        assert cache.get("k", "default") == "default"
+        assert cache.get_many(["k"]) == {}
+        assert not cache.has_key("k")
+        assert cache.ttl("k") == 0
+        assert not cache.touch("k")
+        assert cache.keys() == []
+        with pytest.raises(ValueError, match="not found"):
+            cache.incr("k")
+        with pytest.raises(ValueError, match="not found"):
+            cache.incr_version("k")
+        assert cache.add("k", 1)
+        assert cache.get("k") == 1
+
+    @pytest.mark.parametrize(
+        "invalidate",
+        [
+            lambda cache: cache.delete("k"),
+            lambda cache: cache.delete_many(["k"]),
+            lambda cache: cache.delete_pattern("k*"),
+            lambda cache: cache.clear(),
+            lambda cache: cache.set("k", "new"),
+            lambda cache: cache.set("k", "new", 0),
+            lambda cache: cache.add("k", "new"),
+        ],
+    )
+    def test_whatever_changes_the_key_ends_the_lease(self, cache: Any, invalidate: Any) -> None:
+        lease = cache.get_or_lease("k")
+        invalidate(cache)
+        expected = cache.get("k")
+        assert not cache.fill("k", "old", lease)
+        assert cache.get("k") == expected
+        # The next reader gets a lease of its own, which the old one cannot use.
+        cache.delete("k")
+        assert cache.get_or_lease("k").token != lease.token
+        assert not cache.fill("k", "old", lease)
+
+    def test_deleting_a_lease_deletes_no_value(self, cache: Any) -> None:
+        cache.get_or_lease("k")
+        assert cache.delete("k") is False
+        cache.get_or_lease("k")
+        assert cache.delete_pattern("*") == 0
+
+    def test_release(self, cache: Any) -> None:
+        lease = cache.get_or_lease("k")
+        assert cache.release("k", lease)
+        assert not cache.release("k", lease)
+        assert not cache.fill("k", 1, lease)
+        cache.set("k", 1)
+        assert not cache.release("k", lease)
+        assert cache.get("k") == 1
+
+    def test_a_namespace_is_put_before_the_key(self, cache: Any) -> None:
+        lease = cache.get_or_lease("k", namespace="users")
+        assert isinstance(lease, Lease)
+        assert cache.fill("k", 1, lease, 50, namespace="users")
+        assert cache.get("users:k") == 1
+        assert cache.ttl("users:k") == 50
+
+    def test_filling_with_a_timeout_that_is_over_stores_nothing(self, cache: Any) -> None:
+        lease = cache.get_or_lease("k")
+        cache.fill("k", 1, lease, 0)
+        assert not cache.has_key("k")
+        assert cache.get_or_lease("k").owner
+
+
+class Synchronous:
+    @pytest.fixture
+    def cache(self, backend: ResilientCache) -> ResilientCache:
+        return backend
+
+
+class Asynchronous:
+    @pytest.fixture
+    def cache(self, backend: ResilientCache) -> Awaited:
+        return Awaited(backend)
+
+
+class TestSynchronous(Synchronous, Contract):
+    pass
+
+
+class TestAwaited(Asynchronous, Contract):
+    pass
+
+
+class TestLeases(Synchronous, LeaseContract):
+    pass
+
+
+class TestLeasesAwaited(Asynchronous, LeaseContract):
+    pass
+
+
+class TestOneStore(Stores):
+    def test_both_worlds_see_each_others_values(self, backend: ResilientCache) -> None:
+        awaited = Awaited(backend)
+        awaited.set("k", {"a": 1})
+        assert backend.get("k") == {"a": 1}
+        backend.set("k", 5)
+        assert awaited.incr("k") == 6
+        lease = backend.get_or_lease("l")
+        assert awaited.fill("l", 1, lease)
+
+    def test_a_coroutine_default_is_awaited(self, backend: ResilientCache) -> None:
+        async def default() -> int:
+            return 3
+
+        assert async_to_sync(backend.aget_or_set)("k", default) == 3
+        assert backend.get("k") == 3
+
+    def test_two_instances_share_everything(self, backend: ResilientCache) -> None:
+        other = make_cache(backend._location, KEY_PREFIX=backend.key_prefix)
+        backend.set("k", 1)
+        assert other.get("k") == 1
+        assert other.state is backend.state
+
+
+def test_every_method_has_an_awaited_twin_with_its_parameters() -> None:
+    def members(prefix: str) -> dict[str, Any]:
+        return {
+            name.removeprefix(prefix): inspect.signature(method)
+            for name, method in inspect.getmembers(ResilientCache, inspect.isfunction)
+            if prefix + name.removeprefix(prefix) == name and not name.startswith("_")
+        }
+
+    twins = {
+        name: signature
+        for name, signature in members("a").items()
+        if inspect.iscoroutinefunction(getattr(ResilientCache, f"a{name}"))
+    }
+    assert {"get", "set_many", "get_or_lease", "delete_pattern", "incr_version"} <= set(twins)
+    for name, signature in twins.items():
+        original = members("")[name]
+        assert list(original.parameters) == list(signature.parameters), name
+        # Django's own loops or takes a thread.
+        assert f"a{name}" in vars(ResilientCache), name
+
+
+def test_a_key_function_that_hides_the_key_is_refused_where_keys_are_listed() -> None:
+    def digest(key: str, prefix: str, version: int) -> str:
+        return f"{hash((key, prefix, version))}"
+
+    cache = make_cache(KEY_FUNCTION=digest)
+    cache.set("k", 1)
+    assert cache.get("k") == 1
+    for call in (cache.clear, cache.keys, lambda: cache.delete_pattern("*")):
+        with pytest.raises(CacheLayerError, match="KEY_FUNCTION"):
+            call()
+    cache.delete("k")
+
+
+def test_a_key_function_around_the_key() -> None:
+    cache = make_cache(KEY_FUNCTION=lambda key, prefix, version: f"{version}<{prefix}>{key}!")
+    cache.set("k", 1)
+    cache.set("k", 1, version=2)
+    assert cache.keys() == ["k"]
+    cache.clear()
+    assert not cache.has_key("k", version=2)
+
+
+def test_memory_is_bounded_and_drops_what_was_unused_longest() -> None:
+    cache = make_cache(OPTIONS={"MAX_ENTRIES": 3})
+    cache.clear()
+    for key in "abc":
+        cache.set(key, key)
+    cache.get("a")
+    cache.set("d", "d")
+    assert sorted(cache.keys()) == ["a", "c", "d"]
+    cache.clear()
+
+
+def test_memory_is_bounded_by_the_setting(settings: Any) -> None:
+    settings.CACHE_LAYER_MEMORY_MAX_ENTRIES = 2
+    cache = make_cache(OPTIONS={"MADE_FOR": "this test"})
+    for key in "abc":
+        cache.set(key, key)
+    assert sorted(cache.keys()) == ["b", "c"]
+
+
+def test_what_a_caller_changes_is_not_changed_in_memory() -> None:
+    cache = make_cache()
+    value = {"a": [1]}
+    cache.set("k", value)
+    value["a"].append(2)
+    cache.get("k")["a"].append(3)
+    assert cache.get("k") == {"a": [1]}
