@@ -59,6 +59,8 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
 
     def permission_for_staff(self) -> str:
         """Return the permission of the action."""
+        if "text" in self.request.query_params:
+            return "view_message"
         return self.staff_permissions.get(self.action or "", "view_session")
 
     def get_queryset(self) -> QuerySet[Session]:

@@ -1,0 +1,236 @@
+"""Every route and method of the schema, as everybody who may come.
+
+The routes are read from the OpenAPI schema: one that is new and has no body listed here fails.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from drf_spectacular.generators import SchemaGenerator
+
+from agent_sessions.models import Message, Session
+from agent_sessions.repository import SyncSessionRepository
+from tests.api.conftest import Client, client_of, make_user, say
+
+METHODS = ("get", "post", "put", "patch", "delete")
+STAFF_ONLY = {"cleanUpSessions", "getCacheMetrics"}
+NOBODYS = {"getHealth", "getCacheMetrics"}
+ALL_PERMISSIONS = [
+    f"{verb}_{model}"
+    for verb in ("view", "add", "change", "delete")
+    for model in ("session", "message")
+]
+SECRET = "the owner's secret"
+
+
+def operations() -> list[tuple[str, str, str]]:
+    schema = SchemaGenerator().get_schema(request=None, public=True)
+    return [
+        (method, path, operation["operationId"])
+        for path, item in schema["paths"].items()
+        if path.startswith("/api/v1/")
+        for method, operation in item.items()
+        if method in METHODS
+    ]
+
+
+OPERATIONS = operations()
+ON_ONE_SESSION = [each for each in OPERATIONS if "{id}" in each[1]]
+ON_ALL_SESSIONS = [each for each in OPERATIONS if "{id}" not in each[1] and each[2] not in NOBODYS]
+every = pytest.mark.parametrize(("method", "path", "name"), OPERATIONS)
+on_one = pytest.mark.parametrize(("method", "path", "name"), ON_ONE_SESSION)
+on_all = pytest.mark.parametrize(("method", "path", "name"), ON_ALL_SESSIONS)
+pytestmark = pytest.mark.django_db
+
+
+def body_of(name: str, session: Session) -> Any:
+    bodies: dict[str, Any] = {
+        "createSession": {"agent_id": "a"},
+        "changeSession": {"title": "changed"},
+        "mergeSessionContext": {"changed": True},
+        "replaceSessionContext": {"changed": True},
+        "addMessages": {"role": "user", "content": "added"},
+        "setSessionStatuses": {"session_ids": [str(session.pk)], "status": "failed"},
+        "eraseSessions": {"confirm": True},
+        "cleanUpSessions": {},
+    }
+    return bodies[name]
+
+
+def ask(client: Any, method: str, path: str, name: str, session: Session, **query: Any) -> Any:
+    address = path.replace("{id}", str(session.pk))
+    if name == "searchSessions":
+        query["q"] = "secret"
+    address += "?" + "&".join(f"{key}={value}" for key, value in query.items())
+    body = None if method in ("get", "delete") else body_of(name, session)
+    return getattr(client, method)(address, body, format="json" if body is not None else None)
+
+
+def state() -> Any:
+    return (
+        list(Session.objects.order_by("pk").values()),
+        list(Message.objects.order_by("pk").values()),
+    )
+
+
+def everything(response: Any) -> str:
+    content = b"".join(response) if response.streaming else response.content
+    return content.decode() + repr(sorted(response.headers.items()))
+
+
+@pytest.fixture
+def secret(owner: Any) -> Session:
+    repository = SyncSessionRepository()
+    session = repository.create(
+        Session(user=owner, agent_id="a", title=SECRET, context={"secret": SECRET})
+    )
+    say(session, SECRET)
+    return session
+
+
+def test_the_schema_has_the_routes() -> None:
+    assert len(ON_ONE_SESSION) >= 8
+    assert len(ON_ALL_SESSIONS) >= 6
+
+
+@every
+def test_anonymous(secret: Session, method: str, path: str, name: str) -> None:
+    before = state()
+    response = ask(Client(), method, path, name, secret)
+    assert response.status_code == (200 if name == "getHealth" else 401)
+    assert SECRET not in everything(response)
+    assert str(secret.pk) not in everything(response)
+    assert state() == before
+
+
+@every
+def test_the_owner(owner: Any, secret: Session, method: str, path: str, name: str) -> None:
+    response = ask(client_of(owner), method, path, name, secret)
+    if name in STAFF_ONLY:
+        assert response.status_code == 403
+    else:
+        assert 200 <= response.status_code < 300, response.content
+
+
+@on_one
+@pytest.mark.parametrize("who", ["stranger", "staff", "staff with all permissions"])
+def test_a_foreign_session_is_the_404_of_an_unknown_one(
+    secret: Session, method: str, path: str, name: str, who: str
+) -> None:
+    permissions = ALL_PERMISSIONS if who.endswith("permissions") else []
+    client = client_of(make_user("another", *permissions, staff=who != "stranger"))
+    before = state()
+    foreign = ask(client, method, path, name, secret)
+    unknown = ask(client, method, path, name, Session(id=uuid.uuid4()))
+    assert (foreign.status_code, unknown.status_code) == (404, 404)
+    assert everything(foreign) == everything(unknown)
+    assert state() == before
+
+
+@on_all
+@pytest.mark.parametrize("who", ["stranger", "staff", "staff with all permissions"])
+def test_what_concerns_many_concerns_ones_own(
+    owner: Any, secret: Session, method: str, path: str, name: str, who: str
+) -> None:
+    permissions = ALL_PERMISSIONS if who.endswith("permissions") else []
+    client = client_of(make_user("another", *permissions, staff=who != "stranger"))
+    before = state()
+    response = ask(client, method, path, name, secret)
+    assert SECRET not in everything(response)
+    assert str(secret.pk) not in everything(response)
+    Session.objects.exclude(user=owner).delete()
+    assert state() == before
+    if name == "setSessionStatuses":
+        assert response.status_code == 404
+    elif name in STAFF_ONLY and not permissions:
+        assert response.status_code == 403
+    else:
+        assert 200 <= response.status_code < 300
+
+
+@pytest.mark.parametrize(("method", "path", "name"), [*ON_ONE_SESSION, *ON_ALL_SESSIONS])
+@pytest.mark.parametrize("who", ["stranger", "stranger with all permissions", "staff"])
+def test_acting_for_another_user_is_403_for_all_but_permitted_staff(
+    owner: Any, secret: Session, method: str, path: str, name: str, who: str
+) -> None:
+    permissions = ALL_PERMISSIONS if who.endswith("permissions") else []
+    client = client_of(make_user("another", *permissions, staff=who == "staff"))
+    before = state()
+    known = ask(client, method, path, name, secret, user=owner.pk)
+    unknown = ask(client, method, path, name, secret, user="no-such-user")
+    assert (known.status_code, unknown.status_code) == (403, 403)
+    assert everything(known) == everything(unknown)
+    assert state() == before
+
+
+@pytest.mark.parametrize(("method", "path", "name"), [*ON_ONE_SESSION, *ON_ALL_SESSIONS])
+def test_permitted_staff_act_for_another_user_explicitly_and_on_record(
+    owner: Any,
+    secret: Session,
+    method: str,
+    path: str,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "agent_sessions.audit")
+    staff = make_user("another", *ALL_PERMISSIONS, staff=True)
+    response = ask(client_of(staff), method, path, name, secret, user=owner.pk)
+    assert 200 <= response.status_code < 300, response.content
+    lines = [r.getMessage() for r in caplog.records if r.name == "agent_sessions.audit"]
+    assert any(str(staff.pk) in line and str(owner.pk) in line for line in lines)
+    nobody = ask(client_of(staff), method, path, name, secret, user="no-such-user")
+    assert nobody.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("held", "method", "path", "name"),
+    [
+        (permission, *operation)
+        for operation in [*ON_ONE_SESSION, *ON_ALL_SESSIONS]
+        for permission in ("view_session",)
+        if operation[0] != "get"
+    ],
+)
+def test_permission_to_view_is_none_to_change(
+    owner: Any, secret: Session, held: str, method: str, path: str, name: str
+) -> None:
+    staff = make_user("another", held, staff=True)
+    before = state()
+    response = ask(client_of(staff), method, path, name, secret, user=owner.pk)
+    assert response.status_code == 403
+    assert state() == before
+
+
+@pytest.mark.parametrize("more", ["{id}/messages/", "search/?q=secret", "?text=secret"])
+def test_permission_to_view_sessions_is_none_to_read_messages(
+    owner: Any, secret: Session, more: str
+) -> None:
+    address = f"/api/v1/sessions/{more}".replace("{id}", str(secret.pk))
+    address += ("&" if "?" in address else "?") + f"user={owner.pk}"
+    weak = make_user("weak", "view_session", staff=True)
+    strong = make_user("strong", "view_session", "view_message", staff=True)
+    assert client_of(weak).get(address).status_code == 403
+    assert client_of(strong).get(address).status_code == 200
+
+
+@pytest.mark.parametrize("path", sorted({each[1] for each in OPERATIONS}))
+def test_undocumented_methods_are_refused(owner: Any, secret: Session, path: str) -> None:
+    documented = {method for method, other, _ in OPERATIONS if other == path}
+    client = client_of(owner)
+    before = state()
+    for method in {*METHODS, "options", "trace"} - documented:
+        response = getattr(client, method)(path.replace("{id}", str(secret.pk)))
+        assert response.status_code == (403 if path.endswith("metrics/") else 405)
+    assert state() == before
+
+
+def test_a_cursor_of_another_user_is_only_a_place(owner: Any, stranger: Any) -> None:
+    repository = SyncSessionRepository()
+    for user in (owner, stranger, owner, stranger, owner):
+        repository.create(Session(user=user, agent_id=user.username))
+    page = client_of(owner).get("/api/v1/sessions/?page_size=1").json()
+    seen = client_of(stranger).get(page["next"]).json()["results"]
+    assert {item["agent_id"] for item in seen} <= {"stranger"}
