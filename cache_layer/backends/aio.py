@@ -102,9 +102,10 @@ class AsyncTransport:
     async def _run_single(client: Any, operation: Any) -> Any:
         command = operation.command()
         try:
-            reply = await client.execute_command(*command)
-        except NoScriptError:
-            reply = await client.execute_command(*Script.in_full(command))
+            try:
+                reply = await client.execute_command(*command)
+            except NoScriptError:
+                reply = await client.execute_command(*Script.in_full(command))
         except ResponseError as error:
             if as_unavailable(error) is not None:
                 raise

@@ -114,9 +114,10 @@ class Transport:
     def _run_single(client: Any, operation: Any) -> Any:
         command = operation.command()
         try:
-            reply = client.execute_command(*command)
-        except NoScriptError:
-            reply = client.execute_command(*Script.in_full(command))
+            try:
+                reply = client.execute_command(*command)
+            except NoScriptError:
+                reply = client.execute_command(*Script.in_full(command))
         except ResponseError as error:
             if as_unavailable(error) is not None:
                 raise
