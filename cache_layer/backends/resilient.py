@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache
 from django.utils.functional import cached_property
 
 from cache_layer.backends.builder import Operations
@@ -17,6 +18,8 @@ from cache_layer.backends.operations.scans import STEP
 from cache_layer.backends.state import MemoryState, state_for
 
 T = TypeVar("T")
+
+_ODD_CHARACTER: Final = re.compile(r"[\x00-\x20\x7f]")
 
 
 class ResilientCache(BaseCache):
@@ -34,6 +37,11 @@ class ResilientCache(BaseCache):
         super().__init__(params)
         self._location = location
         self._params = params
+
+    def validate_key(self, key: str) -> None:
+        """Warn of the same keys as Django does, without looking at every character in Python."""
+        if len(key) > MEMCACHE_MAX_KEY_LENGTH or _ODD_CHARACTER.search(key):
+            super().validate_key(key)
 
     @cached_property
     def state(self) -> MemoryState:
