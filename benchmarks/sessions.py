@@ -340,6 +340,8 @@ def main() -> None:
         from django.core.management import call_command
         from django.db import connections
 
+        call_command("migrate", verbosity=0)
+        # The plain pair has no migrations; its tables need those of the users first.
         call_command("migrate", verbosity=0, run_syncdb=True)
         print(json.dumps({"sessions": options.sessions, "messages": options.messages}))
         data = Data(options.sessions, options.messages)
