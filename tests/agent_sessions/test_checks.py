@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.db import connection
+
+from agent_sessions import search_index
+from agent_sessions.conf import Settings
+from agent_sessions.conf import settings as our_settings
+
+
+def ours(**options: Any) -> dict[str, Any]:
+    found = {m.id: m for m in run_checks(**options) if m.id and m.id.startswith("agent_sessions.")}
+    return {check_id.removeprefix("agent_sessions."): m for check_id, m in found.items()}
+
+
+def test_the_defaults_are_fine():
+    assert ours() == {}
+
+
+def test_settings_are_read_at_each_use(settings):
+    assert our_settings.MAX_MESSAGES == 100
+    settings.AGENT_SESSIONS_MAX_MESSAGES = 5
+    assert our_settings.MAX_MESSAGES == 5
+    del settings.AGENT_SESSIONS_MAX_MESSAGES
+    assert our_settings.MAX_MESSAGES == Settings.defaults()["MAX_MESSAGES"] == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "check_id"),
+    [
+        ("MAX_MESSAGES", "abc", "E001"),
+        ("MAX_MESSAGES", -1, "E001"),
+        ("MAX_MESSAGES", True, "E001"),
+        ("EXPIRY_HOURS", "24", "E002"),
+        ("EXPIRY_HOURS", 0, "E002"),
+        ("EXPIRY_HOURS", float("inf"), "E002"),
+        ("EXPIRY_HOURS", float("nan"), "E002"),
+        ("RETENTION_DAYS", -3, "E003"),
+        ("MAX_MESSAGE_BYTES", None, "E004"),
+        ("EXTRA_ROLES", "critic", "E005"),
+        ("EXTRA_ROLES", ["x" * 65], "E005"),
+        ("MAX_PAGE_SIZE", 0, "E006"),
+        ("CLEANUP_BATCH_SIZE", 1.5, "E007"),
+        ("MAX_REQUEST_BYTES", "1 MB", "E008"),
+        ("READ_RATE", "often", "E009"),
+        ("WRITE_RATE", 5, "E010"),
+    ],
+)
+def test_a_bad_value_is_named(settings, name, value, check_id):
+    setattr(settings, f"AGENT_SESSIONS_{name}", value)
+    found = ours()
+    assert list(found) == [check_id]
+    assert f"AGENT_SESSIONS_{name} is {value!r}" in found[check_id].msg
+    assert "Allowed: " in found[check_id].hint
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_MESSAGES", None),
+        ("EXPIRY_HOURS", 0.5),
+        ("EXPIRY_HOURS", None),
+        ("RETENTION_DAYS", 30),
+        ("EXTRA_ROLES", ["critic"]),
+        ("READ_RATE", "600/min"),
+    ],
+)
+def test_a_good_value_is_not(settings, name, value):
+    setattr(settings, f"AGENT_SESSIONS_{name}", value)
+    assert ours() == {}
+
+
+def test_an_unknown_name_gets_a_suggestion(settings):
+    settings.AGENT_SESSIONS_EXPIRY_HOUR = 5
+    found = ours()
+    assert list(found) == ["W001"]
+    assert found["W001"].hint == "Did you mean AGENT_SESSIONS_EXPIRY_HOURS?"
+
+
+def test_a_schedule_without_cleanup(settings):
+    settings.CELERY_BEAT_SCHEDULE = {"mail": {"task": "mail.send", "schedule": 5}}
+    assert list(ours()) == ["W002"]
+    settings.AGENT_SESSIONS_EXPIRY_HOURS = None
+    assert ours() == {}
+
+
+def test_no_schedule_is_no_news(settings):
+    settings.CELERY_BEAT_SCHEDULE = {}
+    assert ours() == {}
+
+
+@pytest.mark.django_db
+class TestDatabase:
+    def test_is_fine(self):
+        assert ours(databases=["default"]) == {}
+
+    @pytest.mark.postgres
+    def test_a_missing_index_is_reported(self):
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP INDEX {search_index.NAME}")
+        found = ours(databases=["default"])
+        assert list(found) == ["W003"]
+        assert "CREATE EXTENSION pg_trgm" in found["W003"].hint
+        assert ours() == {}

@@ -1,0 +1,203 @@
+"""Many writers at once, in real processes and threads, on the database of the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection, connections
+from django.utils import timezone
+
+from agent_sessions.models import Message, Session
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Worker:
+    def __init__(self, operation: str, *arguments: Any) -> None:
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.agent_sessions.worker"),
+                str(connection.settings_dict["NAME"]),
+                *(operation, *map(str, arguments)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"},
+            text=True,
+        )
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def start(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+
+    def result(self) -> Any:
+        output, _errors = self.process.communicate(timeout=120)
+        assert self.process.returncode == 0
+        return json.loads(output.strip().splitlines()[-1])
+
+
+@pytest.fixture
+def run() -> Iterator[Any]:
+    started: list[Worker] = []
+
+    def run(*works: tuple[Any, ...]) -> list[Worker]:
+        workers = [Worker(*work) for work in works]
+        started.extend(workers)
+        for worker in workers:
+            assert worker.line() == "ready"
+        for worker in workers:
+            worker.start()
+        return workers
+
+    yield run
+    for worker in started:
+        if worker.process.poll() is None:
+            worker.process.kill()
+        worker.process.communicate()
+
+
+def counters(session: Session) -> tuple[int, int]:
+    session.refresh_from_db()
+    return session.message_count, session.last_sequence
+
+
+def test_processes_append_to_one_session(repository, session, run):
+    processes, each = (8, 200) if connection.vendor == "postgresql" else (4, 25)
+    workers = run(*[("append", session.id, each, f"w{n}") for n in range(processes)])
+    total = processes * each
+    followed: list[Message] = []
+    while len(followed) < total:
+        found = repository.get_messages(
+            session.id, after=followed[-1].sequence if followed else 0, limit=37
+        )
+        followed += found
+        if not found and all(worker.process.poll() is not None for worker in workers):
+            followed += repository.get_messages(
+                session.id, after=followed[-1].sequence if followed else 0, limit=None
+            )
+            break
+    results = [worker.result() for worker in workers]
+    assert sorted(n for numbers in results for n in numbers) == list(range(1, total + 1))
+    assert all(numbers == sorted(numbers) for numbers in results)
+    assert [message.sequence for message in followed] == list(range(1, total + 1))
+    assert len({message.content for message in followed}) == total
+    assert counters(session) == (total, total)
+
+
+def test_killed_in_the_middle(repository, session, run):
+    for _attempt in range(3):
+        (worker,) = run(("append_forever", session.id))
+        for _line in range(5):
+            assert worker.line() == "added"
+        worker.process.kill()
+        worker.process.wait(10)
+    count = Message.objects.for_session(session).count()
+    assert count % 3 == 0
+    assert counters(session) == (count, count)
+    numbers = [m.sequence for m in repository.get_messages(session.id, limit=None)]
+    assert numbers == list(range(1, count + 1))
+
+
+def test_idempotency_keys_are_used_once(session, run):
+    processes, keys = (4, 50) if connection.vendor == "postgresql" else (3, 15)
+    results = [w.result() for w in run(*[("append_keyed", session.id, keys)] * processes)]
+    assert all(numbers == results[0] for numbers in results)
+    assert sorted(results[0]) == list(range(1, keys + 1))
+    assert counters(session) == (keys, keys)
+
+
+def test_sessions_with_a_key_are_created_once(user, run):
+    results = [w.result() for w in run(*[("create_keyed", user.pk, 10)] * 3)]
+    assert all(ids == results[0] for ids in results)
+    assert Session.objects.count() == 10
+
+
+def test_context_merges_lose_nothing(repository, session, run):
+    processes, each = (8, 25) if connection.vendor == "postgresql" else (4, 10)
+    for worker in run(*[("merge", session.id, each, f"w{n}") for n in range(processes)]):
+        worker.result()
+    expected = {f"w{n}-{number}": number for n in range(processes) for number in range(each)}
+    assert repository.get(session.id).context == expected
+
+
+def test_shuffled_bulk_changes_do_not_deadlock(make_session, run):
+    ids = [make_session().id for _number in range(40)]
+    for worker in run(*[("set_statuses", *ids)] * 4):
+        worker.result()
+    assert {session.status for session in Session.objects.all()} == {"failed"}
+
+
+def test_two_cleanups_count_each_session_once(make_session, run, settings):
+    moment = timezone.now() - timedelta(seconds=1)
+    ids = [make_session(expires_at=moment).id for _number in range(300)]
+    counts = [worker.result() for worker in run(("cleanup",), ("cleanup",), ("cleanup",))]
+    assert sum(counts) == len(ids)
+    assert {session.status for session in Session.objects.all()} == {"completed"}
+
+
+@pytest.mark.postgres
+def test_a_message_in_flight_wins_over_cleanup(repository, make_session):
+    """An append that has not committed yet keeps its session from being completed."""
+    session = make_session(expires_at=timezone.now() - timedelta(seconds=1))
+    other = connections.create_connection("default")
+    other.settings_dict = connection.settings_dict
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute(
+                "UPDATE agent_sessions_session SET expires_at = now() + interval '1 hour' "
+                "WHERE id = %s",
+                [session.id],
+            )
+        assert repository.cleanup_expired_sessions() == 0
+        other.commit()
+    finally:
+        other.close()
+    assert repository.cleanup_expired_sessions() == 0
+    assert repository.get(session.id).status == "active"
+
+
+def test_deleting_while_appending_leaves_nothing_behind(repository, make_session, run):
+    session = make_session()
+    (worker,) = run(("append_forever", session.id))
+    assert worker.line() == "added"
+    repository.delete(session.id)
+    worker.process.wait(30)
+    assert Message.objects.count() == 0
+
+
+def test_threads_append_to_one_session(repository, session):
+    numbers: list[int] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _number in range(10):
+                message = {"role": "user", "content": "x"}
+                numbers.append(repository.add_message_to_session(session.id, message).sequence)
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work) for _number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    assert sorted(numbers) == list(range(1, 61))
+    assert counters(session) == (60, 60)

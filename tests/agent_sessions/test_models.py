@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.core.management import call_command
+from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
+
+import agent_sessions
+from agent_sessions.ids import uuid7
+from agent_sessions.models import Message, MessageRole, Session, SessionStatus
+
+
+class TestIds:
+    def test_are_version_7(self):
+        made = uuid7()
+        assert (made.version, made.variant) == (7, uuid.RFC_4122)
+        assert abs((made.int >> 80) - time.time_ns() // 1_000_000) < 60_000
+
+    def test_are_in_order_and_distinct(self):
+        made = [uuid7() for _number in range(2_000)]
+        assert len(set(made)) == len(made)
+        slow = []
+        for _number in range(20):
+            slow.append(uuid7())
+            time.sleep(0.0005)
+        assert slow == sorted(slow)
+
+
+class TestPublicNames:
+    def test_are_importable(self):
+        for name in agent_sessions.__all__:
+            assert getattr(agent_sessions, name).__name__ == name
+            assert name in dir(agent_sessions)
+        with pytest.raises(AttributeError):
+            agent_sessions.nothing
+
+    def test_statuses_and_roles(self):
+        assert SessionStatus.names == ["ACTIVE", "PAUSED", "COMPLETED", "FAILED", "ARCHIVED"]
+        assert MessageRole.values == ["system", "developer", "user", "assistant", "tool"]
+
+    def test_nothing_needs_postgresql(self):
+        code = (
+            "import sys; sys.modules['psycopg'] = None; sys.modules['psycopg2'] = None\n"
+            "from django.conf import settings\n"
+            "settings.configure(INSTALLED_APPS=['django.contrib.auth',"
+            "'django.contrib.contenttypes','agent_sessions'],"
+            "DATABASES={'default': {'ENGINE': 'django.db.backends.sqlite3','NAME': ':memory:'}})\n"
+            "import django; django.setup()\n"
+            "from django.core.management import call_command\n"
+            "call_command('check'); call_command('migrate', verbosity=0)\n"
+            "from agent_sessions import SyncSessionRepository\n"
+            "assert SyncSessionRepository().cleanup_expired_sessions() == 0\n"
+        )
+        subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.django_db
+def test_no_migration_is_missing():
+    call_command("makemigrations", "agent_sessions", check=True, dry_run=True, verbosity=0)
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_migrating_back_and_forth():
+    try:
+        call_command("migrate", "agent_sessions", "zero", verbosity=0)
+        assert "agent_sessions_message" not in connection.introspection.table_names()
+    finally:
+        call_command("migrate", "agent_sessions", verbosity=0)
+    assert "agent_sessions_message" in connection.introspection.table_names()
+
+
+@pytest.mark.django_db
+class TestSession:
+    def test_text(self, make_session):
+        assert str(make_session(title="Hello")) == "Hello"
+        assert "code_agent" in str(make_session())
+
+    def test_is_active(self, make_session):
+        session = make_session()
+        assert session.is_active
+        session.expires_at = timezone.now() - timedelta(seconds=1)
+        assert session.is_expired
+        assert not session.is_active
+        session.expires_at = None
+        assert session.is_active
+        session.status = SessionStatus.PAUSED
+        assert not session.is_active
+
+    def test_an_explicit_expiry_is_saved(self, repository, session):
+        repository.add_message_to_session(session.id, {"role": "user", "content": "x"})
+        session.expires_at = None
+        session.save()
+        assert repository.get(session.id).expires_at is None
+
+    def test_a_deleted_session_is_not_revived_by_saving(self, repository, session):
+        repository.delete(session.id)
+        with pytest.raises(Exception, match="did not affect"), transaction.atomic():
+            session.save()
+        assert Session.objects.count() == 0
+
+
+@pytest.mark.django_db
+class TestMessage:
+    def test_numbers_are_unique_in_a_session(self, session):
+        Message.objects.create(session=session, sequence=1, role="user", content="x")
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Message.objects.create(session=session, sequence=1, role="user", content="x")
+
+    def test_made_by_hand(self, session):
+        made = Message.objects.create(
+            session=session, sequence=1, role="user", content=["a", {"text": "b\x00"}]
+        )
+        assert made.user_id == session.user_id
+        stored = Message.objects.get()
+        assert stored.as_dict() == {"role": "user", "content": ["a", {"text": "b\x00"}]}
+        assert stored.text == "a\nb\x00"
+        assert str(stored) == "1 user: a\nb\x00"
+
+    def test_deferred_fields(self, repository, session):
+        repository.add_message_to_session(
+            session.id, {"role": "user", "content": ["a"], "metadata": {"big": 2**70}}
+        )
+        assert Message.objects.only("role").get().role == "user"
+        assert Message.objects.defer("payload").get().content == "a"
+        assert Message.objects.defer("content").get().metadata == {"big": 2**70}
+
+    def test_vocabulary(self, repository, session, other_user):
+        for role in ("user", "assistant", "tool"):
+            repository.add_message_to_session(session.id, {"role": role, "content": role})
+
+        def numbers(query):
+            return [message.sequence for message in query]
+
+        messages = Message.objects.for_session(session)
+        assert numbers(messages.in_order()) == [1, 2, 3]
+        assert numbers(messages.latest_first()) == [3, 2, 1]
+        assert numbers(messages.after(1).before(3)) == [2]
+        assert numbers(Message.objects.for_session(session.id).containing("assist")) == [2]
+        assert Message.objects.for_user(session.user).count() == 3
+        assert Message.objects.for_user(other_user.pk).count() == 0
