@@ -1,0 +1,46 @@
+"""A Django cache that keeps answering when Redis does not.
+
+The names are looked up when they are first used: Django imports this package before its settings
+are complete.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cache_layer.decorators import cache_invalidate, cached
+    from cache_layer.interface import FOREVER, ICache, SyncCache, get_cache, get_sync_cache
+    from cache_layer.manager import RedisManager, get_redis_manager
+
+__all__ = [
+    "FOREVER",
+    "ICache",
+    "RedisManager",
+    "SyncCache",
+    "cache_invalidate",
+    "cached",
+    "get_cache",
+    "get_redis_manager",
+    "get_sync_cache",
+]
+
+_MODULES = {
+    "cache_invalidate": "decorators",
+    "cached": "decorators",
+    "RedisManager": "manager",
+    "get_redis_manager": "manager",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'interface')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

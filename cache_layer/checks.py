@@ -38,7 +38,7 @@ def check_alias(
 ) -> list[CheckMessage]:
     """Report an alias that does not exist (E002) or is another kind of cache (E003)."""
     alias = settings.ALIAS
-    if not isinstance(alias, str) or not alias:
+    if _expected(alias, "default"):
         return []  # E001 says so already.
     entry = django_settings.CACHES.get(alias)
     if entry is None:

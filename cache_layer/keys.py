@@ -19,7 +19,6 @@ from hashlib import blake2b
 from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from django.db.models import Model
 from django.utils.safestring import SafeString
@@ -82,14 +81,18 @@ class CallKeys:
             count = len(args)
             if not kwargs and count == len(self._names):
                 return args
+            names = self._names[count:]
             values = [
                 kwargs.get(name, default)
-                for name, default in zip(self._names[count:], self._defaults[count:], strict=True)
+                for name, default in zip(names, self._defaults[count:], strict=True)
             ]
             # Anything irregular is left to the signature, for its error messages.
-            if _MISSING not in map(type, values) and all(value is not _MISSING for value in values):
-                if kwargs.keys() <= set(self._names[count:]) and count <= len(self._names):
-                    return (*args, *values)
+            if (
+                count <= len(self._names)
+                and kwargs.keys() <= set(names)
+                and not any(value is _MISSING for value in values)
+            ):
+                return (*args, *values)
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments.values()
@@ -146,10 +149,10 @@ def _int_text(value: int) -> str:
 
 def _clock_text(value: datetime | time) -> str:
     zone = value.tzinfo
-    if zone is not None and type(zone) not in (timezone, ZoneInfo):
+    if zone is not None and type(zone) is not timezone and getattr(zone, "key", None) is None:
         raise _unstable(zone)
-    moment = value.replace(tzinfo=None).isoformat()
-    return f"{type(value).__name__}'{_quoted(f'{moment}/{value.fold}/{zone}')}'"
+    moment = f"{value.isoformat()}/{value.fold}/{zone!r}"
+    return f"{type(value).__name__}'{_quoted(moment)}'"
 
 
 def _items_text(items: Iterable[Any]) -> str:
@@ -175,8 +178,9 @@ def _text_of_family(value: Any) -> str:
             raise UnstableArgumentError(f"{value._meta.label} object that was never saved")
         return f"{value._meta.label_lower}'{_text(value.pk)}'"
     if isinstance(value, enum.Enum):
-        member = value.name if value.name is not None else _text(value.value)
-        return f"{_class_name(type(value))}'{_quoted(member)}'"
+        # An unnamed combination of flags has nothing but its value.
+        member: str | None = value.name
+        return f"{_class_name(type(value))}'{_quoted(member or str(value.value))}'"
     if isinstance(value, type):
         return f"class'{_class_name(value)}'"
     if dataclasses.is_dataclass(value):

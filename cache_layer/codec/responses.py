@@ -86,12 +86,14 @@ RESPONSE: Final = Kind(RESPONSE_CODE, _encode, _decode)
 
 @cache
 def _django_classes() -> dict[str, type[http.HttpResponse]]:
-    found: list[type[http.HttpResponse]] = [
-        cls
-        for cls in vars(http).values()
-        if isinstance(cls, type) and issubclass(cls, http.HttpResponse)
-    ]
-    return {cls.__name__: cls for cls in (*found, SimpleTemplateResponse, TemplateResponse)}
+    found: dict[str, type[http.HttpResponse]] = {
+        "SimpleTemplateResponse": SimpleTemplateResponse,
+        "TemplateResponse": TemplateResponse,
+    }
+    for name, cls in vars(http).items():
+        if isinstance(cls, type) and issubclass(cls, http.HttpResponse):
+            found[name] = cls
+    return found
 
 
 def _classes() -> dict[str, type[http.HttpResponse]]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 from django.db.models import Model
 from django.http.response import HttpResponseBase
 

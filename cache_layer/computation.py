@@ -1,0 +1,297 @@
+"""The way from a miss to a value: who computes it, who waits, and what is stored.
+
+It is written once, as a generator that yields what is to be done; ``drive`` does it blocking,
+``adrive`` awaiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+from cache_layer import metrics
+from cache_layer.backends import Lease, ResilientCache
+from cache_layer.backends.operations.base import Operation
+from cache_layer.conf import settings
+from cache_layer.exceptions import UnstableArgumentError, UnsupportedValueError
+from cache_layer.flights import Flight, computing, join, land
+from cache_layer.keys import CallKeys
+
+logger = logging.getLogger("cache_layer")
+
+_ATTEMPTS: Final = 4
+_FIRST_PAUSE: Final = 0.005
+_LONGEST_PAUSE: Final = 0.1
+
+
+class Run:
+    """A cache operation."""
+
+    def __init__(self, backend: ResilientCache, operation: Operation[Any]) -> None:
+        self._backend = backend
+        self._operation = operation
+
+    def do(self) -> Any:
+        """Do it."""
+        return self._backend.run(self._operation)
+
+    async def ado(self) -> Any:
+        """See ``do()``."""
+        return await self._backend.arun(self._operation)
+
+
+class Call:
+    """The decorated function; the outcome is a value and None, or None and what it raised."""
+
+    def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        self._function = function
+        self._args = args
+        self._kwargs = kwargs
+
+    def do(self) -> tuple[Any, Exception | None]:
+        """Do it."""
+        try:
+            return self._function(*self._args, **self._kwargs), None
+        except Exception as error:  # noqa: BLE001 - raised again once others know.
+            return None, error
+
+    async def ado(self) -> tuple[Any, Exception | None]:
+        """See ``do()``."""
+        try:
+            return await self._function(*self._args, **self._kwargs), None
+        except Exception as error:  # noqa: BLE001 - raised again once others know.
+            return None, error
+
+
+class Wait:
+    """For somebody else's flight; the outcome is whether it landed in time."""
+
+    def __init__(self, flight: Flight, seconds: float) -> None:
+        self._flight = flight
+        self._seconds = seconds
+
+    def do(self) -> bool:
+        """Do it."""
+        return self._flight.wait(self._seconds)
+
+    async def ado(self) -> bool:
+        """See ``do()``."""
+        return await self._flight.await_(self._seconds)
+
+
+class Sleep:
+    """Between two looks at what another process does."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def do(self) -> None:
+        """Do it."""
+        time.sleep(self._seconds)
+
+    async def ado(self) -> None:
+        """See ``do()``."""
+        await asyncio.sleep(self._seconds)
+
+
+Effect = Run | Call | Wait | Sleep
+Outcome = tuple[Any, Exception | None]
+Steps = Generator[Effect, Any, Outcome]
+
+
+class Recipe:
+    """How one function is cached, and what of it was already complained about."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        keys: CallKeys,
+        *,
+        namespace: str,
+        timeout: Any,
+        cache_none: bool,
+        lock: bool,
+    ) -> None:
+        self.function = function
+        self.keys = keys
+        self.namespace = namespace
+        self.timeout = timeout
+        self.cache_none = cache_none
+        self.lock = lock
+        self._complained: set[str] = set()
+
+    def key_or_none(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """Return the key of a call; None when it has none and runs uncached."""
+        try:
+            return self.keys.key(args, kwargs)
+        except UnstableArgumentError as error:
+            self.complain("has an argument without a stable form", error)
+        except TypeError:
+            # The call itself raises a better one.
+            pass
+        return None
+
+    def full_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return the key of a call with the namespace before it."""
+        key = self.keys.key(args, kwargs)
+        return f"{self.namespace}:{key}" if self.namespace else key
+
+    def complain(self, what: str, error: Exception) -> None:
+        """Log why calls are not cached, once for each reason."""
+        if what not in self._complained:
+            self._complained.add(what)
+            logger.warning(
+                "%s.%s %s, so such calls are not cached: %s",
+                self.function.__module__,
+                self.function.__qualname__,
+                what,
+                error,
+            )
+
+
+class Miss:
+    """One call that found no value: finds out who computes it, and stores it."""
+
+    def __init__(
+        self, recipe: Recipe, backend: ResilientCache, key: str, args: Any, kwargs: Any
+    ) -> None:
+        self._recipe = recipe
+        self._backend = backend
+        self._make = backend.operations(recipe.namespace)
+        self._key = key
+        self._call = Call(recipe.function, args, kwargs)
+
+    def steps(self, lease: Lease) -> Steps:
+        """Compute, or wait for whoever does."""
+        for _attempt in range(_ATTEMPTS):
+            flight, leads = join(lease.token)
+            if flight is not None and leads:
+                return (yield from self._lead(flight, lease))
+            failed = False
+            if flight is not None:
+                if flight in computing.get() or not (yield Wait(flight, settings.LEASE_TTL)):
+                    break
+                if flight.shared:
+                    return flight.value, None
+                failed = flight.failed
+            found = yield self._look()
+            if not isinstance(found, Lease):
+                return found, None
+            lease = found
+            if failed:
+                # Leading again would make everybody queue for one failure after another.
+                break
+        return (yield from self._compute(lease, None))
+
+    def _look(self) -> Run:
+        return Run(self._backend, self._make.get_or_lease(self._key, None))
+
+    def _lead(self, flight: Flight, lease: Lease) -> Steps:
+        mark = computing.set((*computing.get(), flight))
+        try:
+            if self._recipe.lock and not lease.owner:
+                found = yield from self._wait_for_other_process(lease)
+                if not isinstance(found, Lease):
+                    return found, None
+                lease = found
+            return (yield from self._compute(lease, flight))
+        finally:
+            land(flight)
+            # A coroutine that nobody finishes is closed in another context.
+            with contextlib.suppress(ValueError):
+                computing.reset(mark)
+
+    def _wait_for_other_process(self, lease: Lease) -> Generator[Effect, Any, Any]:
+        """Return the value that another process stores, or the lease under which to compute."""
+        deadline = time.monotonic() + settings.LEASE_TTL
+        pause = _FIRST_PAUSE
+        while not lease.owner and time.monotonic() < deadline:
+            yield Sleep(pause)
+            pause = min(_LONGEST_PAUSE, pause * 2)
+            found = yield self._look()
+            if not isinstance(found, Lease):
+                return found
+            # The whole wait is one miss, counted already.
+            metrics.record(self._recipe.namespace, "misses", -1)
+            lease = found
+        return lease
+
+    def _compute(self, lease: Lease, flight: Flight | None) -> Steps:
+        kept = False
+        try:
+            value, error = yield self._call
+            if error is None:
+                kept = yield from self._store(value, lease)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            # Cancelled: whoever waits starts over, under a lease of its own.
+            yield from self._give_back(lease, flight)
+            raise
+        if flight is not None:
+            flight.failed = error is not None
+            flight.shared = error is None and not kept
+            flight.value = value if flight.shared else None
+        if not kept:
+            yield from self._give_back(lease, flight)
+        return value, error
+
+    def _store(self, value: Any, lease: Lease) -> Generator[Effect, Any, bool]:
+        if value is None and not self._recipe.cache_none:
+            return False
+        try:
+            operation = self._make.fill(self._key, value, lease, self._recipe.timeout, None)
+        except UnsupportedValueError as error:
+            self._recipe.complain("returned a value that cannot be stored", error)
+            return False
+        return bool((yield Run(self._backend, operation)))
+
+    def _give_back(self, lease: Lease, flight: Flight | None) -> Generator[Effect, Any, None]:
+        # Who runs alone beside the owner must not end the owner's lease.
+        if flight is not None or lease.owner:
+            yield Run(self._backend, self._make.release(self._key, lease, None))
+
+
+def drive(steps: Steps) -> Any:
+    """Do the steps, blocking; return the value, or raise what the function raised."""
+    try:
+        effect = next(steps)
+        while True:
+            try:
+                answer = effect.do()
+            except BaseException as error:  # noqa: BLE001 - the steps decide.
+                effect = steps.throw(error)
+            else:
+                effect = steps.send(answer)
+    except StopIteration as stop:
+        return _result(stop.value)
+
+
+async def adrive(steps: Steps) -> Any:
+    """See ``drive()``."""
+    try:
+        effect = next(steps)
+        while True:
+            try:
+                answer = await effect.ado()
+            except BaseException as error:  # noqa: BLE001 - the steps decide.
+                effect = steps.throw(error)
+            else:
+                effect = steps.send(answer)
+    except StopIteration as stop:
+        return _result(stop.value)
+
+
+def _result(outcome: Outcome) -> Any:
+    value, error = outcome
+    if error is None:
+        return value
+    try:
+        raise error
+    finally:
+        # Its traceback holds this frame, which must not hold it in turn.
+        del error

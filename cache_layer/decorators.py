@@ -1,0 +1,167 @@
+"""``cached`` and ``cache_invalidate``, for ``def`` and ``async def``, functions and methods."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar, cast, overload
+
+from cache_layer.commit import aafter_commit, after_commit
+from cache_layer.computation import Recipe
+from cache_layer.interface import Ttl, as_timeout, validate_namespace
+from cache_layer.invalidation import Invalidation, Pattern
+from cache_layer.keys import CallKeys
+from cache_layer.memoize import AsyncCachedFunction, CachedFunction
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Cached:
+    """The decorator that ``cached(...)`` returns."""
+
+    def __init__(self, recipe: Callable[[Callable[..., Any]], Recipe]) -> None:
+        self._recipe = recipe
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]]
+    ) -> AsyncCachedFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R]) -> CachedFunction[P, R]: ...
+    @overload
+    def __call__(self, function: classmethod[Any, ..., Any] | staticmethod[..., Any]) -> Any: ...
+    def __call__(self, function: Any) -> Any:
+        if isinstance(function, classmethod):
+            return _CachedClassMethod(self(function.__func__))
+        if isinstance(function, staticmethod):
+            return staticmethod(self(function.__func__))
+        _require_function(function, "cached")
+        if inspect.iscoroutinefunction(function):
+            return AsyncCachedFunction(self._recipe(function))
+        return CachedFunction(self._recipe(function))
+
+
+def cached(
+    ttl: Ttl = None,
+    key_prefix: str = "",
+    namespace: str = "",
+    include_args: bool = True,
+    cache_none: bool = False,
+    *,
+    lock: bool = False,
+) -> _Cached:
+    """Keep what a function returns.
+
+    ``ttl`` is in seconds: None is the alias's default timeout, ``FOREVER`` never ends, zero or
+    less keeps nothing. The key is ``{key_prefix}:{function}:{arguments}`` inside the namespace;
+    without a prefix the module path stands there. Closures made by one function share their
+    keys: give each a prefix of its own. With ``include_args=False`` all calls share one result.
+    None is kept only with ``cache_none=True``; exceptions never are.
+
+    Concurrent misses on one key run the function once in this process, and with ``lock=True``
+    once among all processes. When that run fails, who waited for it runs the function itself.
+    A value whose computation began before an invalidation is not stored after it.
+
+    A call with an argument that has no stable form, or with a result that cannot be stored, is
+    not kept; the log says so once a function. Inside a transaction, what the function reads may
+    never be committed; it is kept all the same.
+
+    The result has ``cache_key``, ``invalidate`` and ``refresh``, which take the arguments of a
+    call and are awaited where the function is. For class and static methods, put ``cached`` above
+    ``classmethod`` or ``staticmethod``.
+
+    :raises ValueError: the namespace contains a colon or a glob character.
+    :raises TypeError: what is decorated is no function, or a generator.
+    """
+    if callable(ttl):
+        raise TypeError("Write @cached(), with parentheses.")
+    timeout = as_timeout(ttl)
+    validate_namespace(namespace)
+
+    def recipe(function: Callable[..., Any]) -> Recipe:
+        return Recipe(
+            function,
+            CallKeys(function, key_prefix, include_args=include_args),
+            namespace=namespace,
+            timeout=timeout,
+            cache_none=cache_none,
+            lock=lock,
+        )
+
+    return _Cached(recipe)
+
+
+def cache_invalidate(key_pattern: str = "", namespace: str = "") -> Callable[[F], F]:
+    """Delete the keys that match a pattern after each call of a function that did not raise.
+
+    In the pattern, ``*``, ``?`` and ``[...]`` are Redis's, and ``{argument}`` is filled from the
+    call, so that ``users:get_user:{user_id}`` deletes what ``get_user`` kept for that id. An empty
+    pattern means the whole namespace.
+
+    Inside ``transaction.atomic()`` the keys are deleted after the commit, and not at all after a
+    rollback. A transaction belongs to a thread: an ``async def`` function finds the one of the
+    synchronous code that called it through ``async_to_sync``.
+
+    :raises ValueError: pattern and namespace are both empty, a placeholder is no argument of the
+        function, or the namespace contains a colon or a glob character.
+    """
+
+    def decorate(function: Any) -> Any:
+        if isinstance(function, classmethod | staticmethod):
+            return type(function)(decorate(function.__func__))
+        _require_function(function, "cache_invalidate")
+        pattern = Pattern(function, key_pattern, namespace)
+
+        def invalidation(
+            patterns: list[str] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> Invalidation:
+            if patterns is None:
+                patterns = pattern.filled(args, kwargs) or pattern.widened()
+            return Invalidation(pattern.namespace, patterns)
+
+        # Arguments are looked at before the call, which may delete or change what they are.
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def awaited(*args: Any, **kwargs: Any) -> Any:
+                patterns = pattern.filled(args, kwargs)
+                result = await function(*args, **kwargs)
+                invalidate = invalidation(patterns, args, kwargs)
+                if not await aafter_commit(invalidate):
+                    await invalidate.awaited()
+                return result
+
+            return awaited
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            patterns = pattern.filled(args, kwargs)
+            result = function(*args, **kwargs)
+            invalidate = invalidation(patterns, args, kwargs)
+            if not after_commit(invalidate):
+                invalidate()
+            return result
+
+        return called
+
+    return cast("Callable[[F], F]", decorate)
+
+
+class _CachedClassMethod:
+    """A cached function that binds to the class it is looked up on."""
+
+    def __init__(self, function: CachedFunction[..., Any] | AsyncCachedFunction[..., Any]) -> None:
+        self.__func__ = function
+
+    def __get__(self, instance: object, owner: type[Any]) -> Any:
+        return self.__func__.__get__(owner)
+
+
+def _require_function(function: Any, decorator: str) -> None:
+    if not inspect.isroutine(function) and not hasattr(function, "__wrapped__"):
+        raise TypeError(f"{decorator} decorates functions and methods, not {function!r}.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{decorator} cannot decorate {function!r}: a generator runs only once.")

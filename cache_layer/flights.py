@@ -1,0 +1,117 @@
+"""One computation for all who miss the same key in this process at the same time.
+
+A flight is found by the token of the lease that its callers hold. An invalidation ends the lease,
+so whoever misses after it holds another token and never joins a computation begun before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Final
+
+_REMEMBERED: Final = 4096
+
+
+class Flight:
+    """A computation that others may wait for, from threads and from event loops."""
+
+    __slots__ = ("_lock", "_wakers", "done", "failed", "shared", "token", "value")
+
+    def __init__(self, token: bytes) -> None:
+        self.token = token
+        self._lock = threading.Lock()
+        self._wakers: list[Callable[[], object]] = []
+        self.done = False
+        #: The function raised: who waited runs it for itself instead of queueing up behind others.
+        self.failed = False
+        #: The value was not stored, and ``value`` is handed to who waited.
+        self.shared = False
+        self.value: Any = None
+
+    def wake_all(self) -> None:
+        """Wake everybody who waits."""
+        with self._lock:
+            self.done = True
+            wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            wake()
+
+    def wait(self, seconds: float) -> bool:
+        """Block until it landed; return whether it did within that time."""
+        landed = threading.Event()
+        return self._call_when_done(landed.set) or landed.wait(seconds)
+
+    async def await_(self, seconds: float) -> bool:
+        """See ``wait()``."""
+        loop = asyncio.get_running_loop()
+        landed = loop.create_future()
+
+        def resolve() -> None:
+            if not landed.done():
+                landed.set_result(None)
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(resolve)
+            except RuntimeError:
+                return  # The loop was closed, and its waiters with it.
+
+        if self._call_when_done(wake):
+            return True
+        done, _pending = await asyncio.wait([landed], timeout=seconds)
+        return bool(done)
+
+    def _call_when_done(self, wake: Callable[[], object]) -> bool:
+        with self._lock:
+            if not self.done:
+                self._wakers.append(wake)
+            return self.done
+
+
+_lock = threading.Lock()
+_flights: dict[bytes, Flight] = {}
+# A caller may get the token of a lease and look here only after the flight has landed.
+_landed: OrderedDict[bytes, None] = OrderedDict()
+
+#: The flights that the current context is computing, so that recursion does not wait for itself.
+computing: ContextVar[tuple[Flight, ...]] = ContextVar("computing", default=())
+
+
+def join(token: bytes) -> tuple[Flight | None, bool]:
+    """Return the flight of a token and whether the caller is to lead it.
+
+    None means that it has landed already.
+    """
+    with _lock:
+        flight = _flights.get(token)
+        if flight is not None:
+            return flight, False
+        if token in _landed:
+            return None, False
+        flight = _flights[token] = Flight(token)
+        return flight, True
+
+
+def land(flight: Flight) -> None:
+    """End a flight that the caller leads."""
+    with _lock:
+        _flights.pop(flight.token, None)
+        _landed[flight.token] = None
+        if len(_landed) > _REMEMBERED:
+            _landed.popitem(last=False)
+    flight.wake_all()
+
+
+def _start_again_in_child() -> None:
+    # The threads that lead the parent's flights do not exist here.
+    global _lock
+    _lock = threading.Lock()
+    _flights.clear()
+
+
+os.register_at_fork(after_in_child=_start_again_in_child)
