@@ -279,7 +279,8 @@ class Message(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.sequence} {self.role}: {self.text[:60]}"
+        # Pages and logs cannot hold lone surrogates.
+        return f"{self.sequence} {self.role}: {messages.clean_text(self.text[:60])}"
 
     def save(
         self,

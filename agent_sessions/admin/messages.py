@@ -90,12 +90,18 @@ class MessageAdmin(_ModelAdmin):
             request, object_id, form_url, {**(extra_context or {}), "show_delete": False}
         )
 
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Name the session of each message, where they are not all of one."""
+        if any(name.startswith("session__id") for name in request.GET):
+            return self.list_display
+        return ["session_link", *self.list_display]
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
         """Leave long contents in the database, where only a line of each is shown."""
         messages = super().get_queryset(request)
         match = request.resolver_match
         if match is not None and match.url_name == "agent_sessions_message_changelist":
-            return with_excerpt(messages, _EXCERPT)
+            messages = with_excerpt(messages, _EXCERPT)
         return messages.select_related("session")
 
     def get_search_results(

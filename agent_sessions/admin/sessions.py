@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -18,6 +19,8 @@ from django.db import models
 from django.db.models import Count, QuerySet, Sum
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
@@ -70,8 +73,7 @@ class SessionAdmin(_ModelAdmin):
         "agent_id",
         "status",
         "message_count",
-        "last_activity_at",
-        "expires_at",
+        "last_activity",
         "created",
     ]
     list_display_links = ["name"]
@@ -139,10 +141,15 @@ class SessionAdmin(_ModelAdmin):
         query = urlencode({"user__exact": session.user_id})
         return format_html('<a href="{}?{}">{}</a>', address, query, session.user)
 
+    @admin.display(description=_("last activity"))
+    def last_activity(self, session: Session) -> str:
+        """Return when the last message came, in few characters."""
+        return _short(session.last_activity_at)
+
     @admin.display(description=_("created"), ordering="id")
-    def created(self, session: Session) -> Any:
-        """Return when the session was created."""
-        return session.created_at
+    def created(self, session: Session) -> str:
+        """Return when the session was created, in few characters."""
+        return _short(session.created_at)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Session], search_term: str
@@ -353,6 +360,10 @@ def _in_batches(sessions: QuerySet[Session]) -> Iterator[list[Session]]:
     while batch := list(page):
         yield batch
         page = ordered.filter(pk__gt=batch[-1].pk)[:_BATCH]
+
+
+def _short(moment: datetime) -> str:
+    return date_format(timezone.localtime(moment), "SHORT_DATETIME_FORMAT")
 
 
 def _as_uuid(text: str) -> UUID | None:
