@@ -43,6 +43,7 @@ class Transport:
         self._lock = threading.Lock()
         self._made: tuple[Any, Any] | None = None
         self._reader: Any = None
+        self._inherited: list[Any] = []
 
     def run(self, operation: Operation[T]) -> T:
         """Do an operation on Redis.
@@ -84,8 +85,13 @@ class Transport:
             made[0].do_close_clients()
 
     def start_again(self) -> None:
-        """Forget the parent's clients without touching their sockets, in a forked child."""
+        """Forget the parent's clients in a forked child; their locks may be held for ever.
+
+        They are kept from being collected, which would close what the parent still uses.
+        """
         self._lock = threading.Lock()
+        self._inherited.append(self._made)
+        self._made, self._reader = None, None
 
     def _client(self, writes: bool) -> Any:
         made = self._made
