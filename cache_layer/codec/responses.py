@@ -86,14 +86,16 @@ RESPONSE: Final = Kind(RESPONSE_CODE, _encode, _decode)
 
 @cache
 def _django_classes() -> dict[str, type[http.HttpResponse]]:
-    found: dict[str, type[http.HttpResponse]] = {
+    named: dict[str, Any] = {
+        **vars(http),
         "SimpleTemplateResponse": SimpleTemplateResponse,
         "TemplateResponse": TemplateResponse,
     }
-    for name, cls in vars(http).items():
-        if isinstance(cls, type) and issubclass(cls, http.HttpResponse):
-            found[name] = cls
-    return found
+    return {
+        name: cls
+        for name, cls in named.items()
+        if isinstance(cls, type) and issubclass(cls, http.HttpResponse)
+    }
 
 
 def _classes() -> dict[str, type[http.HttpResponse]]:
