@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from cache_layer.breaker import GOOD_PROBES, Breaker
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make(failures: int = 3) -> tuple[Breaker, Clock]:
+    clock = Clock()
+    return Breaker(lambda: failures, clock), clock
+
+
+def test_opens_after_so_many_failures_in_a_row() -> None:
+    breaker, clock = make()
+    clock.now += 5
+    assert [breaker.failure("lost", decisive=False) for _ in range(3)] == [False, False, True]
+    assert not breaker.closed
+    assert (breaker.reason, breaker.since) == ("lost", 1005.0)
+
+
+def test_a_success_in_between_starts_the_count_again() -> None:
+    breaker, _ = make()
+    for _ in range(5):
+        breaker.failure("lost", decisive=False)
+        breaker.failure("lost", decisive=False)
+        breaker.success()
+    assert breaker.closed
+    assert breaker.failed == 0
+
+
+def test_a_decisive_failure_opens_at_once() -> None:
+    breaker, _ = make()
+    assert breaker.failure("timeout", decisive=True)
+    assert not breaker.closed
+
+
+def test_only_the_failure_that_opens_it_says_so() -> None:
+    breaker, clock = make()
+    breaker.failure("timeout", decisive=True)
+    clock.now += 1
+    assert not breaker.failure("another that was under way", decisive=True)
+    assert (breaker.reason, breaker.since) == ("timeout", 1000.0)
+
+
+def test_trust_takes_good_probes_in_a_row() -> None:
+    breaker, _ = make()
+    breaker.failure("timeout", decisive=True)
+    good = [True] * (GOOD_PROBES - 1)
+    assert not any(breaker.probe(healthy=healthy) for healthy in [*good, False, *good])
+    assert breaker.probe(healthy=True)
+
+
+def test_good_probes_of_an_earlier_outage_do_not_count() -> None:
+    breaker, _ = make()
+    breaker.failure("timeout", decisive=True)
+    for _ in range(GOOD_PROBES):
+        breaker.probe(healthy=True)
+    breaker.close()
+    breaker.failure("timeout", decisive=True)
+    assert not breaker.probe(healthy=True)
+
+
+def test_closing() -> None:
+    breaker, clock = make()
+    breaker.failure("timeout", decisive=True)
+    clock.now += 60
+    breaker.close()
+    assert breaker.closed
+    assert (breaker.reason, breaker.since, breaker.failed) == ("", 1060.0, 0)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+
+from cache_layer import metrics
+from cache_layer.backends import ResilientCache
+from cache_layer.exceptions import UnsupportedValueError
+from cache_layer.interface import SyncCache
+from cache_layer.manager import RedisManager, get_redis_manager
+from tests.cache_layer.caches import Stores, state
+
+
+class TestManager(Stores):
+    @pytest.fixture
+    def manager(self, backend: ResilientCache) -> RedisManager:
+        return RedisManager(backend)
+
+    def test_what_scan_keys_returns_goes_into_mget(
+        self, manager: RedisManager, backend: ResilientCache
+    ) -> None:
+        SyncCache[Any](backend, "users").set_many({"1": "one", "2": "two"})
+        SyncCache[Any](backend, "users2").set("1", "other")
+        keys = async_to_sync(manager.scan_keys)("users:*")
+        assert sorted(keys) == ["users:1", "users:2"]
+        assert sorted(async_to_sync(manager.mget)(keys)) == ["one", "two"]
+
+    @pytest.mark.parametrize("count", [1, 7, 5000])
+    def test_scan_keys_finds_each_key_once_whatever_the_step(
+        self, manager: RedisManager, count: int
+    ) -> None:
+        mapping = {f"k{number}": str(number) for number in range(700)}
+        assert async_to_sync(manager.mset)(mapping) is True
+        found = async_to_sync(manager.scan_keys)("*", count)
+        assert sorted(found) == sorted(mapping)
+
+    def test_mget_keeps_the_order_and_says_none(self, manager: RedisManager) -> None:
+        async_to_sync(manager.mset)({"a": "1", "b": "2"}, ttl=100)
+        assert async_to_sync(manager.mget)(["b", "missing", "a", "b"]) == ["2", None, "1", "2"]
+        assert async_to_sync(manager.mget)([]) == []
+
+    def test_mset_stores_all_or_raises(self, manager: RedisManager) -> None:
+        with pytest.raises(UnsupportedValueError):
+            async_to_sync(manager.mset)({"a": "1", "b": object()})
+        assert async_to_sync(manager.mget)(["a", "b"]) == [None, None]
+
+    def test_delete_by_pattern(self, manager: RedisManager) -> None:
+        async_to_sync(manager.mset)({f"temp:{number}": "x" for number in range(2500)})
+        async_to_sync(manager.mset)({"temporary": "x", "temp*": "x"})
+        assert async_to_sync(manager.delete_by_pattern)("temp:*") == 2500
+        assert async_to_sync(manager.delete_by_pattern)(r"temp\*") == 1
+        assert async_to_sync(manager.scan_keys)("*") == ["temporary"]
+
+    def test_a_prefix_with_glob_characters_stands_for_itself(self, backend: ResilientCache) -> None:
+        odd = ResilientCache(backend._location, {"KEY_PREFIX": f"{backend.key_prefix}[*]"})
+        near = ResilientCache(backend._location, {"KEY_PREFIX": f"{backend.key_prefix}*"})
+        odd.set("k", 1)
+        near.set("l", 1)
+        assert async_to_sync(RedisManager(near).scan_keys)("*") == ["l"]
+        assert async_to_sync(RedisManager(odd).delete_by_pattern)("*") == 1
+        assert near.get("l") == 1
+        near.clear()
+
+    def test_metrics(self, manager: RedisManager, backend: ResilientCache) -> None:
+        metrics.reset()
+        assert manager.get_hit_rate() == 0.0
+        users = SyncCache[Any](backend, "users")
+        users.set("k", 1)
+        for key in ("k", "k", "k", "missing"):
+            users.get(key)
+        backend.get("missing")
+        report = manager.get_metrics()
+        assert report["hit_rate"] == manager.get_hit_rate() == 60.0
+        assert manager.get_hit_rate("users") == 75.0
+        assert manager.get_hit_rate("") == 0.0
+        assert manager.get_hit_rate("never used") == 0.0
+        assert report["metrics"]["users:hits"] == 3
+        assert report["metrics"]["users:misses"] == 1
+        assert report["metrics"]["users:sets"] == 1
+        assert report["metrics"]["default:misses"] == 1
+        assert report["backend"]["state"] == state(backend)
+        assert (report["backend"]["reason"] == "") == (state(backend) == "redis")
+        assert report["backend"]["since"].tzinfo is not None
+
+
+async def test_the_manager_of_the_alias() -> None:
+    manager = await get_redis_manager()
+    await manager.mset({"m:1": "a"})
+    assert await manager.scan_keys("m:*") == ["m:1"]
+    assert await manager.delete_by_pattern("m:*") == 1
