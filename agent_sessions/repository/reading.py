@@ -81,7 +81,8 @@ def search(user_id: Any, term: str, limit: int, using: str) -> list[Session]:
         .annotate(title_rank=Value(0), hits=Count("*"))
         .values_list("session_key", "title_rank", "hits")
     )
-    found_sql, found_params = titles.union(contents, all=True).query.get_compiler(using).as_sql()
+    found = titles.union(contents, all=True).order_by()
+    found_sql, found_params = found.query.get_compiler(using).as_sql()
     quote = connections[using].ops.quote_name
     table = quote(Session._meta.db_table)
     columns = ", ".join(f"s.{quote(str(f.column))}" for f in Session._meta.local_concrete_fields)
