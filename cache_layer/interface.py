@@ -184,7 +184,9 @@ class NamespacedCache(ICache[T]):
 
     async def set_many(self, mapping: Mapping[str, T], ttl: Ttl = None) -> bool:
         """See ``ICache.set_many``."""
-        return await self._backend.arun(self._make.set_many(mapping, as_timeout(ttl), None)) == []
+        return bool(
+            await self._backend.arun(self._make.set_many(mapping, as_timeout(ttl), None)) == []
+        )
 
     async def delete_many(self, keys: Iterable[str]) -> int:
         """See ``ICache.delete_many``."""
@@ -246,7 +248,7 @@ class SyncCache(Generic[T]):
 
     def set_many(self, mapping: Mapping[str, T], ttl: Ttl = None) -> bool:
         """See ``ICache.set_many``."""
-        return self._backend.run(self._make.set_many(mapping, as_timeout(ttl), None)) == []
+        return bool(self._backend.run(self._make.set_many(mapping, as_timeout(ttl), None)) == [])
 
     def delete_many(self, keys: Iterable[str]) -> int:
         """See ``ICache.delete_many``."""

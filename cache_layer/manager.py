@@ -43,7 +43,9 @@ class RedisManager:
 
         :raises UnsupportedValueError: one cannot be stored exactly; none is stored.
         """
-        return await self._backend.arun(self._make.set_many(mapping, as_timeout(ttl), None)) == []
+        return bool(
+            await self._backend.arun(self._make.set_many(mapping, as_timeout(ttl), None)) == []
+        )
 
     async def delete_by_pattern(self, pattern: str) -> int:
         """Delete the keys that match a pattern, in steps; return how many held a value."""

@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from cache_layer.backends.aio_client import async_client
 from cache_layer.backends.failures import CircuitOpenError, RedisUnavailableError, as_unavailable
-from cache_layer.backends.operations.base import Command, Operation, Steps
+from cache_layer.backends.operations.base import Command, Operation, Single, Steps
 from cache_layer.backends.scripts import Script
 from cache_layer.backends.transport import Transport, checked, unknown_scripts
 from cache_layer.breaker import Breaker
@@ -56,7 +56,7 @@ class AsyncTransport:
                     raise CircuitOpenError
                 if entry.client is None:
                     return await asyncio.to_thread(self._transport.run, operation)
-                if operation.single:
+                if isinstance(operation, Single):
                     return await self._run_single(entry.client, operation)
                 return await self._run_steps(entry.client, operation.steps())
         except RedisUnavailableError:
@@ -99,7 +99,7 @@ class AsyncTransport:
                 await entry.client.aclose(close_connection_pool=True)
 
     @staticmethod
-    async def _run_single(client: Any, operation: Any) -> Any:
+    async def _run_single(client: Any, operation: Single[T]) -> T:
         command = operation.command()
         try:
             try:

@@ -70,7 +70,7 @@ def _sentinel_client(pool: Any) -> Any:
         (kwargs["host"], kwargs["port"])
         for kwargs in (s.connection_pool.connection_kwargs for s in manager.sentinels)
     ]
-    sentinel = Sentinel(
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
         addresses,
         sentinel_kwargs=_options(manager.sentinel_kwargs, async_connection.Connection),
     )
@@ -85,7 +85,7 @@ def _options(options: dict[str, Any], connection_class: type) -> dict[str, Any]:
     known = {
         name
         for cls in connection_class.__mro__[:-1]
-        for name in inspect.signature(cls.__init__).parameters
+        for name in inspect.signature(vars(cls).get("__init__", cls)).parameters
     }
     kept = {name: value for name, value in options.items() if name in known - _OWN}
     return {**kept, "retry": Retry(NoBackoff(), 0)}

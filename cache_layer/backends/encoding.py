@@ -63,7 +63,8 @@ class Codec:
         from django_redis.exceptions import CompressorError
 
         try:
-            return self._compressor.decompress(data)
+            decompressed: bytes = self._compressor.decompress(data)
         except CompressorError:
             # Short values are stored as they are.
             return data
+        return decompressed

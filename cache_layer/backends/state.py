@@ -101,9 +101,9 @@ class RedisState(MemoryState):
                     if breaker.failed:
                         self._succeeded()
                     return result
-            answered, answer = self._in_memory(operation)
-            if answered:
-                return answer
+            answer = self._in_memory(operation)
+            if answer is not None:
+                return answer[0]
 
     async def arun(self, operation: Operation[T]) -> T:
         """See ``run()``."""
@@ -118,9 +118,9 @@ class RedisState(MemoryState):
                     if breaker.failed:
                         self._succeeded()
                     return result
-            answered, answer = self._in_memory(operation)
-            if answered:
-                return answer
+            answer = self._in_memory(operation)
+            if answer is not None:
+                return answer[0]
 
     def describe(self) -> dict[str, Any]:
         """See ``MemoryState.describe``."""
@@ -192,16 +192,16 @@ class RedisState(MemoryState):
         with self.lock:
             self.breaker.success()
 
-    def _in_memory(self, operation: Operation[T]) -> tuple[bool, Any]:
-        """Return True and the result, or False when Redis is to be asked after all."""
+    def _in_memory(self, operation: Operation[T]) -> tuple[T] | None:
+        """Return the result, in a tuple, or None when Redis is to be asked after all."""
         with self.lock:
             if self.breaker.closed:
                 if operation.writes:
-                    return False, None
+                    return None
                 # One failure of a read, not an outage yet: memory is empty, so this is a miss.
             else:
                 operation.remember(self.journal)
-            return True, operation.in_memory(self.memory)
+            return (operation.in_memory(self.memory),)
 
 
 State = MemoryState

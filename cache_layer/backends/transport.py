@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 from cache_layer.backends.context import options_of
 from cache_layer.backends.encoding import DEFAULT_SERIALIZER
 from cache_layer.backends.failures import as_unavailable
-from cache_layer.backends.operations.base import Command, Operation, Steps
+from cache_layer.backends.operations.base import Command, Operation, Single, Steps
 from cache_layer.backends.scripts import Script
 from cache_layer.conf import settings
 
@@ -52,8 +52,9 @@ class Transport:
         """
         try:
             client = self._client(operation.writes)
-            if operation.single:
-                return self._run_single(client, operation)
+            if isinstance(operation, Single):
+                single: Single[T] = operation
+                return self._run_single(client, single)
             return self._run_steps(client, operation.steps())
         except Exception as error:
             unavailable = as_unavailable(error)
@@ -117,7 +118,7 @@ class Transport:
             return self._made
 
     @staticmethod
-    def _run_single(client: Any, operation: Any) -> Any:
+    def _run_single(client: Any, operation: Single[T]) -> T:
         command = operation.command()
         try:
             try:

@@ -53,7 +53,6 @@ class Operation(Generic[T]):
     __slots__ = ("context",)
     #: Whether it may change what Redis holds.
     writes: ClassVar[bool] = True
-    single: ClassVar[bool] = False
 
     context: Context
 
@@ -77,7 +76,6 @@ class Single(Operation[T]):
     """An operation of one command on one key."""
 
     __slots__ = ("key",)
-    single = True
 
     def __init__(self, context: Context, key: str) -> None:
         self.context = context

@@ -7,11 +7,12 @@ from cache_layer.backends import scripts
 from cache_layer.backends.context import Context
 from cache_layer.backends.encoding import UnreadableValueError
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Steps, Writing, living, px, raw
+from cache_layer.backends.operations.base import Operation, Steps, living, px, raw
 from cache_layer.exceptions import NotAnIntegerError
+from cache_layer.journal import Journal
 
 
-class Increment(Writing[int]):
+class Increment(Operation[int]):
     """Add to an integer in one atomic step.
 
     ``creates``: whether a missing key starts at the amount, with ``milliseconds`` to live;
@@ -19,17 +20,16 @@ class Increment(Writing[int]):
     size work: what INCRBY cannot do (64 bits) is done by compare and swap.
     """
 
-    __slots__ = ("amount", "creates", "milliseconds")
+    __slots__ = ("amount", "creates", "key", "milliseconds")
 
     def __init__(
         self, context: Context, key: str, amount: int, creates: bool, milliseconds: int | None
     ) -> None:
-        super().__init__(context, key)
+        self.context = context
+        self.key = key
         self.amount = amount
         self.creates = creates
         self.milliseconds = milliseconds
-
-    single = False
 
     def steps(self) -> Steps[int]:
         key = raw(self.key)
@@ -62,6 +62,9 @@ class Increment(Writing[int]):
         total = self._number(data) + self.amount
         store.replace(self.key, codec.encode(self.key, total))
         return total
+
+    def remember(self, journal: Journal) -> None:
+        journal.add_key(self.key, self.context.scope)
 
     def _number(self, data: bytes) -> int:
         try:
