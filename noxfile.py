@@ -30,6 +30,7 @@ def tests(session: nox.Session, django: str) -> None:
 def django_suite(session: nox.Session, django: str) -> None:
     """Django's own tests of caches and sessions, over our backend."""
     install(session, django)
+    session.install("pip")  # It downloads the source distribution.
     session.run("python", ".ci/django_cache_suite.py", *session.posargs)
 
 
