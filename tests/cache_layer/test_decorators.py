@@ -5,7 +5,6 @@ import copy
 import gc
 import inspect
 import logging
-import multiprocessing
 import pickle
 import threading
 import time
@@ -25,7 +24,8 @@ from cache_layer import FOREVER, cache_invalidate, cached, get_cache, get_redis_
 from cache_layer.exceptions import UnstableArgumentError
 from tests import services
 
-AsyncOrSync = Callable[..., Any]
+# These tests are not about outages: a busy machine must not look like one.
+PATIENT = {"SOCKET_TIMEOUT": 10, "SOCKET_CONNECT_TIMEOUT": 10}
 
 
 @pytest.fixture(params=["memory", "redis", "dead redis"])
@@ -36,6 +36,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[str]:
     }
     if request.param == "redis":
         entry["LOCATION"] = request.getfixturevalue("redis_url")
+        entry["OPTIONS"] = PATIENT
     elif request.param == "dead redis":
         entry["LOCATION"] = f"redis://127.0.0.1:{services.free_port()}/0"
     with override_settings(CACHES={"default": entry}):
@@ -49,19 +50,6 @@ pytestmark = pytest.mark.usefixtures("store")
 
 class Calls(list[Any]):
     """Counts calls from threads and tasks."""
-
-
-def both_kinds(
-    function: Callable[..., Any], decorator: Any
-) -> list[tuple[Callable[..., Any], Any]]:
-    """The function and its awaited twin, decorated, each with a blocking way to call it."""
-
-    async def awaited(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    awaited.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-    kept = decorator(awaited)
-    return [(decorator(function), decorator(function)), (async_to_sync(kept), kept)]
 
 
 # --- what is kept, under which key ---------------------------------------------------------------
@@ -435,7 +423,9 @@ def test_placeholders_also_match_keys_written_by_hand(value: Any) -> None:
 
 
 @pytest.mark.django_db
-def test_placeholders_see_the_arguments_as_they_were_before_the_call() -> None:
+def test_placeholders_see_the_arguments_as_they_were_before_the_call(
+    django_capture_on_commit_callbacks: Any,
+) -> None:
     user = get_user_model().objects.create_user(username="one")
 
     @cached(key_prefix="u")
@@ -448,7 +438,8 @@ def test_placeholders_see_the_arguments_as_they_were_before_the_call() -> None:
 
     profile(user)
     key = profile.cache_key(user)
-    remove(user)
+    with django_capture_on_commit_callbacks(execute=True):
+        remove(user)
     assert not cache.has_key(key)
 
 
@@ -780,41 +771,3 @@ def test_metrics_count_calls_by_namespace() -> None:
         "deletes": 1,
         "errors": 0,
     }
-
-
-# --- several processes ---------------------------------------------------------------------------
-
-
-@cached(key_prefix="processes", lock=True)
-def across(run: str) -> str:
-    time.sleep(0.5)
-    return uuid.uuid4().hex
-
-
-def call_across(url: str, prefix: str, run: str, results: Any) -> None:
-    entry = {
-        "BACKEND": "cache_layer.backends.ResilientCache",
-        "LOCATION": url,
-        "KEY_PREFIX": prefix,
-    }
-    with override_settings(CACHES={"default": entry}):
-        metrics.reset()
-        value = across(run)
-        results.put((value, metrics.snapshot()["metrics"]["default:misses"]))
-
-
-def test_with_lock_processes_that_miss_together_run_the_function_once(redis_url: str) -> None:
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    prefix = f"test-{uuid.uuid4().hex}"
-    processes = [
-        context.Process(target=call_across, args=(redis_url, prefix, "a", results))
-        for _ in range(4)
-    ]
-    for process in processes:
-        process.start()
-    values = [results.get(timeout=60) for _ in processes]
-    for process in processes:
-        process.join(60)
-    assert len({value for value, _misses in values}) == 1
-    assert all(misses <= 1 for _value, misses in values)

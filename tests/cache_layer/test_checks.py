@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from django.core.checks import CheckMessage, run_checks
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.test import override_settings
+
+BACKEND = "cache_layer.backends.ResilientCache"
+
+
+def entry(**parts: Any) -> dict[str, Any]:
+    return {
+        "BACKEND": BACKEND,
+        "LOCATION": "redis://127.0.0.1:6379/0",
+        "KEY_PREFIX": "app",
+        **parts,
+    }
+
+
+def messages(default: dict[str, Any] | None = None, **settings: Any) -> list[CheckMessage]:
+    settings.setdefault("CACHES", {"default": entry() if default is None else default})
+    with override_settings(**settings):
+        found = run_checks()
+    return [message for message in found if (message.id or "").startswith("cache_layer.")]
+
+
+def only(found: list[CheckMessage], check_id: str) -> str:
+    assert [message.id for message in found] == [f"cache_layer.{check_id}"]
+    return f"{found[0].msg} | {found[0].hint}"
+
+
+def test_a_good_configuration_has_nothing_to_report() -> None:
+    assert messages() == []
+    assert messages(entry(TIMEOUT=None)) == []
+    assert messages(entry(LOCATION=["rediss://u:p@a/0", "unix:///run/redis.sock?db=1"])) == []
+    assert messages(entry(OPTIONS={"SERIALIZER": "cache_layer.codec.SafeSerializer"})) == []
+    assert messages(CACHE_LAYER_OPERATION_TIMEOUT=1, CACHE_LAYER_LEASE_TTL=1) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("ALIAS", "", "the name of a CACHES entry"),
+        ("ALIAS", 3, "the name of a CACHES entry"),
+        ("MEMORY_MAX_ENTRIES", -1, "a whole number above 0"),
+        ("MEMORY_MAX_ENTRIES", 1.5, "a whole number above 0"),
+        ("BREAKER_FAILURES", True, "a whole number above 0"),
+        ("OPERATION_TIMEOUT", "abc", "a number of seconds above 0"),
+        ("OPERATION_TIMEOUT", 0, "a number of seconds above 0"),
+        ("PROBE_INTERVAL", float("nan"), "a number of seconds above 0"),
+        ("CONNECT_TIMEOUT", None, "a number of seconds above 0"),
+    ],
+)
+def test_e001_a_wrong_value(name: str, value: Any, allowed: str) -> None:
+    message = only(messages(**{f"CACHE_LAYER_{name}": value}), "E001")
+    assert f"CACHE_LAYER_{name} is {value!r}: it must be {allowed}." in message
+
+
+def test_w001_an_unknown_name() -> None:
+    message = only(messages(CACHE_LAYER_OPERATION_TIMOUT=1), "W001")
+    assert "CACHE_LAYER_OPERATION_TIMOUT is not a setting" in message
+    assert "Did you mean CACHE_LAYER_OPERATION_TIMEOUT?" in message
+    assert "CACHE_LAYER_ALIAS" in only(messages(CACHE_LAYER_Q=1), "W001")
+
+
+def test_e002_an_alias_that_does_not_exist() -> None:
+    message = only(messages(CACHE_LAYER_ALIAS="redis"), "E002")
+    assert "'redis'" in message
+    assert "CACHES has default" in message
+
+
+def test_e003_another_kind_of_cache() -> None:
+    message = only(messages({"BACKEND": "django.core.cache.backends.dummy.DummyCache"}), "E003")
+    assert "DummyCache" in message
+    assert BACKEND in message
+
+
+@pytest.mark.parametrize(
+    ("location", "problem"),
+    [
+        ("localhost:6379", "it must begin with redis://"),
+        ("http://localhost", "it must begin with redis://"),
+        ("redis://localhost:port/0", "Port could not be cast"),
+        ("redis://localhost:99999/0", "out of range"),
+        ("redis://[::1/0", "Invalid IPv6 URL"),
+        ("redis://localhost/zero", "the database is a number, not 'zero'"),
+        ("unix://", "the path of the socket is missing"),
+        (["redis://a/0", 5], "it is not a string"),
+    ],
+)
+def test_e004_a_location_that_is_no_url(location: Any, problem: str) -> None:
+    assert problem in only(messages(entry(LOCATION=location)), "E004")
+
+
+def test_e004_does_not_print_the_password() -> None:
+    message = only(messages(entry(LOCATION="redis://me:hunter2@host/zero")), "E004")
+    assert "hunter2" not in message
+    assert "redis://me:***@host/zero" in message
+
+
+@pytest.mark.parametrize("timeout", ["abc", -1, 1.5, True, "60"])
+def test_e005_a_timeout_that_is_no_number_of_seconds(timeout: Any) -> None:
+    message = only(messages(entry(TIMEOUT=timeout)), "E005")
+    assert f"is {timeout!r}" in message
+    assert "CACHE_DEFAULT_TTL" in message
+
+
+def test_e006_a_location_without_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "django_redis" else find_spec(name, *rest),
+    )
+    message = only(messages(), "E006")
+    assert "django_redis cannot be imported" in message
+    assert "[redis]" in message
+
+
+def test_e007_a_serializer_that_cannot_be_imported() -> None:
+    message = only(messages(entry(OPTIONS={"SERIALIZER": "cache_layer.codec.Safe"})), "E007")
+    assert "cache_layer.codec.Safe" in message
+
+
+@pytest.mark.parametrize("most", [0, -5, "many", 1.5, None])
+def test_e008_a_wrong_number_of_entries(most: Any) -> None:
+    assert f"{most!r}" in only(messages(entry(OPTIONS={"MAX_ENTRIES": most})), "E008")
+
+
+def test_w002_unsigned_pickle() -> None:
+    options = {"SERIALIZER": "django_redis.serializers.pickle.PickleSerializer"}
+    assert "run code in this process" in only(messages(entry(OPTIONS=options)), "W002")
+    signed = {"SERIALIZER": "cache_layer.codec.SignedPickleSerializer"}
+    assert messages(entry(OPTIONS=signed)) == []
+    json = {"SERIALIZER": "django_redis.serializers.json.JSONSerializer"}
+    assert messages(entry(OPTIONS=json)) == []
+
+
+def test_w003_no_prefix() -> None:
+    assert "clear() deletes it" in only(messages(entry(KEY_PREFIX="")), "W003")
+
+
+def test_i001_memory_only() -> None:
+    message = only(messages({"BACKEND": BACKEND, "KEY_PREFIX": "app"}), "I001")
+    assert "REDIS_URL" in message
+
+
+def test_other_caches_are_left_alone() -> None:
+    other = {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "TIMEOUT": "abc",
+        "LOCATION": "x",
+    }
+    assert messages(CACHES={"default": entry(), "other": other}) == []
+    assert "CACHES['third']" in only(
+        messages(CACHES={"default": entry(), "third": entry(TIMEOUT=-1)}), "E005"
+    )
+
+
+def test_the_check_command_prints_it_readably() -> None:
+    out = io.StringIO()
+    with (
+        override_settings(CACHES={"default": entry(TIMEOUT="abc")}),
+        pytest.raises(SystemCheckError) as caught,
+    ):
+        call_command("check", stdout=out, stderr=out)
+    text = str(caught.value)
+    assert "(cache_layer.E005) TIMEOUT of CACHES['default'] is 'abc'" in text
+    assert "HINT: Correct it there" in text
