@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from asgiref.sync import sync_to_async
+
 from cache_layer import metrics
 from cache_layer.backends import ResilientCache
+from cache_layer.backends.counters import NoSharedCountersError, SharedCounters
 from cache_layer.interface import Ttl, as_timeout, resilient_cache
 
 
@@ -59,6 +62,18 @@ class RedisManager:
         ``since`` (an aware datetime) and the ``reason``.
         """
         return {**metrics.snapshot(), "backend": self._backend.state.describe()}
+
+    async def get_metrics_of_all_processes(self) -> dict[str, Any]:
+        """Return the counters of all processes together, this one up to date.
+
+        Others add theirs every ``CACHE_LAYER_METRICS_FLUSH_INTERVAL`` seconds. While Redis cannot
+        be used, this is ``get_metrics()``.
+        """
+        try:
+            counted = await sync_to_async(metrics.snapshot_all)(SharedCounters(self._backend))
+        except NoSharedCountersError:
+            return self.get_metrics()
+        return {**counted, "backend": self._backend.state.describe()}
 
     def get_hit_rate(self, namespace: str | None = None) -> float:
         """Return hits in percent of reads, of one namespace or of all; 0.0 when nothing was read.

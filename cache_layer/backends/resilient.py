@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
+from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache
 from django.utils.functional import cached_property
 
 from cache_layer.backends.builder import Operations
-from cache_layer.backends.context import Lease, Scope
+from cache_layer.backends.context import Context, Lease, Scope
+from cache_layer.backends.counters import flush_when_due
 from cache_layer.backends.operations.base import Operation
 from cache_layer.backends.operations.scans import STEP
 from cache_layer.backends.state import MemoryState, state_for
@@ -52,6 +54,11 @@ class ResilientCache(BaseCache):
     def scope(self) -> Scope | None:
         """All keys of the alias; None when the KEY_FUNCTION hides them."""
         return Scope.of(self.key_func, self.key_prefix, self.version)
+
+    @cached_property
+    def context(self) -> Context:
+        """What operations without a namespace are given."""
+        return Context("", self.state.codec, self.scope)
 
     @cached_property
     def _operations(self) -> Operations:
@@ -362,8 +369,13 @@ class ResilientCache(BaseCache):
         """See ``delete_pattern()``."""
         return await self.state.arun(self._operations.delete_pattern(pattern, version))
 
+    def close(self, **kwargs: Any) -> None:
+        """Called after each request: connections stay; counters are added to all processes'."""
+        flush_when_due(self)
+
     async def aclose(self, **kwargs: Any) -> None:
-        """See ``close()``: connections outlive requests; a loop's close with the loop."""
+        """See ``close()``."""
+        await sync_to_async(flush_when_due)(self)
 
     def _names(self, refused: Any, data: Mapping[Any, Any], version: int | None) -> list[Any]:
         if not isinstance(refused, list) or not refused:

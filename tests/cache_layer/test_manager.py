@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ from cache_layer.backends import ResilientCache
 from cache_layer.exceptions import UnsupportedValueError
 from cache_layer.interface import SyncCache
 from cache_layer.manager import RedisManager, get_redis_manager
-from tests.cache_layer.caches import Stores, state
+from tests.cache_layer.caches import Stores, make_cache, state
 
 
 class TestManager(Stores):
@@ -90,3 +93,58 @@ async def test_the_manager_of_the_alias() -> None:
     await manager.mset({"m:1": "a"})
     assert await manager.scan_keys("m:*") == ["m:1"]
     assert await manager.delete_by_pattern("m:*") == 1
+
+
+COUNTING = """
+    import sys, django
+    from django.conf import settings
+    settings.configure(
+        CACHES={
+            "default": {
+                "BACKEND": "cache_layer.backends.ResilientCache",
+                "LOCATION": sys.argv[1],
+                "KEY_PREFIX": sys.argv[2],
+            }
+        },
+        INSTALLED_APPS=["cache_layer"],
+        SECRET_KEY="only-for-tests",
+    )
+    django.setup()
+    from django.core.cache import cache
+    from django.core.signals import request_finished
+    from cache_layer.interface import get_sync_cache
+    get_sync_cache("users").set("k", 1)
+    cache.get("missing")
+    if sys.argv[3] == "request":
+        request_finished.send(None)
+        import os
+        os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("end", ["request", "exit"])
+def test_the_counters_of_all_processes(redis_url: str, end: str) -> None:
+    backend = make_cache(redis_url)
+    manager = RedisManager(backend)
+    before = async_to_sync(manager.get_metrics_of_all_processes)()["metrics"]
+    for _ in range(3):
+        subprocess.run(
+            [
+                *(sys.executable, "-c", textwrap.dedent(COUNTING)),
+                *(redis_url, backend.key_prefix, end),
+            ],
+            check=True,
+        )
+    after = async_to_sync(manager.get_metrics_of_all_processes)()["metrics"]
+    assert after["users:sets"] - before.get("users:sets", 0) == 3
+    assert after["default:misses"] - before.get("default:misses", 0) == 3
+    assert async_to_sync(manager.scan_keys)("*") == ["users:k"]
+    backend.clear()
+    again = async_to_sync(manager.get_metrics_of_all_processes)()["metrics"]
+    assert again["users:sets"] == after["users:sets"]
+
+
+def test_the_counters_of_all_processes_without_redis_are_this_processs() -> None:
+    manager = RedisManager(make_cache())
+    found = async_to_sync(manager.get_metrics_of_all_processes)()
+    assert found == manager.get_metrics()
