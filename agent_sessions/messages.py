@@ -24,6 +24,7 @@ from agent_sessions.conf import settings
 MAX_DEPTH = 500
 """Deepest nesting of lists and objects in a message, in a context and in metadata."""
 
+_ROLES = tuple(MessageRole.values)
 _OWN_KEYS = frozenset({"role", "content", "metadata", "idempotency_key"})
 _KEYS_THAT_CARRY_NOTHING = frozenset({"name", "tool_call_id"})
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -125,7 +126,7 @@ def validate_message(message: Any) -> dict[str, Any]:
     errors: dict[str, Any] = {}
     if "role" not in checked:
         errors["role"] = _("This field is required.")
-    elif not isinstance(role, str) or role not in roles():
+    elif not isinstance(role, str) or (role not in _ROLES and role not in settings.EXTRA_ROLES):
         errors["role"] = _("%(role).100r is not a role. Roles: %(allowed)s.") % {
             "role": role,
             "allowed": ", ".join(roles()),
@@ -141,7 +142,9 @@ def validate_message(message: Any) -> dict[str, Any]:
     for name, value in checked.items():
         if not isinstance(name, str):
             errors["message"] = _("The key %.100r is not a string.") % (name,)
-        elif name not in errors and (problem := inspect_json(value).problem):
+        elif isinstance(value, str) or name in errors:
+            continue
+        elif problem := inspect_json(value).problem:
             errors[name] = problem
     if not errors:
         if too_large := _size_problem(checked):
@@ -155,7 +158,7 @@ def validate_message(message: Any) -> dict[str, Any]:
 
 def roles() -> list[str]:
     """Return the roles a message may have."""
-    return [*MessageRole.values, *settings.EXTRA_ROLES]
+    return [*_ROLES, *settings.EXTRA_ROLES]
 
 
 def is_idempotency_key(value: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -16,15 +16,15 @@ from agent_sessions.models import Message, Session, default_expiry
 _STATEMENT = """
 WITH s AS (
     UPDATE {session} SET
-        last_sequence = last_sequence + %s,
-        message_count = message_count + %s,
+        last_sequence = last_sequence + {number},
+        message_count = message_count + {number},
         last_message_at = %s,
         last_activity_at = %s,
         updated_at = %s,
         status = CASE WHEN status IN ({finished}) THEN '{active}' ELSE status END,
         expires_at = {expiry}
     WHERE id = %s AND status <> '{archived}'
-    RETURNING user_id, last_sequence, message_count
+    RETURNING id, user_id, last_sequence, message_count, last_message_at
 ), m AS (
     INSERT INTO {message} (
         session_id, user_id, sequence, created_at,
@@ -37,13 +37,13 @@ SELECT m.id, m.sequence, s.user_id, s.message_count FROM m CROSS JOIN s ORDER BY
 """
 
 _ONE_ROW = """
-    SELECT %s::uuid, user_id, last_sequence, %s::timestamptz,
+    SELECT id, user_id, last_sequence, last_message_at,
         %s::text, %s::text, %s::jsonb, %s::text, %s::text
     FROM s
 """
 
 _ROWS = """
-    SELECT %s::uuid, s.user_id, s.last_sequence - %s + r.number, %s::timestamptz,
+    SELECT s.id, s.user_id, s.last_sequence - {number} + r.number, s.last_message_at,
         r.role, r.content, r.metadata::jsonb, r.payload, r.idempotency_key
     FROM s CROSS JOIN unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
         WITH ORDINALITY AS r(role, content, metadata, payload, idempotency_key, number)
@@ -56,19 +56,18 @@ def insert(session_id: UUID, rows: list[Message], using: str) -> int | None:
 
     Returns the session's count of messages; None if the session is missing or archived.
     """
-    number = len(rows)
     now = rows[0].created_at
     expiry = default_expiry()
-    values: list[Any] = [number, number, now, now, now]
+    values: list[Any] = [now, now, now]
     if expiry is not None:
         values.append(expiry)
-    values += [session_id, session_id]
-    if number == 1:
-        values += [now, *_values(rows[0])]
+    values.append(session_id)
+    if len(rows) == 1:
+        values += _values(rows[0])
     else:
-        values += [number, now, *map(list, zip(*map(_values, rows), strict=True))]
+        values += map(list, zip(*map(_values, rows), strict=True))
     with connections[using].cursor() as cursor:
-        cursor.execute(_statement(expiry is not None, number == 1), values)
+        cursor.execute(_statement(expiry is not None, len(rows)), values)
         written = cursor.fetchall()
     if not written:
         return None
@@ -80,9 +79,10 @@ def insert(session_id: UUID, rows: list[Message], using: str) -> int | None:
     return int(written[0][3])
 
 
-@cache
-def _statement(expires: bool, single: bool) -> str:
+@lru_cache(maxsize=64)
+def _statement(expires: bool, number: int) -> str:
     return _STATEMENT.format(
+        number=number,
         session=f'"{Session._meta.db_table}"',
         message=f'"{Message._meta.db_table}"',
         finished=", ".join(f"'{status}'" for status in FINISHED_STATUSES),
@@ -93,7 +93,7 @@ def _statement(expires: bool, single: bool) -> str:
             if expires
             else "NULL"
         ),
-        rows=_ONE_ROW if single else _ROWS,
+        rows=_ONE_ROW if number == 1 else _ROWS.format(number=number),
     )
 
 

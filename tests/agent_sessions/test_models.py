@@ -7,6 +7,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from django.core import serializers
 from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
@@ -52,7 +53,8 @@ class TestPublicNames:
             "'django.contrib.contenttypes','agent_sessions'],"
             "DATABASES={'default': {'ENGINE': 'django.db.backends.sqlite3','NAME': ':memory:'}})\n"
             "import django; django.setup()\n"
-            "from django.core.management import call_command\n"
+            "from django.core import serializers
+from django.core.management import call_command\n"
             "call_command('check'); call_command('migrate', verbosity=0)\n"
             "from agent_sessions import SyncSessionRepository\n"
             "assert SyncSessionRepository().cleanup_expired_sessions() == 0\n"
@@ -130,6 +132,25 @@ class TestMessage:
         assert Message.objects.only("role").get().role == "user"
         assert Message.objects.defer("payload").get().content == "a"
         assert Message.objects.defer("content").get().metadata == {"big": 2**70}
+
+    def test_fixtures_keep_everything(self, repository, session):
+        given = [
+            {"role": "user", "content": [{"type": "text", "text": "hello"}], "name": "ada"},
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+            {"role": "user", "content": "plain\x00", "metadata": {"a": 1e300}},
+        ]
+        repository.add_messages(session.id, given)
+        fixture = serializers.serialize("json", Message.objects.all())
+        Message.objects.all().delete()
+        for loaded in serializers.deserialize("json", fixture):
+            loaded.save()
+        assert [m.as_dict() for m in Message.objects.all()] == given
+
+    def test_validating_keeps_the_parts(self, session):
+        message = Message(session=session, sequence=1, role="user", content=["a"])
+        message.user_id = session.user_id
+        message.full_clean()
+        assert message.content == ["a"]
 
     def test_vocabulary(self, repository, session, other_user):
         for role in ("user", "assistant", "tool"):
