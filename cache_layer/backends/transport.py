@@ -42,7 +42,6 @@ class Transport:
         self._params = {**params, "OPTIONS": with_defaults(options_of(params))}
         self._lock = threading.Lock()
         self._made: tuple[Any, Any] | None = None
-        self._reader: Any = None
         self._inherited: list[Any] = []
 
     def run(self, operation: Operation[T]) -> T:
@@ -51,7 +50,7 @@ class Transport:
         :raises RedisUnavailableError: Redis cannot be used; a write may or may not have happened.
         """
         try:
-            client = self._client(operation.writes)
+            client = self._client()
             if isinstance(operation, Single):
                 single: Single[T] = operation
                 return self._run_single(client, single)
@@ -68,9 +67,12 @@ class Transport:
         :raises RedisUnavailableError: it cannot.
         """
         try:
-            self._client(writes=True).execute_command("SET", PROBE_KEY, b"1", "PX", 1000)
+            self._client().execute_command("SET", PROBE_KEY, b"1", "PX", 1000)
         except Exception as error:
-            raise as_unavailable(error) or error from error
+            unavailable = as_unavailable(error)
+            if unavailable is None:
+                raise
+            raise unavailable from error
 
     @property
     def client(self) -> DefaultClient:
@@ -81,7 +83,7 @@ class Transport:
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
         with self._lock:
-            made, self._made, self._reader = self._made, None, None
+            made, self._made = self._made, None
         if made is not None:
             made[0].do_close_clients()
 
@@ -92,13 +94,11 @@ class Transport:
         """
         self._lock = threading.Lock()
         self._inherited.append(self._made)
-        self._made, self._reader = None, None
+        self._made = None
 
-    def _client(self, writes: bool) -> Any:
+    def _client(self) -> Any:
         made = self._made
-        if made is None:
-            made = self._make()
-        return made[1] if writes or self._reader is None else self._reader.get_client(write=False)
+        return made[1] if made is not None else self._make()[1]
 
     def _make(self) -> tuple[Any, Any]:
         with self._lock:
@@ -111,10 +111,8 @@ class Transport:
                 # django-redis shares pools by URL alone: a second alias on the same URL would get
                 # the options of the first.
                 client.connection_factory._pools = {}
-                primary = client.get_client(write=True)
-                if len(client._server) > 1:
-                    self._reader = client
-                self._made = (client, primary)
+                # Reads go to the primary too: a replica may not have heard of an invalidation yet.
+                self._made = (client, client.get_client(write=True))
             return self._made
 
     @staticmethod
