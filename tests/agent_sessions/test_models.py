@@ -53,8 +53,7 @@ class TestPublicNames:
             "'django.contrib.contenttypes','agent_sessions'],"
             "DATABASES={'default': {'ENGINE': 'django.db.backends.sqlite3','NAME': ':memory:'}})\n"
             "import django; django.setup()\n"
-            "from django.core import serializers
-from django.core.management import call_command\n"
+            "from django.core.management import call_command\n"
             "call_command('check'); call_command('migrate', verbosity=0)\n"
             "from agent_sessions import SyncSessionRepository\n"
             "assert SyncSessionRepository().cleanup_expired_sessions() == 0\n"
