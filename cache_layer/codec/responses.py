@@ -54,7 +54,7 @@ def _encode(response: http.HttpResponse, pack: Pack) -> bytes:
     if "data" in attributes:
         attributes["data"] = _plain(attributes["data"])
     cookies = [
-        [morsel.key, morsel.value, morsel.coded_value, {k: v for k, v in morsel.items() if v}]
+        [morsel.key, morsel.value, morsel.coded_value, {k: v for k, v in morsel.items() if v != ""}]
         for morsel in response.cookies.values()
     ]
     return pack([name, attributes, [list(item) for item in response.headers.items()], cookies])

@@ -4,7 +4,7 @@ import io
 from typing import Any
 
 import pytest
-from django.core.checks import CheckMessage, run_checks
+from django.core.checks import CheckMessage, Tags, run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
@@ -24,7 +24,7 @@ def entry(**parts: Any) -> dict[str, Any]:
 def messages(default: dict[str, Any] | None = None, **settings: Any) -> list[CheckMessage]:
     settings.setdefault("CACHES", {"default": entry() if default is None else default})
     with override_settings(**settings):
-        found = run_checks()
+        found = run_checks(tags=[Tags.caches])
     return [message for message in found if (message.id or "").startswith("cache_layer.")]
 
 
@@ -169,7 +169,7 @@ def test_the_check_command_prints_it_readably() -> None:
         override_settings(CACHES={"default": entry(TIMEOUT="abc")}),
         pytest.raises(SystemCheckError) as caught,
     ):
-        call_command("check", stdout=out, stderr=out)
+        call_command("check", tags=[Tags.caches], stdout=out, stderr=out)
     text = str(caught.value)
     assert "(cache_layer.E005) TIMEOUT of CACHES['default'] is 'abc'" in text
     assert "HINT: Correct it there" in text
