@@ -54,9 +54,13 @@ class SessionFilter(filters.FilterSet):
 
     def filter_active(self, queryset: Any, name: str, value: bool) -> QuerySet[Session]:
         """Keep active sessions, not expired; or the others."""
-        active = queryset.active()
-        return active if value else queryset.exclude(pk__in=active.values("pk"))
+        active: QuerySet[Session] = queryset.active()
+        if value:
+            return active
+        others: QuerySet[Session] = queryset.exclude(pk__in=active.values("pk"))
+        return others
 
     def filter_text(self, queryset: Any, name: str, value: str) -> QuerySet[Session]:
         """Keep sessions with the words in their title or in a message."""
-        return queryset.search(value)
+        found: QuerySet[Session] = queryset.search(value)
+        return found

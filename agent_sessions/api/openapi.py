@@ -1,5 +1,7 @@
 """What the OpenAPI schema says beyond the code. Imported where drf-spectacular is installed."""
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -15,6 +17,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
+    Direction,
     OpenApiExample,
     OpenApiParameter,
     OpenApiResponse,
@@ -31,6 +34,8 @@ from agent_sessions.conf import settings
 from agent_sessions.models import MessageRole, Session, SessionStatus
 
 TEXT = "^[^\\x00]*$"
+# What a message cannot consist of without content.
+SILENT_KEYS = ("role", "content", "metadata", "idempotency_key", "name", "tool_call_id")
 CHAT = OpenApiExample(
     "A message", value={"role": "user", "content": "Help me debug this code"}, request_only=True
 )
@@ -80,7 +85,7 @@ class ProblemSerializer(serializers.Serializer[Any]):
     status = serializers.IntegerField()
     detail = serializers.CharField()
     code = serializers.CharField(help_text="For programs; it does not change with the language.")
-    errors = ProblemErrorSerializer(many=True, required=False)
+    errors = ProblemErrorSerializer(many=True, required=False)  # type: ignore[assignment]
 
 
 class ChatMessageSerializer(serializers.Serializer[Any]):
@@ -124,7 +129,7 @@ class ContextObjectSerializer(serializers.Serializer[Any]):
 class _ChatMessage(OpenApiSerializerExtension):
     target_class = "agent_sessions.api.openapi.ChatMessageSerializer"
 
-    def map_serializer(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
         text_or_parts = [
             {"type": "string"},
             {
@@ -159,13 +164,23 @@ class _ChatMessage(OpenApiSerializerExtension):
             "required": ["role"],
             "properties": properties,
             "additionalProperties": True,
+            "anyOf": [
+                {"required": ["content"], "properties": {"content": {"anyOf": text_or_parts}}},
+                {
+                    "description": "Some other key says something.",
+                    "not": {
+                        "properties": {key: {} for key in SILENT_KEYS},
+                        "additionalProperties": {"type": "null"},
+                    },
+                },
+            ],
         }
 
 
 class _AppendRequest(OpenApiSerializerExtension):
     target_class = "agent_sessions.api.openapi.AppendRequestSerializer"
 
-    def map_serializer(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
         message = auto_schema.resolve_serializer(ChatMessageSerializer, direction).ref
         batch = {
             "type": "object",
@@ -185,7 +200,7 @@ class _AppendRequest(OpenApiSerializerExtension):
 class _AppendResponse(OpenApiSerializerExtension):
     target_class = "agent_sessions.api.openapi.AppendResponseSerializer"
 
-    def map_serializer(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
         answers = (StoredMessageSerializer, StoredMessagesSerializer)
         return {"oneOf": [auto_schema.resolve_serializer(each, direction).ref for each in answers]}
 
@@ -193,30 +208,40 @@ class _AppendResponse(OpenApiSerializerExtension):
 class _ContextObject(OpenApiSerializerExtension):
     target_class = "agent_sessions.api.openapi.ContextObjectSerializer"
 
-    def map_serializer(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": True}
 
 
 class _Object(OpenApiSerializerFieldExtension):
     target_class = "agent_sessions.api.fields.ObjectField"
 
-    def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": True}
 
 
 class _Text(OpenApiSerializerFieldExtension):
     target_class = "agent_sessions.api.fields.TextField"
 
-    def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        schema = {"type": "string", "maxLength": self.target.max_length}
+        if self.target.allow_blank:
+            return {**schema, "not": {"pattern": "\\x00"}}
         # A text that must not be blank has a character to be seen.
-        pattern = TEXT if self.target.allow_blank else r"^[^\x00]*[^\x00\s][^\x00]*$"
-        return {"type": "string", "pattern": pattern, "maxLength": self.target.max_length}
+        return {**schema, "pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"}
+
+
+class _Confirm(OpenApiSerializerExtension):
+    target_class = "agent_sessions.api.serializers.ConfirmSerializer"
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        confirm = {"type": "boolean", "const": True}
+        return {"type": "object", "required": ["confirm"], "properties": {"confirm": confirm}}
 
 
 class _Status(OpenApiSerializerFieldExtension):
     target_class = "agent_sessions.api.fields.StatusField"
 
-    def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
         # A component of its own: it gets no other name when the host's schema has a status.
         component = ResolvedComponent(
             name="SessionStatus",
@@ -272,6 +297,27 @@ IF_NONE_MATCH = OpenApiParameter(
 )
 
 
+class _RequiredBody:
+    """Marks the body as required where the schema of it names no required property."""
+
+    def _get_request_body(self, direction: Direction = "request") -> Any:
+        body = super()._get_request_body(direction)  # type: ignore[misc]
+        body["required"] = True
+        return body
+
+
+def requiring_body(document: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the decorator, with the body marked as required."""
+
+    def decorate(method: Any) -> Any:
+        method = document(method)
+        schema = method.kwargs["schema"]
+        method.kwargs["schema"] = type("RequiredBody", (_RequiredBody, schema), {})
+        return method
+
+    return decorate
+
+
 def etag(*statuses: int) -> OpenApiParameter:
     """Return the response header ETag of the statuses."""
     return OpenApiParameter(
@@ -320,6 +366,7 @@ class _Sessions(OpenApiViewExtension):
     target_class = "agent_sessions.api.sessions.SessionViewSet"
 
     def view_replacement(self) -> type[Any]:
+        target: Any = self.target_class
         context = (ContextObjectSerializer, (400, 404, *READ))
 
         @extend_schema_view(
@@ -453,8 +500,7 @@ class _Sessions(OpenApiViewExtension):
                 examples=[OpenApiExample("Confirmed", value={"confirm": True}, request_only=True)],
             ),
         )
-        class Documented(self.target_class):  # type: ignore[name-defined,misc]
-            schema = AutoSchema()
+        class Documented(target):  # type: ignore[misc]
             queryset = Session.objects.none()
 
             merge_context = operation(
@@ -465,7 +511,7 @@ class _Sessions(OpenApiViewExtension):
                 request=ContextObjectSerializer,
                 parameters=[ID, USER, IF_MATCH, etag(200)],
                 examples=[CONTEXT],
-            )(_copy(self.target_class.merge_context))
+            )(_copy(target.merge_context))
 
             replace_context = operation(
                 "replaceSessionContext",
@@ -475,7 +521,7 @@ class _Sessions(OpenApiViewExtension):
                 request=ContextObjectSerializer,
                 parameters=[ID, USER, IF_MATCH, etag(200)],
                 examples=[CONTEXT],
-            )(_copy(self.target_class.replace_context))
+            )(_copy(target.replace_context))
 
             def get_queryset(self) -> Any:
                 return self.queryset
@@ -487,6 +533,7 @@ class _Messages(OpenApiViewExtension):
     target_class = "agent_sessions.api.messages.MessagesView"
 
     def view_replacement(self) -> type[Any]:
+        target: Any = self.target_class
         sequence = {"type": "integer", "minimum": 0, "maximum": ours.LARGEST_SEQUENCE}
 
         @extend_schema_view(
@@ -505,19 +552,21 @@ class _Messages(OpenApiViewExtension):
                 description="Without parameters the last messages. To follow a conversation, "
                 "ask with `after` = the last sequence seen: nothing is missed or repeated.",
             ),
-            post=operation(
-                "addMessages",
-                "Append one or several messages",
-                AppendResponseSerializer,
-                (*WRITE, 404, 409, 422),
-                status=201,
-                request=AppendRequestSerializer,
-                parameters=[ID, USER, KEY],
-                examples=[CHAT, CHAT_BATCH],
+            post=requiring_body(
+                operation(
+                    "addMessages",
+                    "Append one or several messages",
+                    AppendResponseSerializer,
+                    (*WRITE, 404, 409, 422),
+                    status=201,
+                    request=AppendRequestSerializer,
+                    parameters=[ID, USER, KEY],
+                    examples=[CHAT, CHAT_BATCH],
+                )
             ),
         )
-        class Documented(self.target_class):  # type: ignore[name-defined,misc]
-            schema = AutoSchema()
+        class Documented(target):  # type: ignore[misc]
+            pass
 
         return Documented
 
@@ -526,6 +575,8 @@ class _CacheMetrics(OpenApiViewExtension):
     target_class = "agent_sessions.api.operations.CacheMetricsView"
 
     def view_replacement(self) -> type[Any]:
+        target: Any = self.target_class
+
         @extend_schema_view(
             get=operation(
                 "getCacheMetrics",
@@ -535,8 +586,8 @@ class _CacheMetrics(OpenApiViewExtension):
                 description="For staff. Of the process that answers.",
             )
         )
-        class Documented(self.target_class):  # type: ignore[name-defined,misc]
-            schema = AutoSchema()
+        class Documented(target):  # type: ignore[misc]
+            pass
 
         return Documented
 
@@ -545,6 +596,7 @@ class _Health(OpenApiViewExtension):
     target_class = "agent_sessions.api.operations.HealthView"
 
     def view_replacement(self) -> type[Any]:
+        target: Any = self.target_class
         state = {"type": "string", "enum": ["ok", "unavailable"]}
         health = {
             "type": "object",
@@ -573,8 +625,8 @@ class _Health(OpenApiViewExtension):
                 },
             )
         )
-        class Documented(self.target_class):  # type: ignore[name-defined,misc]
-            schema = AutoSchema()
+        class Documented(target):  # type: ignore[misc]
+            pass
 
         return Documented
 

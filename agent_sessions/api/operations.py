@@ -17,6 +17,7 @@ from rest_framework.response import Response
 
 from agent_sessions.api.base import ApiView
 from agent_sessions.models import Session
+from cache_layer import get_redis_manager
 
 
 class CacheMetricsView(ApiView):
@@ -75,8 +76,6 @@ def _database_answers() -> bool:
 
 
 def _cache_metrics() -> dict[str, Any]:
-    from cache_layer import get_redis_manager
-
     manager = async_to_sync(get_redis_manager)()
     metrics: dict[str, Any] = manager.get_metrics()
     return metrics

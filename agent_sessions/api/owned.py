@@ -69,8 +69,8 @@ class OwnedSessionsView(ApiView):
         if connections[self.repository.using].features.has_select_for_update:
             return self.find_session(self.sessions().select_for_update())
         # SQLite waits for its turn to write only where the transaction read nothing before.
-        session_id = parse_uuid(self.kwargs["id"])
-        self.sessions().filter(pk=session_id).update(updated_at=F("updated_at"))
+        if session_id := parse_uuid(self.kwargs["id"]):
+            self.sessions().filter(pk=session_id).update(updated_at=F("updated_at"))
         return self.find_session()
 
     @contextmanager

@@ -65,9 +65,7 @@ class SessionPagination(BasePagination):
     activity between two pages moves sessions from one to the other.
     """
 
-    def paginate_queryset(
-        self, queryset: QuerySet[Any], request: Request, view: Any = None
-    ) -> list[Any]:
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
         """Return the items of the page that the query parameters ask for."""
         query = parse_query(_PageQuery, request)
         self.url = request.build_absolute_uri()

@@ -41,7 +41,7 @@ class SessionSummarySerializer(serializers.Serializer[Any]):
 class SessionSerializer(SessionSummarySerializer):
     """A session with its context; its messages have their own address."""
 
-    context = ObjectField(required=False)
+    context = ObjectField(required=False)  # type: ignore[assignment]
 
 
 class SessionChangeSerializer(serializers.Serializer[Any]):

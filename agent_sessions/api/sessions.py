@@ -13,7 +13,6 @@ from rest_framework.decorators import action
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.reverse import reverse
 from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import GenericViewSet
 
@@ -83,8 +82,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
             )
         )
         response = self.answer(session, status.HTTP_201_CREATED)
-        name = f"{request.resolver_match.namespace}:session-detail".removeprefix(":")
-        response["Location"] = reverse(name, [session.pk], request=request)
+        response["Location"] = request.build_absolute_uri(f"{request.path}{session.pk}/")
         return response
 
     def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002
