@@ -46,12 +46,12 @@ def fetched() -> Path:
     folder = STORE / f"django-{django.__version__}"
     if not folder.exists():
         STORE.mkdir(parents=True, exist_ok=True)
-        options = ["--quiet", "--no-binary", ":all:", "--no-deps", "--dest", str(STORE)]
+        options = ["--quiet", "--no-binary", ":all:", "--no-deps", "--ignore-requires-python"]
         wanted = f"django=={django.__version__}"
         pip = [sys.executable, "-m", "pip"]
         if subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode:
             pip = ["pip"]
-        subprocess.run([*pip, "download", *options, wanted], check=True)
+        subprocess.run([*pip, "download", *options, "--dest", str(STORE), wanted], check=True)
         (archive,) = STORE.glob(f"[dD]jango-{django.__version__}.tar.gz")
         with tarfile.open(archive) as sources:
             sources.extractall(STORE, filter="data")
