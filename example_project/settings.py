@@ -36,10 +36,12 @@ def number(name: str, default: float | None) -> Any:
     text = env.str(name, default="" if default is None else str(default)).strip()
     if text.lower() in {"", "none"}:
         return None
-    try:
-        return int(text)
-    except ValueError:
-        return text
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 # --- Security -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from django.utils import timezone
 
@@ -57,7 +58,7 @@ def check_pages(port: int, login: tuple[str, str]) -> None:
         raise NotWorkingError(f"The API answers {status}: {body[:200]!r}")
 
 
-def expired_session(user_id: object) -> Session:
+def expired_session(user_id: Any) -> Session:
     """A session that expired a minute ago, for worker and beat to complete."""
     return SyncSessionRepository().create(
         Session(
