@@ -209,7 +209,10 @@ class Miss:
         """Return the value that another process stores, or the lease under which to compute."""
         deadline = time.monotonic() + settings.LEASE_TTL
         pause = _FIRST_PAUSE
-        while not lease.owner and time.monotonic() < deadline:
+        token = lease.token
+        # Another token without a value: that computation failed or was overtaken by an
+        # invalidation. Whoever waited computes now, instead of queueing up for the next one.
+        while not lease.owner and lease.token == token and time.monotonic() < deadline:
             yield Sleep(pause)
             pause = min(_LONGEST_PAUSE, pause * 2)
             found = yield self._look()
@@ -241,12 +244,15 @@ class Miss:
         return value, error
 
     def _store(self, value: Any, lease: Lease) -> Generator[Effect, Any, bool]:
-        if value is None and not self._recipe.cache_none:
+        recipe = self._recipe
+        if value is None and not recipe.cache_none:
+            return False
+        if isinstance(recipe.timeout, int | float) and recipe.timeout <= 0:
             return False
         try:
-            operation = self._make.fill(self._key, value, lease, self._recipe.timeout, None)
+            operation = self._make.fill(self._key, value, lease, recipe.timeout, None)
         except UnsupportedValueError as error:
-            self._recipe.complain("returned a value that cannot be stored", error)
+            recipe.complain("returned a value that cannot be stored", error)
             return False
         return bool((yield Run(self._backend, operation)))
 

@@ -73,7 +73,8 @@ class Flight:
             return self.done
 
 
-_lock = threading.Lock()
+# Reentrant: a finalizer may come here while this thread holds it.
+_lock = threading.RLock()
 _flights: dict[bytes, Flight] = {}
 # A caller may get the token of a lease and look here only after the flight has landed.
 _landed: OrderedDict[bytes, None] = OrderedDict()
@@ -110,7 +111,7 @@ def land(flight: Flight) -> None:
 def _start_again_in_child() -> None:
     # The threads that lead the parent's flights do not exist here.
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _flights.clear()
 
 

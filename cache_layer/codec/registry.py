@@ -87,7 +87,13 @@ def registered_kind(cls: type) -> Kind | None:
 
 def _encode(value: Any, pack: Pack) -> bytes:
     entry = _BY_TYPE[type(value)]
-    return pack([entry.name, entry.encode(value)])
+    try:
+        state = entry.encode(value)
+    except Refused:
+        raise
+    except Exception as error:
+        raise Refused(value, f"its encode raised {error!r}") from error
+    return pack([entry.name, state])
 
 
 def _decode(data: bytes, unpack: Unpack) -> Any:

@@ -56,6 +56,11 @@ class SafeSerializer:
             raise _unsupported(value, refused) from refused.__cause__
         except RecursionError:
             raise _too_deep(value) from None
+        except (RuntimeError, ValueError, OverflowError) as error:
+            # It is larger than the format can say, or another thread changes it meanwhile.
+            raise UnsupportedValueError(
+                f"{type_name(type(value))}, as the value itself, cannot be stored: {error}"
+            ) from error
 
     def loads(self, data: bytes) -> Any:
         """Return the value that the bytes stand for."""

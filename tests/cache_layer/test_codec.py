@@ -414,6 +414,15 @@ def test_a_value_is_written_correctly_while_another_is_being_written() -> None:
     assert round_trip([1, Busy(), {"x": Busy()}]) == [1, ["busy"], {"x": ["busy"]}]
 
 
+def test_an_encoder_that_fails_is_a_refusal_that_names_it() -> None:
+    class Broken:
+        pass
+
+    register(Broken, name="broken", encode=lambda value: value.missing, decode=vars)
+    with pytest.raises(UnsupportedValueError, match="its encode raised AttributeError"):
+        codec.dumps({"a": Broken()})
+
+
 def test_threads_do_not_mix_their_values() -> None:
     wrong: list[Any] = []
 

@@ -137,6 +137,7 @@ def in_child(results: Any) -> None:
     results.put((metrics.snapshot()["metrics"], store.counts))
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_counts_for_itself() -> None:
     metrics.record("", "hits", 5)
     context = multiprocessing.get_context("fork")
