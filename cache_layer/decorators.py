@@ -62,7 +62,8 @@ def cached(
     None is kept only with ``cache_none=True``; exceptions never are.
 
     Concurrent misses on one key run the function once in this process, and with ``lock=True``
-    once among all processes. When that run fails, who waited for it runs the function itself.
+    once among all processes. When that run fails, who waited for it runs the function itself; when
+    its result is not kept, they are given the same object.
     A value whose computation began before an invalidation is not stored after it.
 
     A call with an argument that has no stable form, or with a result that cannot be stored, is
