@@ -33,9 +33,25 @@ def user_key(user: Any) -> Any:
 class SessionQuerySet(_SessionQuerySet):
     """Queries on sessions."""
 
+    # The user whose sessions these are, for the index that search uses.
+    _owner: Any = None
+
     def for_user(self, user: Any) -> Self:
         """Keep the sessions of one user (a user or its primary key)."""
-        return self.filter(user_id=user_key(user))
+        sessions = self.filter(user_id=user_key(user))
+        sessions._owner = user_key(user)
+        return sessions
+
+    def _clone(self) -> Self:
+        clone: Self = super()._clone()  # type: ignore[misc]
+        clone._owner = self._owner
+        return clone
+
+    def __or__(self, other: Any) -> Self:
+        """Combine with other sessions, whoever has them."""
+        combined: Self = super().__or__(other).all()
+        combined._owner = None
+        return combined
 
     def active(self, at: datetime | None = None) -> Self:
         """Keep sessions with status ACTIVE that are not past ``expires_at``."""
@@ -67,8 +83,10 @@ class SessionQuerySet(_SessionQuerySet):
         words = search.words_of(term)
         if not words:
             return self.none()
-        messages = self.model._meta.get_field("messages").related_model
-        found = messages._default_manager.using(self.db).filter(search.matches("content", words))
+        message_model: Any = self.model._meta.get_field("messages").related_model
+        found = message_model._default_manager.using(self.db).containing(term)
+        if self._owner is not None:
+            found = found.for_user(self._owner)
         return self.filter(Q(pk__in=found.values("session_id")) | search.matches("title", words))
 
     def newest_activity_first(self) -> Self:

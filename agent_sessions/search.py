@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 else:
     _TextLookup = Lookup
 
+_TRIGRAM = re.compile(r"[^\W_]{3}")
+
 MAX_WORDS = 16
 """A term of more words is looked for as one text."""
 
@@ -48,6 +50,13 @@ class HasText(_TextLookup):
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
         """Compare upper-case forms: on PostgreSQL the search indexes are built on them."""
         return IContains(self.lhs, self.rhs).as_sql(compiler, connection)
+
+    def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        """Keep terms without a trigram from the index, which it would read from end to end."""
+        if _TRIGRAM.search(self.rhs):
+            return self.as_sql(compiler, connection)
+        column, params = self.process_lhs(compiler, connection)
+        return f"POSITION(UPPER(%s::text) IN UPPER({column}::text)) > 0", [self.rhs, *params]
 
     def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Any]:
         """Use Python's case folding where SQLite's own would know ASCII only."""

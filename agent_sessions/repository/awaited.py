@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from uuid import UUID
 
 from asgiref.sync import sync_to_async
 
@@ -95,6 +96,12 @@ class SessionRepository:
     ) -> int:
         """See SyncSessionRepository.purge_old_sessions()."""
         return await sync_to_async(self.sync.purge_old_sessions)(days, progress)
+
+    async def verify_counters(
+        self, repair: bool = False, progress: Callable[[int], None] | None = None
+    ) -> list[UUID]:
+        """See SyncSessionRepository.verify_counters()."""
+        return await sync_to_async(self.sync.verify_counters)(repair, progress)
 
     async def bulk_update_session_status(
         self, session_ids: Iterable[SessionId], status: str, user_id: Any = None

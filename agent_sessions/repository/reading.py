@@ -6,7 +6,6 @@ from typing import Any
 
 from django.db import connections
 from django.db.models import Case, Count, F, IntegerField, Q, Sum, Value, When
-from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from agent_sessions import search as searching
@@ -20,17 +19,25 @@ from agent_sessions.repository.results import Page, SessionStats
 def stats(sessions: SessionQuerySet) -> SessionStats:
     """Count sessions and messages. See SyncSessionRepository.get_session_stats()."""
     unexpired = Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now())
-    numbers = sessions.aggregate(
-        total=Count("*"),
-        messages=Coalesce(Sum("message_count"), 0),
-        unexpired=Count(Value(1), filter=unexpired & Q(status=SessionStatus.ACTIVE)),
-        **{str(status): Count(Value(1), filter=Q(status=status)) for status in SessionStatus},
-    )
+    by_status = {
+        row["status"]: row
+        for row in sessions.order_by()
+        .values("status")
+        .annotate(
+            sessions=Count("*"),
+            total=Sum("message_count"),
+            unexpired=Count(Value(1), filter=unexpired),
+        )
+    }
+    active = by_status.get(SessionStatus.ACTIVE)
     return SessionStats(
-        total_sessions=numbers["total"],
-        active_sessions=numbers["unexpired"],
-        total_messages=numbers["messages"],
-        sessions_by_status={str(status): numbers[str(status)] for status in SessionStatus},
+        total_sessions=sum(row["sessions"] for row in by_status.values()),
+        active_sessions=active["unexpired"] if active else 0,
+        total_messages=sum(row["total"] for row in by_status.values()),
+        sessions_by_status={
+            str(status): by_status[status]["sessions"] if status in by_status else 0
+            for status in SessionStatus
+        },
     )
 
 

@@ -12,7 +12,7 @@ from django.db.models import Prefetch
 from agent_sessions.conf import settings
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import SessionQuerySet, user_key
-from agent_sessions.repository import appending, maintenance, reading, sessions
+from agent_sessions.repository import appending, counters, maintenance, reading, sessions
 from agent_sessions.repository.results import Erased, Page, SessionStats
 
 SessionId = UUID | str
@@ -193,6 +193,17 @@ class SyncSessionRepository:
         """
         days = settings.RETENTION_DAYS if days is None else days
         return 0 if days is None else maintenance.purge(days, self.using, progress)
+
+    def verify_counters(
+        self, repair: bool = False, progress: Callable[[int], None] | None = None
+    ) -> list[UUID]:
+        """Return the ids of sessions whose counters disagree with their messages.
+
+        Messages written or deleted past the repository lead to that. ``repair`` counts them
+        again; numbers given out once are not given out again. ``progress`` is called after
+        each batch with its number of sessions.
+        """
+        return counters.verify(self.using, repair, progress)
 
     def bulk_update_session_status(
         self, session_ids: Iterable[SessionId], status: str, user_id: Any = None

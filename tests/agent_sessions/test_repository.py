@@ -506,6 +506,31 @@ class TestDelete:
         assert Session.objects.count() == Message.objects.count() == 0
 
 
+def test_counters_are_verified_and_repaired(repository, make_session, settings):
+    settings.AGENT_SESSIONS_CLEANUP_BATCH_SIZE = 2
+    sessions = [make_session() for _number in range(5)]
+    for session in sessions[:4]:
+        repository.add_messages(session.id, [say()] * 3)
+    assert repository.verify_counters() == []
+    Message.objects.get(session=sessions[0], sequence=2).delete()
+    Session.objects.filter(pk=sessions[3].pk).update(message_count=9, last_sequence=1)
+    Session.objects.filter(pk=sessions[4].pk).update(message_count=1)
+    wrong = [sessions[0].pk, sessions[3].pk, sessions[4].pk]
+    batches: list[int] = []
+    assert repository.verify_counters(progress=batches.append) == wrong
+    assert batches == [2, 2, 1]
+    assert repository.verify_counters(repair=True) == wrong
+    assert repository.verify_counters() == []
+    stored = [repository.get(session.id) for session in sessions]
+    assert [(s.message_count, s.last_sequence) for s in stored] == [
+        (2, 3),
+        (3, 3),
+        (3, 3),
+        (3, 3),
+        (0, 0),
+    ]
+
+
 def test_at_most_two_queries(repository, session, user):
     repository.add_messages(session.id, [say()] * 3)
     reads = [

@@ -148,6 +148,15 @@ def test_searching_composes(make_session):
     assert list(query) == [found]
 
 
+def test_sessions_of_two_users_compose(session, make_session, other_user, say):
+    theirs = make_session(user=other_user)
+    say(session, "kittens")
+    say(theirs, "kittens")
+    both = Session.objects.for_user(session.user) | Session.objects.for_user(other_user)
+    assert set(both.search("kitten")) == {session, theirs}
+    assert set(Session.objects.search("kitten")) == {session, theirs}
+
+
 @pytest.mark.postgres
 class TestIndex:
     def test_is_there(self):
