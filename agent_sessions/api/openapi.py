@@ -36,6 +36,10 @@ from agent_sessions.models import MessageRole, Session, SessionStatus
 TEXT = "^[^\\x00]*$"
 # What a message cannot consist of without content.
 SILENT_KEYS = ("role", "content", "metadata", "idempotency_key", "name", "tool_call_id")
+LINES = (
+    'A line a session in the chat fine-tuning format, `{"messages": […]}`, with title, agent_id, '
+    "metadata, context and status where it has them. Streamed."
+)
 CHAT = OpenApiExample(
     "A message", value={"role": "user", "content": "Help me debug this code"}, request_only=True
 )
@@ -476,6 +480,24 @@ class _Sessions(OpenApiViewExtension):
                 ],
                 description="Most relevant first. Nothing is found for an empty term.",
             ),
+            export_one=operation(
+                "exportSession",
+                "The session as a JSON line",
+                OpenApiTypes.STR,
+                (400, 404, *READ),
+                media_type="application/x-ndjson",
+                parameters=[ID, USER],
+                description=LINES,
+            ),
+            export_all=operation(
+                "exportSessions",
+                "All sessions as JSON Lines",
+                OpenApiTypes.STR,
+                (400, *READ),
+                media_type="application/x-ndjson",
+                parameters=[USER],
+                description=LINES,
+            ),
             cleanup=operation(
                 "cleanUpSessions",
                 "Complete expired sessions of all users",
@@ -564,6 +586,42 @@ class _Messages(OpenApiViewExtension):
                     examples=[CHAT, CHAT_BATCH],
                 )
             ),
+        )
+        class Documented(target):  # type: ignore[misc]
+            pass
+
+        return Documented
+
+
+class _Events(OpenApiViewExtension):
+    target_class = "agent_sessions.api.events.EventsView"
+
+    def view_replacement(self) -> type[Any]:
+        target: Any = self.target_class
+        place = {"type": "string", "pattern": "^[0-9]{1,10}$"}
+
+        @extend_schema_view(
+            get=operation(
+                "followMessages",
+                "New messages as server-sent events",
+                OpenApiTypes.STR,
+                (400, 404, *READ),
+                media_type="text/event-stream",
+                parameters=[
+                    ID,
+                    USER,
+                    OpenApiParameter(
+                        "Last-Event-ID",
+                        place,
+                        OpenApiParameter.HEADER,
+                        description="The last sequence seen; browsers send it by themselves.",
+                    ),
+                    OpenApiParameter("after", place, description="The same, as a parameter."),
+                ],
+                description="Each message once and in order, as it is stored: `id` is its "
+                "sequence, `data` what the list of messages shows of it. The stream ends now "
+                "and then; come back with Last-Event-ID.",
+            )
         )
         class Documented(target):  # type: ignore[misc]
             pass

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
-from django.http import Http404
+from django.http import Http404, StreamingHttpResponse
 from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework import status
 from rest_framework.decorators import action
@@ -22,6 +22,7 @@ from agent_sessions.api.idempotency import key_of_request
 from agent_sessions.api.owned import OwnedSessionsView, state_headers
 from agent_sessions.api.pagination import SessionPagination, parse_query
 from agent_sessions.api.permissions import audit, require_staff
+from agent_sessions.api.renderers import NDJSONRenderer
 from agent_sessions.api.serializers import (
     BulkStatusSerializer,
     ConfirmSerializer,
@@ -31,7 +32,9 @@ from agent_sessions.api.serializers import (
     SessionSummarySerializer,
     StatsSerializer,
 )
+from agent_sessions.api.streams import lines_response
 from agent_sessions.models import Session
+from agent_sessions.transfer import export_sessions
 
 
 class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
@@ -53,6 +56,8 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         "bulk_status": "change_session",
         "erase": "delete_session",
         "search": "view_message",
+        "export_one": "view_message",
+        "export_all": "view_message",
     }
     """By action; the others only read sessions."""
 
@@ -156,6 +161,18 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         query = parse_query(SearchQuerySerializer, request)
         found = self.repository.search_sessions(self.owner_id, query["q"], query["limit"])
         return Response({"results": SessionSummarySerializer(found, many=True).data})
+
+    @action(detail=True, url_path="export", renderer_classes=[NDJSONRenderer])
+    def export_one(self, request: Request, id: str) -> StreamingHttpResponse:  # noqa: A002
+        """Stream the session with its messages as one JSON line."""
+        session = self.find_session(self.sessions().only("id"))
+        pieces = export_sessions(self.sessions().filter(pk=session.pk))
+        return lines_response(request, pieces, f"session-{session.pk}.jsonl")
+
+    @action(detail=False, url_path="export", renderer_classes=[NDJSONRenderer])
+    def export_all(self, request: Request) -> StreamingHttpResponse:
+        """Stream all sessions with their messages, a JSON line each."""
+        return lines_response(request, export_sessions(self.sessions()), "sessions.jsonl")
 
     @action(detail=False, methods=["post"])
     def cleanup(self, request: Request) -> Response:

@@ -6,6 +6,7 @@ from django.apps import apps
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
+from agent_sessions.api.events import EventsView
 from agent_sessions.api.messages import MessagesView
 from agent_sessions.api.operations import CacheMetricsView, HealthView
 from agent_sessions.api.sessions import SessionViewSet
@@ -20,6 +21,7 @@ router.register("sessions", SessionViewSet, basename="session")
 urlpatterns = [
     path("", include(router.urls)),
     path("sessions/<str:id>/messages/", MessagesView.as_view(), name="session-messages"),
+    path("sessions/<str:id>/events/", EventsView.as_view(), name="session-events"),
     path("cache/metrics/", CacheMetricsView.as_view(), name="cache-metrics"),
     path("health/", HealthView.as_view(), name="health"),
 ]

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from django.contrib.auth import get_user_model
+from django.core.asgi import get_asgi_application
+from django.db import connection
+from rest_framework.test import APIClient
+
+from agent_sessions.models import Session
+from agent_sessions.repository import SyncSessionRepository
+from tests.api.conftest import say, url
+from tests.services import free_port
+
+PASSWORD = "secret"
+
+
+@pytest.fixture
+def server(transactional_db: None) -> Iterator[int]:
+    """The port of a real ASGI server."""
+    port = free_port()
+    config = uvicorn.Config(
+        get_asgi_application(), host="127.0.0.1", port=port, lifespan="off", log_level="error"
+    )
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield port
+    running.should_exit = running.force_exit = True
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def live_session(transactional_db: None) -> Session:
+    user = get_user_model().objects.create_user("live", password=PASSWORD)  # type: ignore[attr-defined]
+    return SyncSessionRepository().create(Session(user=user, agent_id="a"))
+
+
+class Stream:
+    """An EventSource: reads events, and remembers where it was."""
+
+    def __init__(self, port: int, session: Session) -> None:
+        self.port, self.session = port, session
+        self.seen: list[int] = []
+        self.texts: list[str] = []
+        self.status = 0
+
+    async def _lines(self) -> AsyncIterator[str]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        login = base64.b64encode(f"live:{PASSWORD}".encode()).decode()
+        last = f"Last-Event-ID: {self.seen[-1]}\r\n" if self.seen else ""
+        writer.write(
+            f"GET {url(self.session, 'events')} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"Accept: text/event-stream\r\nConnection: close\r\n"
+            f"Authorization: Basic {login}\r\n{last}\r\n".encode()
+        )
+        try:
+            self.status = int((await reader.readline()).split()[1])
+            while line := await reader.readline():
+                yield line.decode().strip()
+        finally:
+            writer.close()
+
+    async def read_until(self, count: int) -> None:
+        """Read events until *count* were seen in all; then hang up."""
+        lines = self._lines()
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                if line.startswith("data: "):
+                    event = json.loads(line.removeprefix("data: "))
+                    self.seen.append(event["sequence"])
+                    self.texts.append(event["message"]["content"])
+                    if len(self.seen) >= count:
+                        return
+
+
+def in_another_thread(work: Any) -> threading.Thread:
+    def run() -> None:
+        try:
+            work()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def connections_to_the_database() -> int:
+    if connection.vendor != "postgresql":
+        return 0
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            )
+            count: int = cursor.fetchone()[0]
+            return count
+    finally:
+        connection.close()
+
+
+def test_two_hundred_streams_see_each_message_once_and_in_order(
+    server: int, live_session: Session
+) -> None:
+    say(live_session, "before")
+    streams = [Stream(server, live_session) for _ in range(200)]
+
+    async def follow() -> None:
+        reading = []
+        async with asyncio.timeout(60):
+            for start in range(0, len(streams), 20):
+                wave = streams[start : start + 20]
+                reading += [asyncio.create_task(stream.read_until(21)) for stream in wave]
+                while not all(stream.seen for stream in wave):
+                    await asyncio.sleep(0.02)
+        assert await asyncio.to_thread(connections_to_the_database) < 20
+        for number in range(20):
+            await asyncio.to_thread(
+                in_another_thread(lambda n=number: say(live_session, str(n))).join
+            )
+        await asyncio.wait_for(asyncio.gather(*reading), 60)
+
+    asyncio.run(follow())
+    for stream in streams:
+        assert stream.seen == list(range(1, 22))
+        assert stream.texts == ["before", *map(str, range(20))]
+
+
+def test_a_client_that_drops_and_returns_misses_nothing(server: int, live_session: Session) -> None:
+    stream = Stream(server, live_session)
+    writer = in_another_thread(lambda: [say(live_session, str(number)) for number in range(60)])
+
+    async def follow() -> None:
+        for seen in (1, 7, 30, 60):
+            await asyncio.wait_for(stream.read_until(seen), 60)
+
+    asyncio.run(follow())
+    writer.join(60)
+    assert stream.seen == list(range(1, 61))
+
+
+def test_the_stream_of_a_deleted_session_ends_and_is_404_afterwards(
+    server: int, live_session: Session
+) -> None:
+    say(live_session, "one")
+    stream = Stream(server, live_session)
+
+    async def follow() -> None:
+        reading = asyncio.create_task(stream.read_until(2))
+        async with asyncio.timeout(30):
+            while not stream.seen:
+                await asyncio.sleep(0.05)
+        key = live_session.pk
+        await asyncio.to_thread(in_another_thread(lambda: SyncSessionRepository().delete(key)).join)
+        await asyncio.wait_for(reading, 30)
+        assert stream.status == 200
+        await asyncio.wait_for(stream.read_until(2), 30)
+        assert stream.status == 404
+
+    asyncio.run(follow())
+    assert stream.seen == [1]
+
+
+@pytest.mark.django_db
+def test_a_synchronous_server_sends_what_there_is(api: APIClient, session: Session) -> None:
+    say(session, "a\nb", "\x00\ud800", *map(str, range(150)))
+    response = api.get(url(session, "events"), headers={"Last-Event-ID": "1"})
+    assert response["Content-Type"] == "text/event-stream"
+    events = b"".join(response.streaming_content).decode().split("\n\n")
+    assert events[0] == "retry: 1000"
+    assert events[1].splitlines()[0] == "id: 2"
+    assert json.loads(events[1].split("data: ")[1])["message"]["content"] == "\x00\ud800"
+    assert len(events) == 1 + 151 + 1
+
+
+@pytest.mark.django_db
+def test_odd_places_are_400(api: APIClient, session: Session) -> None:
+    for place in ("x", "-1", "1.5", "٣", "9" * 11):
+        assert api.get(url(session, "events"), {"after": place}).status_code == 400
+    assert api.get(url(session, "events"), {"after": "9" * 10}).status_code == 200
