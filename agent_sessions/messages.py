@@ -30,6 +30,8 @@ _KEYS_THAT_CARRY_NOTHING = frozenset({"name", "tool_call_id"})
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _BASE64 = "b64:"
+# In bits. Python refuses to write integers of more than 4300 digits.
+_LONGEST_INTEGER = 13_288
 _EXACT_INTEGERS = 2**63
 
 
@@ -86,6 +88,8 @@ def inspect_json(value: Any) -> JsonFacts:
         if isinstance(item, str):
             clean = clean and is_storable(item)
         elif isinstance(item, int):
+            if item.bit_length() > _LONGEST_INTEGER:
+                return _not_json(_("An integer has more than 4000 digits."))
             exact = exact and -_EXACT_INTEGERS <= item < _EXACT_INTEGERS
         elif isinstance(item, float):
             if not math.isfinite(item):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 else:
     _TextLookup = Lookup
 
+_LONGEST_SQLITE_PATTERN = 10_000
 _TRIGRAM = re.compile(r"[^\W_]{3}")
 
 MAX_WORDS = 16
@@ -59,7 +60,7 @@ class HasText(_TextLookup):
         return f"POSITION(UPPER(%s::text) IN UPPER({column}::text)) > 0", [self.rhs, *params]
 
     def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Any]:
-        """Use Python's case folding where SQLite's own would know ASCII only."""
-        if self.rhs.isascii():
+        """Use Python's comparison where SQLite's knows ASCII only or refuses long patterns."""
+        if self.rhs.isascii() and len(self.rhs) <= _LONGEST_SQLITE_PATTERN:
             return self.as_sql(compiler, connection)
         return IRegex(self.lhs, re.escape(self.rhs)).as_sql(compiler, connection)

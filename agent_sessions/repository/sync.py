@@ -71,7 +71,7 @@ class SyncSessionRepository:
         ``active_only`` keeps those with status ACTIVE that are not past ``expires_at``,
         whether or not cleanup has run. Raises ValueError if the limit is below 1.
         """
-        _require_limit(limit)
+        limit = _checked(limit)
         found = self._sessions.for_user(user_id)
         if active_only:
             found = found.active()
@@ -101,7 +101,7 @@ class SyncSessionRepository:
 
         Raises Session.DoesNotExist, and ValueError if the limit is below 1.
         """
-        _require_limit(limit)
+        limit = None if limit is None else _checked(limit)
         messages = Message.objects.using(self.using).for_session(_uuid(session_id))
         if before is not None:
             messages = messages.before(before)
@@ -189,9 +189,12 @@ class SyncSessionRepository:
         """Delete sessions COMPLETED or FAILED for more than ``days``; return how many.
 
         By default AGENT_SESSIONS_RETENTION_DAYS; where that is None nothing is deleted.
-        ``progress`` is called after each batch with its number of sessions.
+        ``progress`` is called after each batch with its number of sessions. Raises ValueError
+        if the days are negative.
         """
         days = settings.RETENTION_DAYS if days is None else days
+        if days is not None and days < 0:
+            raise ValueError(f"The days are {days}; they must be at least 0.")
         return 0 if days is None else maintenance.purge(days, self.using, progress)
 
     def verify_counters(
@@ -236,8 +239,7 @@ class SyncSessionRepository:
         come first, then the sessions with most matching messages, then the most recent. An
         empty term finds nothing. Raises ValueError if the limit is below 1.
         """
-        _require_limit(limit)
-        return reading.search(user_key(user_id), search_term, limit, self.using)
+        return reading.search(user_key(user_id), search_term, _checked(limit), self.using)
 
 
 def _uuid(session_id: SessionId) -> UUID:
@@ -245,6 +247,8 @@ def _uuid(session_id: SessionId) -> UUID:
     return value
 
 
-def _require_limit(limit: int | None) -> None:
-    if limit is not None and limit < 1:
+def _checked(limit: int) -> int:
+    if limit < 1:
         raise ValueError(f"The limit is {limit}; it must be at least 1.")
+    # More than any database counts to would be an error of the database.
+    return min(limit, 2**31)

@@ -160,6 +160,7 @@ BAD = [
     ({"role": "user", "content": "x", "metadata": {"a": float("nan")}}, "metadata"),
     ({"role": "user", "content": "x", "score": float("inf")}, "score"),
     ({"role": "user", "content": "x", "when": timezone.now()}, "when"),
+    ({"role": "user", "content": "x", "n": 10**5000}, "n"),
     ({"role": "user", "content": "x", 5: "y"}, "message"),
     ({"role": "user", "content": "x", "idempotency_key": ""}, "idempotency_key"),
     ({"role": "user", "content": "x", "idempotency_key": "k" * 256}, "idempotency_key"),
@@ -168,7 +169,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("message", "field"), BAD, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(("message", "field"), BAD, ids=range(len(BAD)))
 def test_a_bad_message_names_its_field_and_writes_nothing(repository, session, message, field):
     with pytest.raises(ValidationError) as error:
         repository.add_message_to_session(session.id, message)

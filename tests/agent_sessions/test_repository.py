@@ -211,8 +211,18 @@ class TestContext:
 
     @pytest.mark.parametrize(
         "context",
-        [None, "x", [1], {1: 2}, {"a": "\x00"}, {"\ud800": 1}, {"a": float("inf")}, {"a": {1, 2}}],
-        ids=repr,
+        [
+            None,
+            "x",
+            [1],
+            {1: 2},
+            {"a": "\x00"},
+            {"\ud800": 1},
+            {"a": float("inf")},
+            {"a": {1, 2}},
+            {"a": 10**5000},
+        ],
+        ids=range(9),
     )
     def test_refuses(self, repository, session, context):
         with pytest.raises(ValidationError) as error:
@@ -281,6 +291,13 @@ class TestLists:
         page = repository.get_paginated_user_sessions(user.pk, 1, 10)
         assert (page.items, page.total_items, page.total_pages) == ([], 0, 0)
         assert (page.has_next, page.has_previous) == (False, False)
+
+    def test_limits_beyond_the_database(self, repository, session):
+        repository.add_message_to_session(session.id, say())
+        assert repository.get_user_sessions(session.user_id, limit=10**30) == [session]
+        assert len(repository.get_messages(session.id, after=-(10**30), limit=10**30)) == 1
+        assert repository.get_messages(session.id, after=10**30) == []
+        assert repository.search_sessions(session.user_id, "hello", limit=10**30) == [session]
 
     @pytest.mark.parametrize(("page", "size"), [(0, 10), (-1, 10), (1, 0), (1, -1), (1, 101)])
     def test_bad_pages(self, repository, user, page, size):
@@ -453,6 +470,8 @@ class TestCleanup:
         settings.AGENT_SESSIONS_RETENTION_DAYS = 20
         assert repository.purge_old_sessions() == 0
         settings.AGENT_SESSIONS_RETENTION_DAYS = 9
+        with pytest.raises(ValueError, match="days"):
+            repository.purge_old_sessions(days=-1)
         batches: list[int] = []
         assert repository.purge_old_sessions(progress=batches.append) == 2
         assert batches == [2]

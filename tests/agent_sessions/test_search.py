@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -79,6 +81,12 @@ def test_terms_without_words(repository, session, say, term):
     assert repository.search_sessions(session.user_id, term) == []
     assert list(Session.objects.for_user(session.user).search(term)) == []
     assert list(Message.objects.containing(term)) == []
+
+
+def test_a_very_long_term(repository, session, say):
+    say(session, "z" * 70_000)
+    assert repository.search_sessions(session.user_id, "Z" * 60_000) == [session]
+    assert repository.search_sessions(session.user_id, "z" * 80_000) == []
 
 
 def test_all_words_must_be_in_one_place(repository, make_session, session, say):
@@ -177,6 +185,19 @@ class TestIndex:
             cursor.execute(f"DROP INDEX {search_index.NAME}")
         assert not search_index.exists(connection)
         assert repository.search_sessions(session.user_id, "KITTEN") == [session]
+
+    def test_migrating_goes_on_where_extensions_are_forbidden(self, repository, session, say):
+        say(session, "kittens")
+        role = f"nobody_{uuid4().hex}"
+        with connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            cursor.execute("DROP EXTENSION pg_trgm, btree_gin CASCADE")
+            cursor.execute(f"CREATE ROLE {role}")
+            cursor.execute(f"SET LOCAL ROLE {role}")
+            search_index.create_if_possible(None, SimpleNamespace(connection=connection))
+            cursor.execute("RESET ROLE")
+        assert not search_index.exists(connection)
+        assert repository.search_sessions(session.user_id, "kitten") == [session]
 
 
 @pytest.mark.postgres
