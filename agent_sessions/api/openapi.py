@@ -598,7 +598,7 @@ class _Events(OpenApiViewExtension):
 
     def view_replacement(self) -> type[Any]:
         target: Any = self.target_class
-        place = {"type": "string", "pattern": "^[0-9]{1,10}$"}
+        place = {"type": "string", "pattern": "^[0-9]{0,10}$"}
 
         @extend_schema_view(
             get=operation(

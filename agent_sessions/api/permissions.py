@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
+from django.utils.encoding import escape_uri_path
 from django.utils.translation import gettext_lazy as _
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
@@ -38,11 +39,13 @@ def owner_of_request(request: Request, permission: str) -> Any:
         known = False
     if not known:
         raise InvalidParameter({USER_PARAMETER: [_("There is no such user.")]})
-    audit.info("staff user %s acts for user %s: %s %s", own, key, request.method, request.path)
+    # Encoded: a line break in an address must not begin a line of the log.
+    path = escape_uri_path(request.path)
+    audit.info("staff user %s acts for user %s: %s %s", own, key, request.method, path)
     return key
 
 
 def require_staff(request: Request, permission: str) -> None:
     """Raise PermissionDenied unless the caller is staff and holds *permission*."""
-    if not (request.user.is_staff and request.user.has_perm(permission)):
+    if not (getattr(request.user, "is_staff", False) and request.user.has_perm(permission)):
         raise PermissionDenied

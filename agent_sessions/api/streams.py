@@ -42,5 +42,8 @@ def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 async def _awaited(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     # Given the plain iterator, Django would read it to its end before it sends a byte.
-    while piece := await sync_to_async(next)(pieces, b""):
+    def following() -> bytes:
+        return next(pieces, b"")
+
+    while piece := await sync_to_async(following)():
         yield piece

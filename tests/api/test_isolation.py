@@ -181,8 +181,9 @@ def test_permitted_staff_act_for_another_user_explicitly_and_on_record(
     assert 200 <= response.status_code < 300, response.content
     lines = [r.getMessage() for r in caplog.records if r.name == "agent_sessions.audit"]
     assert any(str(staff.pk) in line and str(owner.pk) in line for line in lines)
-    nobody = ask(client_of(staff), method, path, name, secret, user="no-such-user")
-    assert nobody.status_code == 400
+    for nobody in ("no-such-user", "9" * 30, "%00", uuid.uuid4()):
+        refused = ask(client_of(staff), method, path, name, secret, user=nobody)
+        assert refused.status_code == 400
 
 
 @pytest.mark.parametrize(
