@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
+from django.db import DataError
 from django.utils.encoding import escape_uri_path
 from django.utils.translation import gettext_lazy as _
 from rest_framework.exceptions import PermissionDenied
@@ -35,7 +36,7 @@ def owner_of_request(request: Request, permission: str) -> Any:
     try:
         key = user_model._meta.pk.to_python(named)
         known = user_model._default_manager.filter(pk=key).exists()
-    except (ValidationError, ValueError, OverflowError):
+    except (ValidationError, ValueError, OverflowError, DataError):
         known = False
     if not known:
         raise InvalidParameter({USER_PARAMETER: [_("There is no such user.")]})
