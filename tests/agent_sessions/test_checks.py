@@ -10,6 +10,9 @@ from agent_sessions import search_index
 from agent_sessions.conf import Settings
 from agent_sessions.conf import settings as our_settings
 
+# Django's own checks ask SQLite once whether it knows JSON.
+pytestmark = pytest.mark.django_db
+
 
 def ours(**options: Any) -> dict[str, Any]:
     found = {m.id: m for m in run_checks(**options) if m.id and m.id.startswith("agent_sessions.")}
@@ -92,7 +95,6 @@ def test_no_schedule_is_no_news(settings):
     assert ours() == {}
 
 
-@pytest.mark.django_db
 class TestDatabase:
     def test_is_fine(self):
         assert ours(databases=["default"]) == {}
