@@ -8,7 +8,6 @@ Redis with DATABASE_URL and REDIS_URL), checks what it gets, and leaves nothing 
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 import django
+from asgiref.sync import async_to_sync
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
 if __name__ == "__main__":
@@ -379,7 +379,8 @@ def main() -> None:
     users.filter(username="usage-examples").delete()
     user = users.create(username="usage-examples")
     try:
-        asyncio.run(run(user))
+        # Unlike asyncio.run() this keeps the ORM in this thread, on one database connection.
+        async_to_sync(run)(user)
         _announce(from_synchronous_code)
         from_synchronous_code(user)
     finally:

@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ class Project:
         """Run a query that returns one value."""
         url = self.environment["DATABASE_URL"]
         if url.startswith("sqlite"):
-            with sqlite3.connect(url.removeprefix("sqlite:///"), timeout=20) as database:
+            path = url.removeprefix("sqlite:///")
+            with closing(sqlite3.connect(path, timeout=20)) as database:
                 return database.execute(query).fetchone()[0]
         with psycopg.connect(url, autocommit=True) as database:
             row = database.execute(query).fetchone()

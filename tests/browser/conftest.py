@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.db import connections
 from playwright.sync_api import Page, sync_playwright
 
 from tests import services
@@ -77,4 +78,7 @@ def visit(live_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Visit]:
         visit = Visit(page, live_server.url)
         yield visit
         browser.close()
+        # Beside a running loop Django keeps other connections than without one, and only here
+        # they can be closed.
+        connections.close_all()
     assert visit.trouble == []
