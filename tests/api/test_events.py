@@ -16,6 +16,7 @@ from django.core.asgi import get_asgi_application
 from django.db import connection
 from rest_framework.test import APIClient
 
+from agent_sessions.api import events
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
 from tests.api.conftest import say, url
@@ -57,6 +58,7 @@ class Stream:
         self.seen: list[int] = []
         self.texts: list[str] = []
         self.status = 0
+        self.comments = 0
 
     async def _lines(self) -> AsyncIterator[str]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -79,6 +81,7 @@ class Stream:
         lines = self._lines()
         async with contextlib.aclosing(lines):
             async for line in lines:
+                self.comments += line.startswith(":")
                 if line.startswith("data: "):
                     event = json.loads(line.removeprefix("data: "))
                     self.seen.append(event["sequence"])
@@ -175,16 +178,28 @@ def test_the_stream_of_a_deleted_session_ends_and_is_404_afterwards(
     assert stream.seen == [1]
 
 
+def test_a_quiet_stream_gives_signs_of_life_and_ends_some_day(
+    server: int, live_session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr(events, "MAX_STREAM_SECONDS", 1.0)
+    stream = Stream(server, live_session)
+    asyncio.run(asyncio.wait_for(stream.read_until(1), 30))
+    assert stream.status == 200
+    assert stream.comments >= 1
+    assert stream.seen == []
+
+
 @pytest.mark.django_db
 def test_a_synchronous_server_sends_what_there_is(api: APIClient, session: Session) -> None:
     say(session, "a\nb", "\x00\ud800", *map(str, range(150)))
     response = api.get(url(session, "events"), headers={"Last-Event-ID": "1"})
     assert response["Content-Type"] == "text/event-stream"
-    events = b"".join(response.streaming_content).decode().split("\n\n")
-    assert events[0] == "retry: 1000"
-    assert events[1].splitlines()[0] == "id: 2"
-    assert json.loads(events[1].split("data: ")[1])["message"]["content"] == "\x00\ud800"
-    assert len(events) == 1 + 151 + 1
+    sent = b"".join(response.streaming_content).decode().split("\n\n")
+    assert sent[0] == "retry: 1000"
+    assert sent[1].splitlines()[0] == "id: 2"
+    assert json.loads(sent[1].split("data: ")[1])["message"]["content"] == "\x00\ud800"
+    assert len(sent) == 1 + 151 + 1
 
 
 @pytest.mark.django_db

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 
-from agent_sessions.api.openapi.components import ProblemSerializer
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
     Direction,
@@ -19,6 +18,7 @@ from drf_spectacular.utils import (
 )
 
 from agent_sessions.api import idempotency
+from agent_sessions.api.openapi.components import ProblemSerializer
 from agent_sessions.api.problems import PROBLEM_TYPE
 from agent_sessions.conf import settings
 

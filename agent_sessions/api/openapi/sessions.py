@@ -6,20 +6,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent_sessions.api.openapi.components import TEXT, ContextObjectSerializer
-from agent_sessions.api.openapi.operations import (
-    ID,
-    IF_MATCH,
-    IF_NONE_MATCH,
-    KEY,
-    READ,
-    USER,
-    WRITE,
-    copy_of,
-    etag,
-    operation,
-    page_size_schema,
-)
 from drf_spectacular.extensions import (
     OpenApiViewExtension,
 )
@@ -34,6 +20,20 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 
 from agent_sessions.api import serializers as ours
+from agent_sessions.api.openapi.components import TEXT, ContextObjectSerializer
+from agent_sessions.api.openapi.operations import (
+    ID,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    KEY,
+    READ,
+    USER,
+    WRITE,
+    copy_of,
+    etag,
+    operation,
+    page_size_schema,
+)
 from agent_sessions.models import Session
 
 LINES = (

@@ -6,6 +6,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.extensions import (
+    OpenApiViewExtension,
+)
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_view,
+)
+
+from agent_sessions.api import serializers as ours
 from agent_sessions.api.openapi.components import (
     AppendRequestSerializer,
     AppendResponseSerializer,
@@ -24,19 +37,6 @@ from agent_sessions.api.openapi.operations import (
     page_size_schema,
     requiring_body,
 )
-from drf_spectacular.extensions import (
-    OpenApiViewExtension,
-)
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import (
-    OpenApiExample,
-    OpenApiParameter,
-    OpenApiResponse,
-    extend_schema,
-    extend_schema_view,
-)
-
-from agent_sessions.api import serializers as ours
 from agent_sessions.api.problems import PROBLEM_TYPE
 
 CHAT = OpenApiExample(
