@@ -58,10 +58,14 @@ class EventsView(OwnedSessionsView):
 
 
 def _last_event(request: Request) -> int:
-    text = request.headers.get("Last-Event-ID") or request.query_params.get("after") or "0"
-    if not (text.isascii() and text.isdigit() and len(text) <= 10):
-        raise InvalidParameter({"Last-Event-ID": [_("This is not the id of an event.")]})
-    return min(int(text), LARGEST_SEQUENCE)
+    given = {
+        "Last-Event-ID": request.headers.get("Last-Event-ID"),
+        "after": request.query_params.get("after"),
+    }
+    for name, text in given.items():
+        if text and not (text.isascii() and text.isdigit() and len(text) <= 10):
+            raise InvalidParameter({name: [_("This is not the id of an event.")]})
+    return min(int(given["Last-Event-ID"] or given["after"] or 0), LARGEST_SEQUENCE)
 
 
 def _let_go_of_connections() -> None:
