@@ -82,6 +82,14 @@ class AppendResponseSerializer(serializers.Serializer[Any]):
     """What was appended: one message as such, several under `results`."""
 
 
+class ServerSentEventSerializer(serializers.Serializer[Any]):
+    """One event of the stream; `data` is a stored message as JSON."""
+
+    id = serializers.CharField(help_text="The sequence of the message.")
+    event = serializers.CharField(help_text="Always `message`.")
+    data = serializers.CharField(help_text="A StoredMessage as JSON.")
+
+
 class ContextObjectSerializer(serializers.Serializer[Any]):
     """The context: any JSON object."""
 

@@ -9,7 +9,6 @@ from typing import Any
 from drf_spectacular.extensions import (
     OpenApiViewExtension,
 )
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiParameter,
@@ -25,6 +24,7 @@ from agent_sessions.api.openapi.components import (
     ContextObjectSerializer,
     MessageWindowPageSerializer,
     ProblemSerializer,
+    ServerSentEventSerializer,
 )
 from agent_sessions.api.openapi.operations import (
     ERRORS,
@@ -118,7 +118,7 @@ class _Events(OpenApiViewExtension):
             get=operation(
                 "followMessages",
                 "New messages as server-sent events",
-                OpenApiTypes.STR,
+                ServerSentEventSerializer,
                 (400, 404, *READ),
                 media_type="text/event-stream",
                 parameters=[
