@@ -4,7 +4,10 @@ DATABASE_URL, REDIS_URL and CELERY_BROKER_URL choose the services as they do in 
 TEST_USER_MODEL=uuid swaps in a user model with a UUID key.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("SECRET_KEY", "only-for-tests-" + "0" * 50)
 os.environ.setdefault("DEBUG", "0")
@@ -28,9 +31,9 @@ CACHES = {
 }
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, because an in-memory database cannot be shared by threads and processes.
-    DATABASES["default"]["TEST"] = {
-        "NAME": os.environ.get("TEST_SQLITE_NAME", f"test-{os.getpid()}.sqlite3")
-    }
+    folder = tempfile.mkdtemp(prefix="agent-sessions-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    DATABASES["default"]["TEST"] = {"NAME": f"{folder}/test.sqlite3"}
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 SECURE_SSL_REDIRECT = False
