@@ -7,6 +7,7 @@ carry a number behind it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,21 +15,23 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework.request import Request
 
 from agent_sessions.api.problems import InvalidParameter, KeyReused
-from agent_sessions.messages import is_idempotency_key
 from agent_sessions.models import Message, Session
 
 HEADER = "Idempotency-Key"
 MAX_LENGTH = 200
+PATTERN = f"^[!-~]{{1,{MAX_LENGTH}}}$"
 
-# Headers are Latin-1: no client's key has this character, so no two keys meet.
+# No header's key has this character, so no two keys meet.
 _SEPARATOR = "→"
 
 
 def key_of_request(request: Request) -> str | None:
     """Return the key; None without the header. Raises InvalidParameter for a bad one."""
     key = request.headers.get(HEADER)
-    if key is not None and not (is_idempotency_key(key) and len(key) <= MAX_LENGTH):
-        raise InvalidParameter({HEADER: [_("A key is 1 to %d printable characters.") % MAX_LENGTH]})
+    if key is not None and not re.fullmatch(PATTERN[1:-1], key):
+        raise InvalidParameter(
+            {HEADER: [_("A key is 1 to %d visible ASCII characters.") % MAX_LENGTH]}
+        )
     return key
 
 

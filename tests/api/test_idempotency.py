@@ -65,7 +65,7 @@ class TestMessages:
         assert post(api, other, one(), "k1").status_code == 201
         assert Message.objects.count() == 2
 
-    @pytest.mark.parametrize("key", ["", " " * 0, "x" * 201, "a\x7f"])
+    @pytest.mark.parametrize("key", ["", " " * 0, "x" * 201, "a\x7f", "a b", "é"])
     def test_a_bad_key_is_400(self, api: APIClient, session: Session, key: str) -> None:
         response = post(api, session, one(), key)
         assert response.status_code == 400

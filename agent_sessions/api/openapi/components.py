@@ -87,7 +87,7 @@ class ServerSentEventSerializer(serializers.Serializer[Any]):
 
     id = serializers.CharField(help_text="The sequence of the message.")
     event = serializers.CharField(help_text="Always `message`.")
-    data = serializers.CharField(help_text="A StoredMessage as JSON.")
+    data = serializers.CharField(help_text="A StoredMessage as JSON.")  # type: ignore[assignment]
 
 
 class ContextObjectSerializer(serializers.Serializer[Any]):

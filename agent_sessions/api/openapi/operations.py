@@ -47,7 +47,7 @@ USER = OpenApiParameter(
 ID = OpenApiParameter("id", OpenApiTypes.UUID, OpenApiParameter.PATH)
 KEY = OpenApiParameter(
     idempotency.HEADER,
-    {"type": "string", "pattern": f"^[!-~]{{1,{idempotency.MAX_LENGTH}}}$"},
+    {"type": "string", "pattern": idempotency.PATTERN},
     OpenApiParameter.HEADER,
     description="A retry with the same key and body gets the first answer and changes nothing.",
 )
