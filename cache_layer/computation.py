@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from cache_layer import metrics
 from cache_layer.backends import Lease, ResilientCache
+from cache_layer.backends.encoding import UnreadableValueError
 from cache_layer.backends.operations.base import Operation
 from cache_layer.conf import settings
 from cache_layer.exceptions import UnstableArgumentError, UnsupportedValueError
@@ -168,33 +169,35 @@ class Miss:
     def steps(self, lease: Lease) -> Steps:
         """Compute, or wait for whoever does."""
         for _attempt in range(_ATTEMPTS):
-            flight, leads = join(lease.token)
+            flight, leads = join(lease.token, owner=lease.owner)
             if flight is not None and leads:
                 return (yield from self._lead(flight, lease))
-            failed = False
             if flight is not None:
                 if flight in computing.get() or not (yield Wait(flight, settings.LEASE_TTL)):
                     break
-                if flight.shared:
-                    return flight.value, None
-                failed = flight.failed
-            found = yield self._look()
+                if flight.outcome is not None:
+                    with contextlib.suppress(UnreadableValueError):
+                        return self._backend.context.codec.decode(flight.outcome), None
+            found = yield from self._look_again()
             if not isinstance(found, Lease):
                 return found, None
             lease = found
-            if failed:
-                # Leading again would make everybody queue for one failure after another.
+            if flight is not None and flight.alone:
                 break
         return (yield from self._compute(lease, None))
 
-    def _look(self) -> Run:
-        return Run(self._backend, self._make.get_or_lease(self._key, None))
+    def _look_again(self) -> Generator[Effect, Any, Any]:
+        found = yield Run(self._backend, self._make.get_or_lease(self._key, None))
+        # However often it looks, a call is one miss, which was counted at the first look.
+        again = "misses" if isinstance(found, Lease) else "hits"
+        metrics.record(self._recipe.namespace, again, -1)
+        return found
 
     def _lead(self, flight: Flight, lease: Lease) -> Steps:
         mark = computing.set((*computing.get(), flight))
         try:
-            if self._recipe.lock and not lease.owner:
-                found = yield from self._wait_for_other_process(lease)
+            if self._recipe.lock:
+                found = yield from self._wait_for_other_process(flight, lease)
                 if not isinstance(found, Lease):
                     return found, None
                 lease = found
@@ -205,21 +208,18 @@ class Miss:
             with contextlib.suppress(ValueError):
                 computing.reset(mark)
 
-    def _wait_for_other_process(self, lease: Lease) -> Generator[Effect, Any, Any]:
+    def _wait_for_other_process(self, flight: Flight, lease: Lease) -> Generator[Effect, Any, Any]:
         """Return the value that another process stores, or the lease under which to compute."""
         deadline = time.monotonic() + settings.LEASE_TTL
         pause = _FIRST_PAUSE
-        token = lease.token
         # Another token without a value: that computation failed or was overtaken by an
         # invalidation. Whoever waited computes now, instead of queueing up for the next one.
-        while not lease.owner and lease.token == token and time.monotonic() < deadline:
+        while lease.token == flight.token and not flight.owned and time.monotonic() < deadline:
             yield Sleep(pause)
             pause = min(_LONGEST_PAUSE, pause * 2)
-            found = yield self._look()
+            found = yield from self._look_again()
             if not isinstance(found, Lease):
                 return found
-            # The whole wait is one miss, counted already.
-            metrics.record(self._recipe.namespace, "misses", -1)
             lease = found
         return lease
 
@@ -235,11 +235,10 @@ class Miss:
             # Cancelled: whoever waits starts over, under a lease of its own.
             yield from self._give_back(lease, flight)
             raise
-        if flight is not None:
-            flight.failed = error is not None
-            flight.shared = error is None and not kept
-            flight.value = value if flight.shared else None
         if not kept:
+            if flight is not None and flight.awaited:
+                flight.outcome = self._encoded(value) if error is None else None
+                flight.alone = flight.outcome is None
             yield from self._give_back(lease, flight)
         return value, error
 
@@ -255,6 +254,12 @@ class Miss:
             recipe.complain("returned a value that cannot be stored", error)
             return False
         return bool((yield Run(self._backend, operation)))
+
+    def _encoded(self, value: Any) -> bytes | None:
+        try:
+            return self._backend.context.codec.encode(self._key, value)
+        except UnsupportedValueError:
+            return None
 
     def _give_back(self, lease: Lease, flight: Flight | None) -> Generator[Effect, Any, None]:
         # Who runs alone beside the owner must not end the owner's lease.

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Final
 
 _REMEMBERED: Final = 4096
 
@@ -20,18 +20,25 @@ _REMEMBERED: Final = 4096
 class Flight:
     """A computation that others may wait for, from threads and from event loops."""
 
-    __slots__ = ("_lock", "_wakers", "done", "failed", "shared", "token", "value")
+    __slots__ = ("_lock", "_wakers", "alone", "done", "outcome", "owned", "token")
 
     def __init__(self, token: bytes) -> None:
         self.token = token
         self._lock = threading.Lock()
         self._wakers: list[Callable[[], object]] = []
         self.done = False
-        #: The function raised: who waited runs it for itself instead of queueing up behind others.
-        self.failed = False
-        #: The value was not stored, and ``value`` is handed to who waited.
-        self.shared = False
-        self.value: Any = None
+        #: Somebody in this process placed the lease, so no other process computes under it.
+        self.owned = False
+        #: There is nothing to hand over: who waited runs the function for itself, instead of
+        #: queueing up behind others.
+        self.alone = False
+        #: A value that was not stored, encoded, so that everybody who waited gets their own.
+        self.outcome: bytes | None = None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits for it."""
+        return bool(self._wakers)
 
     def wake_all(self) -> None:
         """Wake everybody who waits."""
@@ -83,19 +90,21 @@ _landed: OrderedDict[bytes, None] = OrderedDict()
 computing: ContextVar[tuple[Flight, ...]] = ContextVar("computing", default=())
 
 
-def join(token: bytes) -> tuple[Flight | None, bool]:
+def join(token: bytes, *, owner: bool) -> tuple[Flight | None, bool]:
     """Return the flight of a token and whether the caller is to lead it.
 
-    None means that it has landed already.
+    None means that it has landed already. The ``owner`` of the lease need not be the first to
+    come here.
     """
     with _lock:
         flight = _flights.get(token)
-        if flight is not None:
-            return flight, False
-        if token in _landed:
-            return None, False
-        flight = _flights[token] = Flight(token)
-        return flight, True
+        leads = flight is None
+        if flight is None:
+            if token in _landed:
+                return None, False
+            flight = _flights[token] = Flight(token)
+        flight.owned = flight.owned or owner
+        return flight, leads
 
 
 def land(flight: Flight) -> None:
