@@ -3,7 +3,7 @@
 An argument becomes text without colons, glob characters, spaces or control characters. Text that
 reads as itself stays readable (``42``, ``bob``, ``True``); text that reads as another value is
 quoted (``'42'``); other types carry their name (``Decimal'1.5'``); what is long or nested is
-digested (``#5b1c…``).
+digested (``#KAt5…``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import enum
 import inspect
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -25,10 +26,9 @@ from django.utils.safestring import SafeString
 
 from cache_layer.exceptions import UnstableArgumentError
 
-#: An argument longer than this is digested, and so are all together beyond the second number.
-#: Django warns of keys of more than 250 characters.
-LONGEST_ARGUMENT: Final = 64
-LONGEST_ARGUMENTS: Final = 128
+#: An argument longer than this (a UUID's text) is digested. Each is digested by itself, whatever
+#: the others are, so that a pattern made from one argument finds every key it is in.
+LONGEST_ARGUMENT: Final = 42
 
 _READABLE: Final = re.compile(r"[A-Za-z0-9_./@+~-]+")
 _NUMBER: Final = re.compile(r"[+-]?[0-9.]")
@@ -69,8 +69,7 @@ class CallKeys:
         """
         if not self._include_args:
             return self.stem
-        text = ":".join([argument_text(value) for value in self._values(args, kwargs)])
-        return self.stem + (text if len(text) <= LONGEST_ARGUMENTS else _digest(text))
+        return self.stem + ":".join([argument_text(v) for v in self._values(args, kwargs)])
 
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return every argument of a call by name, defaults included."""
@@ -116,7 +115,8 @@ def argument_text(value: Any) -> str:
 
 def _digest(text: str) -> str:
     data = text.encode("utf-8", "surrogatepass")
-    return f"#{blake2b(data, digest_size=16).hexdigest()}"
+    digest = urlsafe_b64encode(blake2b(data, digest_size=16).digest())
+    return f"#{digest[:-2].decode()}"
 
 
 def _text(value: Any) -> str:
