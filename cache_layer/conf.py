@@ -1,14 +1,15 @@
 """The ``CACHE_LAYER_*`` settings, and the one reader of the environment.
 
-Settings are read from Django at each access and never kept, so ``override_settings`` works.
+A setting is read when it is first used and again after it changed, so ``override_settings`` works.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings as django_settings
+from django.core.signals import setting_changed
 
 PREFIX = "CACHE_LAYER_"
 
@@ -38,12 +39,22 @@ class Settings:
     #: Pause between two additions of this process's counters to those of all processes.
     METRICS_FLUSH_INTERVAL: float = 10.0
 
-    def __getattribute__(self, name: str) -> Any:
-        default = super().__getattribute__(name)
-        return getattr(django_settings, PREFIX + name, default) if name.isupper() else default
+
+class _Reader:
+    """Keeps what it read: each cached call reads settings, and reading Django's is slow."""
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(django_settings, PREFIX + name, getattr(Settings, name))
+        setattr(self, name, value)
+        return value
+
+    def forget(self, *, setting: str, **kwargs: Any) -> None:
+        vars(self).pop(setting.removeprefix(PREFIX), None)
 
 
-settings = Settings()
+_reader = _Reader()
+setting_changed.connect(_reader.forget)
+settings = cast("Settings", _reader)
 
 
 def cache_from_env(**overrides: Any) -> dict[str, Any]:
