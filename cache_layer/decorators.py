@@ -62,8 +62,9 @@ def cached(
     None is kept only with ``cache_none=True``; exceptions never are.
 
     Concurrent misses on one key run the function once in this process, and with ``lock=True``
-    once among all processes. When that run fails, who waited for it runs the function itself; when
-    its result is not kept, they are given the same object.
+    once among all processes, where one that dies meanwhile holds the others up for at most
+    ``CACHE_LAYER_LEASE_TTL`` seconds. When that run fails, or its result cannot be stored, who
+    waited for it runs the function itself.
     A value whose computation began before an invalidation is not stored after it.
 
     A call with an argument that has no stable form, or with a result that cannot be stored, is
@@ -74,7 +75,8 @@ def cached(
     call and are awaited where the function is. For class and static methods, put ``cached`` above
     ``classmethod`` or ``staticmethod``.
 
-    :raises ValueError: the namespace contains a colon or a glob character.
+    :raises ValueError: the namespace contains a colon or a glob character, or a lambda is
+        decorated without a prefix.
     :raises TypeError: what is decorated is no function, or a generator.
     """
     if callable(ttl):
@@ -83,6 +85,8 @@ def cached(
     validate_namespace(namespace)
 
     def recipe(function: Callable[..., Any]) -> Recipe:
+        if not key_prefix and function.__name__ == "<lambda>":
+            raise ValueError("All lambdas have the same name: give this one a key_prefix.")
         return Recipe(
             function,
             CallKeys(function, key_prefix, include_args=include_args),
@@ -109,6 +113,9 @@ def cache_invalidate(key_pattern: str = "", namespace: str = "") -> Callable[[F]
     :raises ValueError: pattern and namespace are both empty, a placeholder is no argument of the
         function, or the namespace contains a colon or a glob character.
     """
+
+    if callable(key_pattern):
+        raise TypeError("Write @cache_invalidate(...), with parentheses and a pattern.")
 
     def decorate(function: Any) -> Any:
         if isinstance(function, classmethod | staticmethod):

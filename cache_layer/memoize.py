@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from cache_layer.backends import Lease
 from cache_layer.commit import aafter_commit, after_commit
@@ -39,13 +40,11 @@ class _Base:
 
     def __init__(self, recipe: Recipe) -> None:
         function = recipe.function
-        for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
-            setattr(self, name, getattr(function, name))
+        functools.update_wrapper(cast("Any", self), function)
         # With these, inspect takes it for a function, awaited or not.
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
-            setattr(self, name, getattr(function, name))
-        self.__dict__.update(function.__dict__)
-        self.__wrapped__ = function
+            if hasattr(function, name):
+                setattr(self, name, getattr(function, name))
         self._recipe = recipe
         self._bound: tuple[Any, ...] = ()
 

@@ -123,6 +123,13 @@ def _ready_made(cls: type[Any]) -> tuple[Callable[[Any], Any], Callable[[Any], A
 
 def _dataclass_codec(cls: type[Any]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     names = [field.name for field in dataclasses.fields(cls)]
+    try:
+        object.__new__(cls)
+    except TypeError as error:
+        # It is abstract, or is a dict, an exception or the like, whose state is not in its fields.
+        raise TypeError(
+            f"{type_name(cls)} is more than its fields: register it with encode= and decode=."
+        ) from error
 
     def encode(value: Any) -> dict[str, Any]:
         try:

@@ -454,6 +454,13 @@ def test_registering_explains_what_is_missing() -> None:
         register(UUID)
 
 
+@pytest.mark.parametrize("base", [dict, list, str, Exception])
+def test_a_dataclass_that_is_more_than_its_fields_is_not_registered(base: type) -> None:
+    cls = dataclasses.make_dataclass("More", [("a", int)], bases=(base,))
+    with pytest.raises(TypeError, match="more than its fields"):
+        register(cls, name="more")
+
+
 def test_pickle_takes_what_pickle_takes() -> None:
     signed = SignedPickleSerializer({})
     value = {"function": test_pickle_takes_what_pickle_takes, "set": {1}}

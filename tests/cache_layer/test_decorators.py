@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import gc
 import inspect
 import logging
+import math
 import pickle
 import threading
 import time
@@ -328,6 +330,30 @@ def test_only_functions_are_decorated() -> None:
 
     with pytest.raises(TypeError, match="functions and methods"):
         cached()(3)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="parentheses"):
+        cache_invalidate(test_only_functions_are_decorated)  # type: ignore[arg-type]
+
+
+def test_functions_not_written_in_python_and_wrapped_ones() -> None:
+    @functools.wraps(math.factorial)
+    @functools.lru_cache
+    def wrapped(x: int) -> float:
+        return time.monotonic()
+
+    assert cached()(math.factorial)(5) == 120
+    assert cached()(math.factorial).__name__ == "factorial"
+    first = cached(key_prefix="wrapped")(wrapped)
+    assert first(1) == first(1)
+
+
+def test_a_lambda_needs_a_prefix() -> None:
+    double, square = (
+        cached(key_prefix=name)(function)
+        for name, function in {"double": lambda x: x + x, "square": lambda x: x * x}.items()
+    )
+    assert (double(3), square(3)) == (6, 9)
+    with pytest.raises(ValueError, match="give this one a key_prefix"):
+        cached()(lambda x: x)
 
 
 # --- invalidate, refresh -------------------------------------------------------------------------
@@ -410,6 +436,21 @@ def test_placeholders_match_what_the_argument_is_in_a_key_and_nothing_else(value
     assert not cache.has_key(get.cache_key(value))
     assert not cache.has_key(get.cache_key(value, 2))
     assert (get("axb"), get("another")) == other
+
+
+def test_placeholders_match_among_many_long_arguments() -> None:
+    @cached(key_prefix="p")
+    def page(tenant: uuid.UUID, user: str, project: uuid.UUID, text: str, number: int = 1) -> float:
+        return time.monotonic()
+
+    @cache_invalidate("p:page:*:{user}:*")
+    def update(user: str) -> None: ...
+
+    arguments = (uuid.uuid4(), "someone.with.a.long.name@department.example.com", uuid.uuid4())
+    before = page(*arguments, "x" * 60, 2)
+    assert page(*arguments, "x" * 60, 2) == before
+    update(arguments[1])
+    assert page(*arguments, "x" * 60, 2) > before
 
 
 @pytest.mark.parametrize("value", ["123", 123, "a*"])
@@ -578,8 +619,9 @@ def test_what_is_not_kept_is_still_computed_once_for_those_who_wait() -> None:
     assert calls == [1]
 
 
-def test_nobody_is_given_the_object_of_another() -> None:
-    @cached()
+@pytest.mark.parametrize("ttl", [60, 0])
+def test_nobody_is_given_the_object_of_another(ttl: int) -> None:
+    @cached(ttl)
     def rows() -> list[int]:
         time.sleep(0.1)
         return [1]
@@ -587,6 +629,55 @@ def test_nobody_is_given_the_object_of_another() -> None:
     first, second, *_ = run_together(rows, 8)
     first.append(2)
     assert second == rows() == [1]
+
+
+def test_what_cannot_be_stored_is_not_shared_either() -> None:
+    @cached()
+    def rows() -> Iterator[int]:
+        time.sleep(0.1)
+        return iter([1, 2])
+
+    assert [list(found) for found in run_together(rows, 4)] == [[1, 2]] * 4
+
+
+def test_with_lock_callers_of_one_process_do_not_wait_for_another() -> None:
+    calls = Calls()
+
+    @cached(lock=True)
+    def slow(x: int) -> int:
+        calls.append(x)
+        time.sleep(0.01)
+        return x
+
+    @cached(lock=True)
+    async def aslow(x: int) -> int:
+        calls.append(x)
+        await asyncio.sleep(0.01)
+        return x
+
+    async def together(x: int) -> list[int]:
+        return await asyncio.gather(*[aslow(x) for _ in range(20)])
+
+    # Hanging, it would take as long as a lease, and computed without one, more calls.
+    begun = time.monotonic()
+    for x in range(5):
+        assert run_together(lambda x=x: slow(x), 16) == [x] * 16
+        assert asyncio.run(together(-1 - x)) == [-1 - x] * 20
+    assert sorted(calls) == list(range(-5, 5))
+    assert time.monotonic() - begun < 50
+
+
+def test_a_call_counts_once_however_long_it_waits() -> None:
+    @cached(namespace="waiting")
+    def slow(x: int) -> int:
+        time.sleep(0.1)
+        return x
+
+    metrics.reset()
+    run_together(lambda: slow(1), 8)
+    found = metrics.snapshot()["metrics"]
+    assert found["waiting:hits"] + found["waiting:misses"] == 8
+    assert min(found["waiting:hits"], found["waiting:misses"]) >= 0
 
 
 def test_a_failing_leader_fails_only_itself() -> None:
