@@ -126,7 +126,7 @@ def validate_message(message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise ValidationError({"message": _("A message is a mapping of names to values.")})
     checked = dict(message)
-    role, content = checked.get("role"), checked.get("content")
+    role = checked.get("role")
     errors: dict[str, Any] = {}
     if "role" not in checked:
         errors["role"] = _("This field is required.")
@@ -150,11 +150,8 @@ def validate_message(message: Any) -> dict[str, Any]:
             continue
         elif problem := inspect_json(value).problem:
             errors[name] = problem
-    if not errors:
-        if too_large := _size_problem(checked):
-            errors["content"] = too_large
-        elif isinstance(content, Mapping):
-            checked["content"] = dict(content)
+    if not errors and (too_large := _size_problem(checked)):
+        errors["content"] = too_large
     if errors:
         raise ValidationError(errors)
     return checked
@@ -207,13 +204,23 @@ def canonical(value: Any) -> str:
 
 
 def _approximate(value: Any) -> Any:
-    if isinstance(value, str):
-        return clean_text(value)
-    if isinstance(value, dict):
-        return {clean_text(key): _approximate(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_approximate(inner) for inner in value]
-    return value if inspect_json(value).exact else str(value)
+    # Without recursion, like inspect_json: the stack of the caller may be deep already.
+    top = [value]
+    waiting: list[Any] = [top]
+    while waiting:
+        holder = waiting.pop()
+        for place, item in holder.items() if isinstance(holder, dict) else enumerate(holder):
+            if isinstance(item, str):
+                holder[place] = clean_text(item)
+            elif isinstance(item, dict):
+                holder[place] = {clean_text(key): inner for key, inner in item.items()}
+                waiting.append(holder[place])
+            elif isinstance(item, list | tuple):
+                holder[place] = list(item)
+                waiting.append(holder[place])
+            elif not inspect_json(item).exact:
+                holder[place] = str(item)
+    return top[0]
 
 
 def _encode(kept: dict[str, Any]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Self
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import models, router, transaction
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -157,7 +158,9 @@ class Session(models.Model):
         A session given to another user takes the search index of its messages along.
         """
         loaded = self._loaded
-        if update_fields is None and not self._state.adding and not force_insert:
+        alias = using or router.db_for_write(type(self), instance=self)
+        here = not self._state.adding and alias == self._state.db
+        if update_fields is None and here and not force_insert:
             left_alone = set(self.COUNTERS)
             if loaded.get("expires_at", ...) == self.__dict__.get("expires_at"):
                 left_alone.add("expires_at")
@@ -168,14 +171,20 @@ class Session(models.Model):
                 and field.attname in self.__dict__
                 and field.name not in left_alone
             ]
-        super().save(
-            force_insert=force_insert,
-            force_update=force_update,
-            using=using,
-            update_fields=update_fields,
+        given_away = (
+            here
+            and loaded.get("user_id", self.user_id) != self.user_id
+            and (update_fields is None or not {"user", "user_id"}.isdisjoint(update_fields))
         )
-        if "user_id" in loaded and loaded["user_id"] != self.user_id:
-            Message.objects.using(self._state.db).for_session(self).update(user_id=self.user_id)
+        with transaction.atomic(using=alias) if given_away else nullcontext():
+            super().save(
+                force_insert=force_insert,
+                force_update=force_update,
+                using=alias,
+                update_fields=update_fields,
+            )
+            if given_away:
+                Message.objects.using(alias).for_session(self).update(user_id=self.user_id)
         self._remember()
 
     @property

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from django.db import models
-from django.db.models import Q
+from django.db import models, transaction
+from django.db.models import F, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from agent_sessions import search
@@ -52,6 +52,34 @@ class SessionQuerySet(_SessionQuerySet):
         combined: Self = super().__or__(other).all()
         combined._owner = None
         return combined
+
+    def __xor__(self, other: Any) -> Self:
+        """Combine with other sessions, whoever has them."""
+        combined: Self = super().__xor__(other).all()
+        combined._owner = None
+        return combined
+
+    def update(self, **changes: Any) -> int:
+        """Update as Django does; sessions given to a user take their messages along."""
+        if changes.keys().isdisjoint({"user", "user_id"}):
+            return super().update(**changes)
+        self._for_write = True
+        alias = self.db
+        message_model: Any = self.model._meta.get_field("messages").related_model
+        owner = self.model._default_manager.using(alias).filter(pk=OuterRef("session_id"))
+        with transaction.atomic(using=alias):
+            changed = super().update(**changes)
+            # The rows are locked now: no append can copy the former user any more.
+            stale = message_model._default_manager.using(alias).exclude(
+                user_id=F("session__user_id")
+            )
+            new = changes.get("user", changes.get("user_id"))
+            if not hasattr(new, "resolve_expression"):
+                stale = stale.filter(session__user_id=user_key(new))
+            stale.update(user_id=Subquery(owner.values("user_id")))
+        return changed
+
+    update.alters_data = True  # type: ignore[attr-defined]
 
     def active(self, at: datetime | None = None) -> Self:
         """Keep sessions with status ACTIVE that are not past ``expires_at``."""

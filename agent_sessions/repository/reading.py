@@ -93,13 +93,15 @@ def search(user_id: Any, term: str, limit: int, using: str) -> list[Session]:
     quote = connections[using].ops.quote_name
     table = quote(Session._meta.db_table)
     columns = ", ".join(f"s.{quote(str(f.column))}" for f in Session._meta.local_concrete_fields)
+    owner = Session._meta.get_field("user").get_db_prep_value(user_id, connections[using])
     ranked = Session.objects.using(using).raw(
         f"SELECT {columns} FROM ("  # noqa: S608
         "SELECT f.session_key, MAX(f.title_rank) AS title_rank, SUM(f.hits) AS hits "
         f"FROM ({found_sql}) f GROUP BY f.session_key"
-        f") r JOIN {table} s ON s.id = r.session_key "
+        # Whatever the copies of the user in messages say: nobody finds what is another's.
+        f") r JOIN {table} s ON s.id = r.session_key AND s.user_id = %s "
         "ORDER BY r.title_rank DESC, r.hits DESC, s.last_activity_at DESC, s.id DESC "
         "LIMIT %s",
-        [*found_params, limit],
+        [*found_params, owner, limit],
     )
     return list(ranked)

@@ -250,6 +250,16 @@ def test_deep_json_comes_back_equal(repository, session):
         repository.add_message_to_session(session.id, say("x", tool_calls=deep))
 
 
+def test_deep_json_that_no_column_can_hold_comes_back_equal(repository, session):
+    deep: Any = "nul \x00"
+    for _level in range(490):
+        deep = {"a": deep}
+    message = say("x", metadata=deep)
+    repository.add_message_to_session(session.id, message)
+    (read,) = repository.get_messages(session.id)
+    assert read.as_dict() == message
+
+
 any_text = st.text(st.characters(exclude_categories=()), max_size=30)
 any_json = st.recursive(
     st.none()

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 from django.db import connection
+from django.db.models import Value
 from django.test.utils import CaptureQueriesContext
 
 from agent_sessions import search_index
@@ -114,6 +115,40 @@ def test_a_session_given_away_is_found_by_its_new_owner(repository, session, oth
     assert {m.user_id for m in Message.objects.all()} == {other_user.pk}
 
 
+@pytest.mark.parametrize("by", ["user", "user_id", "expression"])
+def test_sessions_given_away_in_bulk_take_their_messages_along(
+    repository, session, make_session, other_user, say, by
+):
+    kept = make_session()
+    say(session, "secret")
+    say(kept, "secret")
+    given = Session.objects.for_user(session.user).filter(pk=session.pk)
+    value = {"user": other_user, "user_id": other_user.pk, "expression": Value(other_user.pk)}[by]
+    assert given.update(**{"user_id" if by == "expression" else by: value}) == 1
+    assert repository.search_sessions(other_user, "secret") == [session]
+    assert repository.search_sessions(kept.user_id, "secret") == [kept]
+    assert Session.objects.for_user(other_user).search("secret").get() == session
+
+
+def test_a_user_that_was_not_saved_changes_nothing(repository, session, other_user, say):
+    say(session, "secret")
+    former = session.user_id
+    session = repository.get(session.id)
+    session.user = other_user
+    session.title = "New"
+    session.save(update_fields=["title"])
+    assert repository.search_sessions(other_user, "secret") == []
+    assert repository.search_sessions(former, "secret") == [session]
+
+
+def test_what_is_another_users_is_not_found_whatever_messages_say(
+    repository, session, other_user, say
+):
+    say(session, "secret")
+    Message.objects.update(user_id=other_user.pk)
+    assert repository.search_sessions(other_user, "secret") == []
+
+
 def test_ranking(repository, make_session, say):
     once, often, none, titled, exact = (
         make_session(title=t) for t in ("a", "b", "c", "Script that Python runs", "A python script")
@@ -162,6 +197,8 @@ def test_sessions_of_two_users_compose(session, make_session, other_user, say):
     say(theirs, "kittens")
     both = Session.objects.for_user(session.user) | Session.objects.for_user(other_user)
     assert set(both.search("kitten")) == {session, theirs}
+    either = Session.objects.for_user(session.user) ^ Session.objects.for_user(other_user)
+    assert set(either.search("kitten")) == {session, theirs}
     assert set(Session.objects.search("kitten")) == {session, theirs}
 
 
