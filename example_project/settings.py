@@ -8,6 +8,7 @@ the file `.env` (`.env.example` lists them all).
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,20 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 if env.bool("DJANGO_READ_DOT_ENV", default=True) and (BASE_DIR / ".env").exists():
     environ.Env.read_env(BASE_DIR / ".env")
+# Compose files and shells hand on variables that are not set as empty ones.
+env.ENVIRON = {name: value for name, value in os.environ.items() if value}
 
 # Everything the project writes on a machine without services: database, broker, key.
-DATA_DIR = Path(env.str("DATA_DIR", default="") or BASE_DIR / ".demo")
+DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".demo")))
 
 
 def number(name: str, default: float | None) -> Any:
-    """The variable as a number; "none" or nothing is None.
+    """The variable as a number; "none" is None.
 
     Text that is no number is handed on as it is: the system checks then name the setting.
     """
-    text = env.str(name, default="" if default is None else str(default)).strip()
-    if text.lower() in {"", "none"}:
+    text = env.str(name, default=str(default)).strip()
+    if text.lower() == "none":
         return None
     for kind in (int, float):
         try:
@@ -156,9 +159,9 @@ AGENT_SESSIONS_RETENTION_DAYS = number("SESSION_RETENTION_DAYS", None)
 
 # --- Celery -------------------------------------------------------------------------------------
 
-CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="") or "filesystem://"
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="filesystem://")
 if CELERY_BROKER_URL == "filesystem://":
-    _broker = Path(env.str("BROKER_DIR", default="") or DATA_DIR / "broker")
+    _broker = Path(env.str("BROKER_DIR", default=str(DATA_DIR / "broker")))
     CELERY_BROKER_TRANSPORT = "example_project.broker:Transport"
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(_broker / "messages"),

@@ -53,6 +53,37 @@ def test_without_any_variable_no_service_is_needed(tmp_path: Path) -> None:
     assert found["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
 
 
+def test_an_empty_variable_is_one_that_is_not_set(tmp_path: Path) -> None:
+    names = [
+        "DATABASES",
+        "CACHES",
+        "CELERY_BROKER_URL",
+        "CELERY_BEAT_SCHEDULE",
+        "ALLOWED_HOSTS",
+        "LOGGING",
+    ]
+    names += ["AGENT_SESSIONS_MAX_MESSAGES", "AGENT_SESSIONS_RETENTION_DAYS", "SECRET_KEY"]
+    empty = dict.fromkeys(
+        [
+            "DATABASE_URL",
+            "DATABASE_POOL",
+            "REDIS_URL",
+            "CACHE_DEFAULT_TTL",
+            "CELERY_BROKER_URL",
+            "BROKER_DIR",
+            "SESSION_MAX_MESSAGES",
+            "SESSION_RETENTION_DAYS",
+            "SESSION_CLEANUP_SECONDS",
+            "ALLOWED_HOSTS",
+            "LOG_LEVEL",
+            "DEBUG",
+            "SECRET_KEY",
+        ],
+        "",
+    )
+    assert settings_with(empty, tmp_path, *names) == settings_with({}, tmp_path, *names)
+
+
 def test_each_service_is_switched_on_by_its_url(tmp_path: Path) -> None:
     found = settings_with(
         {
