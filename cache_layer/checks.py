@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from django.apps import AppConfig
@@ -18,6 +19,9 @@ from django.utils.module_loading import import_string
 from cache_layer.conf import PREFIX, Settings, settings
 
 SCHEMES = ("redis", "rediss", "unix")
+
+_PLUGGABLE: Final = {"SERIALIZER": ("dumps", "loads"), "COMPRESSOR": ("compress", "decompress")}
+_PASSWORD: Final = re.compile(r"(?<=[?&]password=)[^&]*")
 
 
 def register() -> None:
@@ -168,11 +172,13 @@ def _url_problem(url: object) -> str:
 
 
 def _without_password(url: object) -> object:
-    if not isinstance(url, str) or "@" not in url:
+    if not isinstance(url, str):
         return url
-    scheme, separator, rest = url.rpartition("@")[0].partition("://")
-    user = rest.partition(":")[0]
-    return f"{scheme}{separator}{user}:***@{url.rpartition('@')[2]}"
+    before, at, rest = url.rpartition("@")
+    scheme, separator, credentials = before.partition("://")
+    if at:
+        before = f"{scheme}{separator}{credentials.partition(':')[0]}:***"
+    return f"{before}{at}{_PASSWORD.sub('***', rest)}"
 
 
 def _examine_timeout(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
@@ -196,19 +202,14 @@ def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
             "above 0.",
             id="cache_layer.E008",
         )
-    path = options.get("SERIALIZER")
-    if path is None:
-        return
-    try:
-        serializer = import_string(path) if isinstance(path, str) else path
-    except ImportError as error:
-        yield checks.Error(
-            f"SERIALIZER in OPTIONS of CACHES[{alias!r}] is {path!r}: {error}.",
-            hint='The default is "cache_layer.codec.SafeSerializer".',
-            id="cache_layer.E007",
-        )
-        return
-    if _pickles_unsigned(serializer):
+    for option, methods in _PLUGGABLE.items():
+        if options.get(option) and (problem := _class_problem(options[option], methods)):
+            yield checks.Error(
+                f"{option} in OPTIONS of CACHES[{alias!r}] is {options[option]!r}: {problem}.",
+                hint=f"Name a class with {' and '.join(methods)}, or leave it out.",
+                id="cache_layer.E007",
+            )
+    if _pickles_unsigned(options.get("SERIALIZER")):
         yield checks.Warning(
             f"CACHES[{alias!r}] unpickles what Redis holds: whoever can write to that Redis can "
             "run code in this process.",
@@ -217,9 +218,20 @@ def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
         )
 
 
-def _pickles_unsigned(serializer: Any) -> bool:
+def _class_problem(path: Any, methods: Sequence[str]) -> str:
+    if not isinstance(path, str):
+        return "it is not a string"
     try:
-        written = serializer(options={}).dumps(["unsigned?"])
+        found = import_string(path)
+    except ImportError as error:
+        return str(error).rstrip(".")
+    missing = [method for method in methods if not hasattr(found, method)]
+    return f"it has no {' and no '.join(missing)}" if missing else ""
+
+
+def _pickles_unsigned(path: Any) -> bool:
+    try:
+        written = import_string(path)(options={}).dumps(["unsigned?"])
         return bool(pickle.loads(written) == ["unsigned?"])  # noqa: S301 - our own bytes.
     except Exception:  # noqa: BLE001 - a foreign serializer may raise anything; then it is none.
         return False

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
+from asgiref.sync import iscoroutinefunction
+
 from cache_layer.commit import aafter_commit, after_commit
 from cache_layer.computation import Recipe
 from cache_layer.interface import Ttl, as_timeout, validate_namespace
@@ -39,7 +41,7 @@ class _Cached:
         if isinstance(function, staticmethod):
             return staticmethod(self(function.__func__))
         _require_function(function, "cached")
-        if inspect.iscoroutinefunction(function):
+        if iscoroutinefunction(function):
             return AsyncCachedFunction(self._recipe(function))
         return CachedFunction(self._recipe(function))
 
@@ -131,7 +133,7 @@ def cache_invalidate(key_pattern: str = "", namespace: str = "") -> Callable[[F]
             return Invalidation(pattern.namespace, patterns)
 
         # Arguments are looked at before the call, which may delete or change what they are.
-        if inspect.iscoroutinefunction(function):
+        if iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def awaited(*args: Any, **kwargs: Any) -> Any:

@@ -100,6 +100,8 @@ def test_e004_does_not_print_the_password() -> None:
     message = only(messages(entry(LOCATION="redis://me:hunter2@host/zero")), "E004")
     assert "hunter2" not in message
     assert "redis://me:***@host/zero" in message
+    message = only(messages(entry(LOCATION="redis://host/zero?password=hunter2&db=1")), "E004")
+    assert "redis://host/zero?password=***&db=1" in message
 
 
 @pytest.mark.parametrize("timeout", ["abc", -1, 1.5, True, "60"])
@@ -123,9 +125,11 @@ def test_e006_a_location_without_the_libraries(monkeypatch: pytest.MonkeyPatch) 
     assert "[redis]" in message
 
 
-def test_e007_a_serializer_that_cannot_be_imported() -> None:
-    message = only(messages(entry(OPTIONS={"SERIALIZER": "cache_layer.codec.Safe"})), "E007")
-    assert "cache_layer.codec.Safe" in message
+@pytest.mark.parametrize("option", ["SERIALIZER", "COMPRESSOR"])
+@pytest.mark.parametrize("path", ["cache_layer.codec.Safe", "no.such", "plain", "os.path.join", 5])
+def test_e007_a_serializer_or_compressor_that_is_none(option: str, path: Any) -> None:
+    message = only(messages(entry(OPTIONS={option: path})), "E007")
+    assert f"{option} in OPTIONS of CACHES['default'] is {path!r}" in message
 
 
 @pytest.mark.parametrize("most", [0, -5, "many", 1.5, None])

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, markcoroutinefunction
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.db import transaction
@@ -344,6 +344,18 @@ def test_functions_not_written_in_python_and_wrapped_ones() -> None:
     assert cached()(math.factorial).__name__ == "factorial"
     first = cached(key_prefix="wrapped")(wrapped)
     assert first(1) == first(1)
+
+
+async def test_functions_that_are_marked_as_awaited() -> None:
+    @markcoroutinefunction
+    def number(x: int) -> Any:
+        async def answer() -> float:
+            return time.monotonic()
+
+        return answer()
+
+    kept = cached()(number)
+    assert await kept(1) == await kept(1)
 
 
 def test_a_lambda_needs_a_prefix() -> None:
