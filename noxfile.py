@@ -1,5 +1,6 @@
 """The supported pairs of Python and Django, each in an environment of its own."""
 
+import os
 from pathlib import Path
 
 import nox
@@ -32,6 +33,18 @@ def django_suite(session: nox.Session, django: str) -> None:
     install(session, django)
     session.install("pip")  # It downloads the source distribution.
     session.run("python", ".ci/django_cache_suite.py", *session.posargs)
+
+
+@nox.session(python="3.13")
+def api_contract(session: nox.Session) -> None:
+    """Requests generated from the API's schema, at length, on the database of DATABASE_URL."""
+    install(session, "6.1")
+    seconds = os.environ.get("SCHEMATHESIS_SECONDS") or "90"
+    session.run(
+        *("python", "-m", "pytest", "-n", "2", "tests/api/test_schemathesis.py"),
+        *session.posargs,
+        env={"SCHEMATHESIS_SECONDS": seconds},
+    )
 
 
 @nox.session(python="3.13")
