@@ -47,12 +47,15 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "MAX_REQUEST_BYTES": ("E008", _is_count, "a whole number from 1"),
     "READ_RATE": ("E009", _is_rate, _RATES),
     "WRITE_RATE": ("E010", _is_rate, _RATES),
+    "EVENTS_POLL_SECONDS": ("E011", _is_amount, "seconds above 0"),
+    "EVENTS_KEEP_ALIVE_SECONDS": ("E012", _is_amount, "seconds above 0"),
+    "EVENTS_MAX_SECONDS": ("E013", _is_amount, "seconds above 0"),
 }
 
 
 @register()
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """Report settings with values that cannot work (E001 to E010)."""
+    """Report settings with values that cannot work (E001 to E013)."""
     return [
         Error(
             f"{PREFIX}{name} is {getattr(settings, name)!r}.",

@@ -47,6 +47,16 @@ class Settings:
     WRITE_RATE: str | None = None
     """REST requests that change something, by one user, such as "120/min". None: no limit."""
 
+    EVENTS_POLL_SECONDS: float = 0.25
+    """Seconds between two looks at the database for messages that other processes appended."""
+
+    EVENTS_KEEP_ALIVE_SECONDS: float = 15.0
+    """Seconds of silence after which an event stream sends a sign of life."""
+
+    EVENTS_MAX_SECONDS: float = 300.0
+    """Seconds after which an event stream ends. The client comes back with its last id, and
+    its rights are looked at again."""
+
     def __getattribute__(self, name: str) -> Any:
         default = super().__getattribute__(name)
         if name.isupper():

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from uuid import UUID
 
+from django.db import Error as DatabaseFailure
 from django.db import connections
 from django.http import StreamingHttpResponse
 from django.utils.translation import gettext_lazy as _
@@ -19,12 +20,9 @@ from agent_sessions.api.problems import InvalidParameter
 from agent_sessions.api.renderers import EventStreamRenderer
 from agent_sessions.api.serializers import LARGEST_SEQUENCE, represent_message
 from agent_sessions.api.streams import is_async
+from agent_sessions.conf import settings
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import SyncSessionRepository
-
-KEEP_ALIVE_SECONDS = 15.0
-MAX_STREAM_SECONDS = 300.0
-"""After this a stream ends; the client comes back, and its rights are looked at again."""
 
 RETRY = b"retry: 1000\n\n"
 _BATCH = 100
@@ -80,25 +78,33 @@ async def _follow(session_id: UUID, after: int, using: str) -> AsyncIterator[byt
     yield RETRY
     center = hub(using)
     loop = asyncio.get_running_loop()
-    end = loop.time() + MAX_STREAM_SECONDS
+    end = loop.time() + settings.EVENTS_MAX_SECONDS
     try:
-        async with center.watch(session_id) as watch:
+        async with center.watch(session_id, after) as watch:
             while loop.time() < end:
-                found = await center.ask(
-                    lambda after=after: repository.get_messages(  # type: ignore[misc]
-                        session_id, after=after, limit=_BATCH
+                watch.news.clear()
+                latest = watch.latest or 0
+                try:
+                    found = await center.ask(
+                        lambda after=after: repository.get_messages(  # type: ignore[misc]
+                            session_id, after=after, limit=_BATCH
+                        )
                     )
-                )
+                except DatabaseFailure:
+                    # There is no news while the database is away; the stream lives on.
+                    found = []
+                    latest = 0
                 for message in found:
                     yield _event(message)
                     after = message.sequence
+                watch.seen = max(after, latest)
                 if len(found) == _BATCH:
                     continue
+                pause = min(settings.EVENTS_KEEP_ALIVE_SECONDS, max(end - loop.time(), 0))
                 try:
-                    await asyncio.wait_for(watch.news.wait(), KEEP_ALIVE_SECONDS)
+                    await asyncio.wait_for(watch.news.wait(), pause)
                 except TimeoutError:
                     yield b": still here\n\n"
-                watch.news.clear()
     except Session.DoesNotExist:
         # The client comes back for more, gets 404 and stops.
         return

@@ -50,6 +50,9 @@ def test_settings_are_read_at_each_use(settings):
         ("MAX_REQUEST_BYTES", "1 MB", "E008"),
         ("READ_RATE", "often", "E009"),
         ("WRITE_RATE", 5, "E010"),
+        ("EVENTS_POLL_SECONDS", 0, "E011"),
+        ("EVENTS_KEEP_ALIVE_SECONDS", "15", "E012"),
+        ("EVENTS_MAX_SECONDS", None, "E013"),
     ],
 )
 def test_a_bad_value_is_named(settings, name, value, check_id):

@@ -16,9 +16,9 @@ from django.core.asgi import get_asgi_application
 from django.db import connection
 from rest_framework.test import APIClient
 
-from agent_sessions.api import events
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
+from tests.agent_sessions.test_concurrency import Worker
 from tests.api.conftest import say, url
 from tests.services import free_port
 
@@ -59,9 +59,11 @@ class Stream:
         self.texts: list[str] = []
         self.status = 0
         self.comments = 0
+        self.opened = 0
 
     async def _lines(self) -> AsyncIterator[str]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.opened += 1
         login = base64.b64encode(f"live:{PASSWORD}".encode()).decode()
         last = f"Last-Event-ID: {self.seen[-1]}\r\n" if self.seen else ""
         writer.write(
@@ -143,17 +145,114 @@ def test_two_hundred_streams_see_each_message_once_and_in_order(
         assert stream.texts == ["before", *map(str, range(20))]
 
 
-def test_a_client_that_drops_and_returns_misses_nothing(server: int, live_session: Session) -> None:
+@pytest.fixture
+def writers(live_session: Session) -> Iterator[list[Worker]]:
+    """Two processes, each about to append thirty messages one by one."""
+    made = [Worker("append", live_session.pk, 30, name) for name in ("a", "b")]
+    for worker in made:
+        assert worker.line() == "ready"
+    yield made
+    for worker in made:
+        if worker.process.poll() is None:
+            worker.process.kill()
+        worker.process.communicate()
+
+
+async def until_open(stream: Stream) -> None:
+    async with asyncio.timeout(30):
+        while not stream.seen:
+            await asyncio.sleep(0.02)
+
+
+def test_what_other_processes_append_arrives_once_and_in_order(
+    server: int, live_session: Session, writers: list[Worker]
+) -> None:
+    say(live_session, "before")
     stream = Stream(server, live_session)
-    writer = in_another_thread(lambda: [say(live_session, str(number)) for number in range(60)])
+
+    async def follow() -> None:
+        reading = asyncio.create_task(stream.read_until(61))
+        await until_open(stream)
+        for writer in writers:
+            writer.start()
+        await asyncio.wait_for(reading, 60)
+
+    asyncio.run(follow())
+    assert stream.seen == list(range(1, 62))
+    for name in ("a", "b"):
+        mine = [text for text in stream.texts if text.startswith(f"{name} ")]
+        assert mine == [f"{name} {number}" for number in range(30)]
+
+
+def test_a_client_that_drops_and_returns_misses_nothing(
+    server: int, live_session: Session, writers: list[Worker]
+) -> None:
+    stream = Stream(server, live_session)
+    for writer in writers:
+        writer.start()
 
     async def follow() -> None:
         for seen in (1, 7, 30, 60):
             await asyncio.wait_for(stream.read_until(seen), 60)
 
     asyncio.run(follow())
-    writer.join(60)
     assert stream.seen == list(range(1, 61))
+
+
+def test_what_the_same_process_appends_waits_for_no_look_at_the_database(
+    server: int, live_session: Session, settings: Any
+) -> None:
+    settings.AGENT_SESSIONS_EVENTS_POLL_SECONDS = 3600.0
+    say(live_session, "before")
+    stream = Stream(server, live_session)
+
+    async def follow() -> None:
+        reading = asyncio.create_task(stream.read_until(11))
+        await until_open(stream)
+        for number in range(10):
+            await asyncio.to_thread(
+                in_another_thread(lambda n=number: say(live_session, str(n))).join
+            )
+        await asyncio.wait_for(reading, 30)
+
+    asyncio.run(follow())
+    assert stream.texts == ["before", *map(str, range(10))]
+
+
+@pytest.mark.postgres
+def test_an_open_stream_goes_on_when_its_connection_is_killed(
+    server: int, live_session: Session, writers: list[Worker]
+) -> None:
+    say(live_session, "before")
+    stream = Stream(server, live_session)
+
+    def kill_connections() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            killed: int = cursor.fetchone()[0]
+        connection.close()
+        return killed
+
+    async def follow() -> None:
+        reading = asyncio.create_task(stream.read_until(61))
+        await until_open(stream)
+        for seen, writer in zip((1, 31), writers, strict=True):
+            assert await asyncio.to_thread(kill_connections) > 0
+            writer.start()
+            await asyncio.wait_for(asyncio.to_thread(writer.result), 60)
+            async with asyncio.timeout(30):
+                while len(stream.seen) < seen + 30:
+                    await asyncio.sleep(0.02)
+        await asyncio.wait_for(reading, 30)
+
+    connection.close()  # Of this test's own: it would be killed along.
+    asyncio.run(follow())
+    # One connection of the client's all the while: it was never told to come back.
+    assert stream.opened == 1
+    assert stream.seen == list(range(1, 62))
 
 
 def test_the_stream_of_a_deleted_session_ends_and_is_404_afterwards(
@@ -179,10 +278,10 @@ def test_the_stream_of_a_deleted_session_ends_and_is_404_afterwards(
 
 
 def test_a_quiet_stream_gives_signs_of_life_and_ends_some_day(
-    server: int, live_session: Session, monkeypatch: pytest.MonkeyPatch
+    server: int, live_session: Session, settings: Any
 ) -> None:
-    monkeypatch.setattr(events, "KEEP_ALIVE_SECONDS", 0.1)
-    monkeypatch.setattr(events, "MAX_STREAM_SECONDS", 1.0)
+    settings.AGENT_SESSIONS_EVENTS_KEEP_ALIVE_SECONDS = 0.1
+    settings.AGENT_SESSIONS_EVENTS_MAX_SECONDS = 1.0
     stream = Stream(server, live_session)
     asyncio.run(asyncio.wait_for(stream.read_until(1), 30))
     assert stream.status == 200
