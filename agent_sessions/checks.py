@@ -13,6 +13,7 @@ from django.db import connections, router
 
 from agent_sessions import search_index
 from agent_sessions.conf import PREFIX, Settings, settings
+from agent_sessions.querysets import LONGEST_DAYS
 
 _RATE = re.compile(r"[1-9]\d*/[smhd]\w*")
 
@@ -39,7 +40,11 @@ _RATES = 'a number per second, minute, hour or day such as "600/min", or None'
 _ALLOWED: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "MAX_MESSAGES": ("E001", lambda v: v is None or _is_count(v), "a whole number from 1, or None"),
     "EXPIRY_HOURS": ("E002", lambda v: v is None or _is_amount(v), "hours above 0, or None"),
-    "RETENTION_DAYS": ("E003", lambda v: v is None or _is_amount(v), "days above 0, or None"),
+    "RETENTION_DAYS": (
+        "E003",
+        lambda v: v is None or (_is_amount(v) and v <= LONGEST_DAYS),
+        f"days above 0 and up to {LONGEST_DAYS:,}, or None",
+    ),
     "MAX_MESSAGE_BYTES": ("E004", _is_count, "a whole number from 1"),
     "EXTRA_ROLES": ("E005", _are_roles, "a list of names of at most 64 characters"),
     "MAX_PAGE_SIZE": ("E006", _is_count, "a whole number from 1"),

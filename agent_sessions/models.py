@@ -45,6 +45,8 @@ def validate_text(value: str) -> None:
 
 def validate_moment(value: Any) -> None:
     """Refuse a date and time that a database cannot hold or that lacks its zone."""
+    if value is not None and not isinstance(value, datetime):
+        raise ValidationError(_("This is not a date and time."))
     if isinstance(value, datetime) and django_settings.USE_TZ:
         if timezone.is_naive(value):
             raise ValidationError(_("The time zone is missing."))
@@ -212,7 +214,10 @@ class Session(models.Model):
                 if name in ("context", "metadata"):
                     validate_object(getattr(self, name))
                 elif name == "expires_at":
-                    validate_moment(self.expires_at)
+                    given: Any = self.expires_at
+                    if isinstance(given, str):
+                        self.expires_at = given = self._meta.get_field(name).to_python(given)
+                    validate_moment(given)
             except ValidationError as error:
                 errors[name] = error.error_list
         try:

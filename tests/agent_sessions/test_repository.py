@@ -94,6 +94,8 @@ class TestCreate:
                 "expires_at",
             ),
             ({"expires_at": "tomorrow"}, "expires_at"),
+            ({"expires_at": "2030-01-01T00:00:00"}, "expires_at"),
+            ({"expires_at": 1_900_000_000}, "expires_at"),
             ({"idempotency_key": ""}, "idempotency_key"),
             ({"id": "no uuid"}, "id"),
             ({"user": None}, "user"),

@@ -54,33 +54,12 @@ def test_without_any_variable_no_service_is_needed(tmp_path: Path) -> None:
 
 
 def test_an_empty_variable_is_one_that_is_not_set(tmp_path: Path) -> None:
-    names = [
-        "DATABASES",
-        "CACHES",
-        "CELERY_BROKER_URL",
-        "CELERY_BEAT_SCHEDULE",
-        "ALLOWED_HOSTS",
-        "LOGGING",
-    ]
-    names += ["AGENT_SESSIONS_MAX_MESSAGES", "AGENT_SESSIONS_RETENTION_DAYS", "SECRET_KEY"]
-    empty = dict.fromkeys(
-        [
-            "DATABASE_URL",
-            "DATABASE_POOL",
-            "REDIS_URL",
-            "CACHE_DEFAULT_TTL",
-            "CELERY_BROKER_URL",
-            "BROKER_DIR",
-            "SESSION_MAX_MESSAGES",
-            "SESSION_RETENTION_DAYS",
-            "SESSION_CLEANUP_SECONDS",
-            "ALLOWED_HOSTS",
-            "LOG_LEVEL",
-            "DEBUG",
-            "SECRET_KEY",
-        ],
-        "",
-    )
+    names = ["DATABASES", "CACHES", "CELERY_BROKER_URL", "CELERY_BEAT_SCHEDULE", "LOGGING"]
+    names += ["ALLOWED_HOSTS", "AGENT_SESSIONS_MAX_MESSAGES", "SECRET_KEY"]
+    variables = ["DATABASE_URL", "DATABASE_POOL", "REDIS_URL", "CACHE_DEFAULT_TTL", "LOG_LEVEL"]
+    variables += ["CELERY_BROKER_URL", "BROKER_DIR", "ALLOWED_HOSTS", "DEBUG", "SECRET_KEY"]
+    variables += ["SESSION_MAX_MESSAGES", "SESSION_CLEANUP_SECONDS"]
+    empty = dict.fromkeys(variables, "")
     assert settings_with(empty, tmp_path, *names) == settings_with({}, tmp_path, *names)
 
 

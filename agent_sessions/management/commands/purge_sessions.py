@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from django.core.management import BaseCommand, CommandError, CommandParser
-from django.utils import timezone
 
 from agent_sessions.conf import settings
 from agent_sessions.management.options import add_database, advance, progress_bar
@@ -41,11 +39,12 @@ class Command(BaseCommand):
                 "Sessions are kept without end: AGENT_SESSIONS_RETENTION_DAYS is not set. "
                 "Set it or give --days."
             )
-        if days < 0:
-            raise CommandError("--days cannot be negative.")
+        try:
+            old = Session.objects.using(database).finished_for(days)
+        except ValueError as error:
+            raise CommandError(str(error)) from None
         if options["dry_run"]:
-            before = timezone.now() - timedelta(days=days)
-            count = Session.objects.using(database).finished_before(before).count()
+            count = old.count()
             self.stdout.write(f"{count} sessions would be deleted.")
             return
         with progress_bar(options["verbosity"], unit=" sessions") as bar:
