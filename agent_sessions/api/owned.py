@@ -59,9 +59,11 @@ class OwnedSessionsView(ApiView):
         if session_id is None:
             raise Http404
         found = self.sessions() if queryset is None else queryset
-        session: Session | None = found.filter(pk=session_id).first()
-        if session is None:
-            raise Http404
+        try:
+            # Unlike first() it does not sort.
+            session: Session = found.get(pk=session_id)
+        except Session.DoesNotExist:
+            raise Http404 from None
         return session
 
     def lock_session(self) -> Session:
