@@ -130,10 +130,8 @@ def check_search_index(databases: Sequence[str] | None = None, **kwargs: Any) ->
                 Warning(
                     f"The search index {search_index.NAME} is missing in database {alias!r}: "
                     "search works and is slow.",
-                    hint="As a role that may do so run "
-                    + " ".join(f"CREATE EXTENSION {name};" for name in search_index.EXTENSIONS)
-                    + " Then run agent_sessions.search_index.create(connection, "
-                    "concurrently=True).",
+                    hint=f"As a role that may do so run {search_index.EXTENSIONS_SQL} "
+                    f"Then: manage.py create_search_index --database {alias}",
                     id="agent_sessions.W003",
                 )
             )

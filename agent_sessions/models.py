@@ -216,7 +216,7 @@ class Session(models.Model):
                 elif name == "expires_at":
                     given: Any = self.expires_at
                     if isinstance(given, str):
-                        self.expires_at = given = self._meta.get_field(name).to_python(given)
+                        self.expires_at = given = models.DateTimeField().to_python(given)
                     validate_moment(given)
             except ValidationError as error:
                 errors[name] = error.error_list

@@ -15,6 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 NAME = "agent_message_search"
 EXTENSIONS = ("pg_trgm", "btree_gin")
+EXTENSIONS_SQL = " ".join(f"CREATE EXTENSION IF NOT EXISTS {name};" for name in EXTENSIONS)
 
 _CREATE = (
     "CREATE INDEX {concurrently} IF NOT EXISTS {name} ON {table} "
@@ -31,8 +32,7 @@ def create(connection: BaseDatabaseWrapper, concurrently: bool = False) -> None:
     from agent_sessions.models import Message
 
     with connection.cursor() as cursor:
-        for extension in EXTENSIONS:
-            cursor.execute(f"CREATE EXTENSION IF NOT EXISTS {extension}")
+        cursor.execute(EXTENSIONS_SQL)
         if concurrently:
             # What an interrupted build leaves behind is invalid and would count as present.
             cursor.execute(

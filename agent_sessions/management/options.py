@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, CommandParser
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, connections
 from tqdm import tqdm
 
 
@@ -18,6 +18,7 @@ def add_database(parser: CommandParser) -> None:
     parser.add_argument(
         "--database",
         default=DEFAULT_DB_ALIAS,
+        choices=tuple(connections),
         help="Alias of the database that holds the sessions. Default: %(default)s.",
     )
 

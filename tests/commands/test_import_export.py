@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -268,6 +269,42 @@ def test_a_failed_export_leaves_the_old_file(user: Any, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="cannot be written"):
         run("export_conversations", "--output", output)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_through_a_link_keeps_the_link(user: Any, tmp_path: Path) -> None:
+    target, link = tmp_path / "target.jsonl", tmp_path / "link.jsonl"
+    link.symlink_to(target)
+    SyncSessionRepository().create(Session(user=user, agent_id="a"))
+    run("export_conversations", "--output", link)
+    assert link.is_symlink()
+    assert len(target.read_bytes().splitlines()) == 1
+
+
+def test_an_export_into_a_pipe_leaves_a_pipe(user: Any, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    SyncSessionRepository().create(Session(user=user, agent_id="a"))
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        run("export_conversations", "--output", pipe)
+        assert json.loads(os.read(reader, 65_536))["agent_id"] == "a"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_an_export_cannot_replace_a_folder(user: Any, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="cannot be written"):
+        run("export_conversations", "--output", tmp_path)
+
+
+def test_the_input_is_not_overwritten_with_its_rejects(user: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "in.jsonl", [HELLO])
+    before = file.read_bytes()
+    with pytest.raises(CommandError, match="--rejects"):
+        run("import_conversations", file, "--user", "alice", "--rejects", file)
+    assert file.read_bytes() == before
 
 
 def test_many_short_and_long_sessions_are_exported_in_few_queries(

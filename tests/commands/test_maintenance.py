@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import io
+import os
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils import timezone
 
+from agent_sessions import search_index
 from agent_sessions.models import Message, Session, SessionStatus
 from agent_sessions.repository import SyncSessionRepository
 
@@ -93,3 +96,63 @@ def test_erasure_deletes_one_users_data(finished: Session, django_user_model: An
     assert stdout == "1 sessions with 3 messages deleted.\n"
     assert [session.user_id for session in Session.objects.all()] == [bob.pk]
     assert not Message.objects.exists()
+
+
+def test_erasure_needs_an_answer(finished: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(CommandError, match="--no-input"):
+        run("delete_user_data", "alice")
+    assert Session.objects.count() == 1
+
+
+@pytest.mark.parametrize("name", ["cleanup_expired_sessions", "verify_session_counters"])
+def test_an_unknown_database_is_refused(name: str) -> None:
+    with pytest.raises(CommandError, match="nowhere"):
+        run(name, "--database", "nowhere")
+
+
+def test_counters_are_verified_and_repaired(finished: Session, expired: Session) -> None:
+    assert run("verify_session_counters") == ""
+    Message.objects.filter(session=finished).first().delete()
+    with pytest.raises(CommandError, match="1 sessions have wrong counters"):
+        run("verify_session_counters")
+    assert run("verify_session_counters", "--repair") == f"{finished.pk}\n"
+    assert run("verify_session_counters") == ""
+    finished.refresh_from_db()
+    assert (finished.message_count, finished.last_sequence) == (2, 3)
+
+
+def test_the_search_index_is_for_postgresql() -> None:
+    if connection.vendor == "postgresql":
+        pytest.skip("This is PostgreSQL.")
+    with pytest.raises(CommandError, match="Only PostgreSQL"):
+        run("create_search_index")
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_the_search_index_is_created() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP INDEX {search_index.NAME}")
+    assert not search_index.exists(connection)
+    for _time in range(2):
+        assert run("create_search_index") == "The search index is there.\n"
+        assert search_index.exists(connection)
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+def test_who_may_not_create_the_search_index_learns_what_to_do() -> None:
+    # Roles are the server's, not the database's.
+    role = f"agent_sessions_nobody_{os.getpid()}"
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP INDEX {search_index.NAME}")
+        cursor.execute(f"CREATE ROLE {role}")
+        try:
+            cursor.execute(f"SET ROLE {role}")
+            with pytest.raises(CommandError, match="CREATE EXTENSION IF NOT EXISTS pg_trgm"):
+                run("create_search_index")
+        finally:
+            cursor.execute("RESET ROLE")
+            cursor.execute(f"DROP ROLE {role}")
+    run("create_search_index")

@@ -31,7 +31,11 @@ class Command(BaseCommand):
         if options["interactive"]:
             count = Session.objects.using(database).for_user(user).count()
             question = f"Delete {count} sessions of {user} for ever? Type yes: "
-            if input(question).strip().lower() != "yes":
+            try:
+                answer = input(question)
+            except EOFError:
+                raise CommandError("Nobody answers. Give --no-input to delete unasked.") from None
+            if answer.strip().lower() != "yes":
                 raise CommandError("Nothing was deleted.")
         erased = SyncSessionRepository(database).delete_user_data(user.pk)
         self.stdout.write(f"{erased.sessions} sessions with {erased.messages} messages deleted.")

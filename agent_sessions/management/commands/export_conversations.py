@@ -31,7 +31,8 @@ class Command(BaseCommand):
             "--output",
             default="-",
             metavar="FILE",
-            help="File to write, replaced when the export is complete. Default: standard output.",
+            help="File to write, replaced when the export is complete (pipes and devices are "
+            "written as they are). Default: standard output.",
         )
         add_database(parser)
 
@@ -73,14 +74,14 @@ class Command(BaseCommand):
             # The reader, say `head`, has enough. Nothing may be flushed into the pipe at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    def _write_text(self, data: bytes) -> None:
-        self.stdout.write(data.decode(), ending="")
-
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[Callable[[bytes], object]]:
     """Write beside the file and put the result in its place when it is complete."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path = path.resolve()
+    # A device or a pipe must not be replaced by a file.
+    beside = path.is_file() or not path.exists()
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial") if beside else path
     try:
         try:
             file = draft.open("wb")
@@ -90,6 +91,8 @@ def _replaced(path: Path) -> Iterator[Callable[[bytes], object]]:
             ) from error
         with file:
             yield file.write
-        draft.replace(path)
+        if beside:
+            draft.replace(path)
     finally:
-        draft.unlink(missing_ok=True)
+        if beside:
+            draft.unlink(missing_ok=True)

@@ -76,7 +76,7 @@ class Command(BaseCommand):
         messages = 0
         with ExitStack() as stack:
             file = _open(path, stack)
-            rejects = _open_rejects(options["rejects"], stack)
+            rejects = _open_rejects(options["rejects"], path, stack)
             bar = stack.enter_context(
                 progress_bar(
                     options["verbosity"], total=_size(file), unit="B", unit_scale=True, desc=source
@@ -130,10 +130,12 @@ def _open(path: str, stack: ExitStack) -> BinaryIO:
         raise CommandError(f"{path} cannot be read: {error.strerror}.", returncode=2) from error
 
 
-def _open_rejects(path: str | None, stack: ExitStack) -> IO[str] | None:
+def _open_rejects(path: str | None, source: str, stack: ExitStack) -> IO[str] | None:
     if path is None:
         return None
     try:
+        if source != "-" and Path(path).exists() and Path(path).samefile(source):
+            raise CommandError("--rejects names the file to import.", returncode=2)
         return stack.enter_context(Path(path).open("w", encoding="utf-8"))
     except OSError as error:
         raise CommandError(f"{path} cannot be written: {error.strerror}.", returncode=2) from error
