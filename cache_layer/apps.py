@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib import import_module
+
 from django.apps import AppConfig
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy as _
 
 
 class CacheLayerConfig(AppConfig):
-    """Registers the system checks."""
+    """Registers the system checks, and loads Redis's client where it is used."""
 
     name = "cache_layer"
     verbose_name = _("Cache")
 
     def ready(self) -> None:
-        """Make ``manage.py check`` look at the cache's configuration."""
+        """Prepare the process."""
         from cache_layer import checks
 
         checks.register()
+        if any(
+            entry.get("LOCATION") and str(entry.get("BACKEND", "")).startswith("cache_layer.")
+            for entry in settings.CACHES.values()
+        ):
+            # Half a second that the first call of the process would otherwise wait for.
+            with suppress(ImproperlyConfigured):
+                import_module("cache_layer.backends.aio")

@@ -14,6 +14,7 @@ from django.apps import AppConfig
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from cache_layer.conf import PREFIX, Settings, settings
@@ -69,7 +70,7 @@ def check_alias(
 def check_entries(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Look at every ``CACHES`` entry of our backend (E004 to E008, W002, W003, I001)."""
+    """Look at every ``CACHES`` entry of our backend (E004 to E009, W002, W003, I001)."""
     return [
         message
         for alias, entry in django_settings.CACHES.items()
@@ -209,12 +210,32 @@ def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
                 hint=f"Name a class with {' and '.join(methods)}, or leave it out.",
                 id="cache_layer.E007",
             )
+    yield from _examine_client(alias, entry)
     if _pickles_unsigned(options.get("SERIALIZER")):
         yield checks.Warning(
             f"CACHES[{alias!r}] unpickles what Redis holds: whoever can write to that Redis can "
             "run code in this process.",
             hint='Use "cache_layer.codec.SignedPickleSerializer", or leave SERIALIZER out.',
             id="cache_layer.W002",
+        )
+
+
+def _examine_client(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    if not entry.get("LOCATION"):
+        return
+    try:
+        from cache_layer.backends.transport import spreading
+
+        refused = spreading(entry.get("OPTIONS") or {})
+    except (ImproperlyConfigured, ImportError):
+        # E006 tells of a missing client; a class that is not there is told of at its first use.
+        return
+    if refused:
+        yield checks.Error(
+            f"CACHES[{alias!r}] asks for {refused}, which spreads keys over several servers: "
+            "this backend does not do that.",
+            hint="Use one server, or one with replicas behind Sentinel.",
+            id="cache_layer.E009",
         )
 
 

@@ -7,12 +7,14 @@ async generators down, as ``asyncio.run`` and ``async_to_sync`` do before they c
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncGenerator
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from cache_layer.backends.aio_client import async_client
+from cache_layer.backends.aio_client import async_client, close_client
 from cache_layer.backends.failures import CircuitOpenError, RedisUnavailableError, as_unavailable
 from cache_layer.backends.operations.base import Command, Operation, Single, Steps
 from cache_layer.backends.scripts import Script
@@ -58,7 +60,9 @@ class AsyncTransport:
                     return await asyncio.to_thread(self._transport.run, operation)
                 if isinstance(operation, Single):
                     return await self._run_single(entry.client, operation)
-                return await self._run_steps(entry.client, operation.steps())
+                # What else the loop has to do counts in as well, and is not Redis's fault.
+                deadline = math.inf if operation.long else self._transport.deadline(2)
+                return await self._run_steps(entry.client, operation.steps(), deadline)
         except RedisUnavailableError:
             raise
         except Exception as error:
@@ -81,7 +85,9 @@ class AsyncTransport:
         loop = asyncio.get_running_loop()
         for closed in [other for other in list(self._loops) if other.is_closed()]:
             self._loops.pop(closed, None)
-        client, limit = async_client(self._transport.client.get_client(write=True))
+        client, limit = async_client(
+            self._transport.client.get_client(write=True), self._transport.server.agreet
+        )
         entry = LoopClient(client, limit or MAX_CONNECTIONS)
         self._loops[loop] = entry
         entry.guard = self._close_with_loop(loop, entry)
@@ -96,7 +102,7 @@ class AsyncTransport:
         finally:
             self._loops.pop(loop, None)
             if entry.client is not None:
-                await entry.client.aclose(close_connection_pool=True)
+                await close_client(entry.client)
 
     @staticmethod
     async def _run_single(client: Any, operation: Single[T]) -> T:
@@ -112,11 +118,13 @@ class AsyncTransport:
             return operation.rejected()
         return operation.parse(reply)
 
-    async def _run_steps(self, client: Any, steps: Steps[T]) -> T:
+    async def _run_steps(self, client: Any, steps: Steps[T], deadline: float) -> T:
         try:
             commands = next(steps)
             while True:
                 commands = steps.send(await self._replies(client, commands))
+                if time.monotonic() > deadline:
+                    raise TimeoutError("one call took several slow replies")
         except StopIteration as stop:
             result: T = stop.value
             return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from redis import connection as sync_connection
@@ -34,8 +35,10 @@ _OWN: Final = frozenset(
 )
 
 
-def async_client(client: Any) -> tuple[Any, int | None]:
+def async_client(client: Any, greet: Callable[[Any], Awaitable[None]]) -> tuple[Any, int | None]:
     """Return a client with the same address and options, and its limit of connections.
+
+    ``greet`` sets up each new connection.
 
     The limit is None when nobody set one. The client is None when there is no such client (Redis
     Cluster, classes of the project's own).
@@ -44,15 +47,25 @@ def async_client(client: Any) -> tuple[Any, int | None]:
     limit = getattr(pool, "max_connections", UNLIMITED)
     limit = None if limit >= UNLIMITED else limit
     if isinstance(pool, SentinelConnectionPool):
-        return _sentinel_client(pool), limit
+        return _sentinel_client(pool, greet), limit
     connection_class = _twin(getattr(pool, "connection_class", None))
     if pool is None or connection_class is None:
         return None, limit
     options = _options(pool.connection_kwargs, connection_class)
     made = ConnectionPool(
-        connection_class=connection_class, max_connections=UNLIMITED - 1, **options
+        connection_class=connection_class,
+        max_connections=UNLIMITED - 1,
+        redis_connect_func=greet,
+        **options,
     )
     return Redis(connection_pool=made), limit
+
+
+async def close_client(client: Any) -> None:
+    """Close the connections, those to sentinels too."""
+    manager = getattr(client.connection_pool, "sentinel_manager", None)
+    for each in (client, *(manager.sentinels if manager else ())):
+        await each.aclose(close_connection_pool=True)
 
 
 def _twin(connection_class: Any) -> Any:
@@ -64,7 +77,7 @@ def _twin(connection_class: Any) -> Any:
     return twins.get(connection_class)
 
 
-def _sentinel_client(pool: Any) -> Any:
+def _sentinel_client(pool: Any, greet: Callable[[Any], Awaitable[None]]) -> Any:
     manager = pool.sentinel_manager
     addresses = [
         (kwargs["host"], kwargs["port"])
@@ -77,7 +90,13 @@ def _sentinel_client(pool: Any) -> Any:
     options = _options(pool.connection_kwargs, async_connection.SSLConnection)
     secure = issubclass(pool.connection_class, sync_connection.SSLConnection)
     find = sentinel.master_for if pool.is_master else sentinel.slave_for
-    return find(pool.service_name, ssl=secure, max_connections=UNLIMITED - 1, **options)
+    return find(
+        pool.service_name,
+        ssl=secure,
+        max_connections=UNLIMITED - 1,
+        redis_connect_func=greet,
+        **options,
+    )
 
 
 def _options(options: dict[str, Any], connection_class: type) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class NoSharedCountersError(CacheLayerError):
 
 class _Counting(Operation[Any]):
     __slots__ = ("deltas", "key")
+    long = True
 
     def __init__(self, backend: ResilientCache, deltas: Mapping[str, int]) -> None:
         self.context = backend.context

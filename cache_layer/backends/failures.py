@@ -44,6 +44,8 @@ def as_unavailable(error: BaseException) -> RedisUnavailableError | None:
     """Return what an exception of the client means, or None when it concerns one command only."""
     from redis import exceptions
 
+    from cache_layer.backends.server import ClusterNodeError, OtherServerError
+
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, exceptions.TimeoutError | TimeoutError):
         return RedisUnavailableError(reason, decisive=True)
@@ -65,7 +67,13 @@ def as_unavailable(error: BaseException) -> RedisUnavailableError | None:
         ):
             return RedisUnavailableError(reason, decisive=True)
         return None
-    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
+    if isinstance(
+        error,
+        exceptions.AuthenticationError
+        | exceptions.AuthorizationError
+        | ClusterNodeError
+        | OtherServerError,
+    ):
         return RedisUnavailableError(reason, decisive=True)
     if isinstance(
         error,

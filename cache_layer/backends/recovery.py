@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from cache_layer.backends.failures import RedisUnavailableError
-from cache_layer.backends.operations.replay import Replay
+from cache_layer.backends.operations.replay import Cleanse, EndConnections, Replay
 from cache_layer.backends.operations.scans import RefusedError
 from cache_layer.conf import settings
 from cache_layer.journal import Entries
@@ -32,9 +32,12 @@ class Recovery(threading.Thread):
     def run(self) -> None:
         """Probe until Redis has earned trust, replay, close the circuit."""
         state = self._state
+        server = state.transport.server
+        server.begin_recovery()
         while not state.stopped.wait(settings.PROBE_INTERVAL):
             try:
-                if self._trusted() and self._replayed():
+                if self._trusted() and self._prepared() and self._replayed():
+                    server.end_recovery()
                     state.announce()
                     return
             except RefusedError as error:
@@ -54,6 +57,21 @@ class Recovery(threading.Thread):
             return False
         with state.lock:
             return state.breaker.probe(healthy=True)
+
+    def _prepared(self) -> bool:
+        state = self._state
+        server = state.transport.server
+        try:
+            if server.found == server.trusted:
+                state.transport.run(EndConnections(state.context, server.connections()))
+            else:
+                state.transport.run(Cleanse(state.context, list(state.scopes), server.found))
+        except RedisUnavailableError:
+            with state.lock:
+                state.breaker.probe(healthy=False)
+            return False
+        server.trusted = server.found
+        return True
 
     def _replayed(self) -> bool:
         state = self._state

@@ -48,7 +48,7 @@ class ResilientCache(BaseCache):
     @cached_property
     def state(self) -> MemoryState:
         """What all instances of the alias in this process share."""
-        return state_for(self._location, self._params, self)
+        return state_for(self._location, self._params, self, self.scope)
 
     @cached_property
     def scope(self) -> Scope | None:

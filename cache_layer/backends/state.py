@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from django.core.cache.backends.base import BaseCache
 
-from cache_layer.backends.context import Context, options_of
+from cache_layer.backends.context import Context, Scope, options_of
 from cache_layer.backends.encoding import Codec
 from cache_layer.backends.failures import CircuitOpenError, RedisUnavailableError
 from cache_layer.backends.memory import MemoryStore
@@ -79,6 +79,8 @@ class RedisState(MemoryState):
         super().__init__(params)
         self._location = location
         self.context = Context("", self.codec, None)
+        #: The keys of the aliases that share this state.
+        self.scopes: dict[Scope, None] = {}
         self.stopped = threading.Event()
         self.transport = Transport(location, params, backend)
         self._new_circuit()
@@ -209,7 +211,9 @@ _states: dict[str, MemoryState] = {}
 _states_lock = threading.Lock()
 
 
-def state_for(location: Any, params: dict[str, Any], backend: BaseCache) -> MemoryState:
+def state_for(
+    location: Any, params: dict[str, Any], backend: BaseCache, scope: Scope | None
+) -> MemoryState:
     """Return the process's state for a ``CACHES`` entry, made at first use."""
     options = params.get("OPTIONS") or {}
     key = repr((location or "", sorted(options.items())))
@@ -220,6 +224,8 @@ def state_for(location: Any, params: dict[str, Any], backend: BaseCache) -> Memo
             if state is None:
                 state = RedisState(location, params, backend) if location else MemoryState(params)
                 _states[key] = state
+    if isinstance(state, RedisState) and isinstance(scope, Scope):
+        state.scopes[scope] = None
     return state
 
 

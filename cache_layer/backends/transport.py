@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from typing import Any, Final, TypeVar
 
 from django.core.cache.backends.base import BaseCache
@@ -14,11 +16,13 @@ from cache_layer.backends.encoding import DEFAULT_SERIALIZER
 from cache_layer.backends.failures import as_unavailable
 from cache_layer.backends.operations.base import Command, Operation, Single, Steps
 from cache_layer.backends.scripts import Script
+from cache_layer.backends.server import KnownServer
 from cache_layer.conf import settings
 
 try:
-    from django_redis.client import DefaultClient
+    from django_redis.client import DefaultClient, ShardClient
     from redis.backoff import NoBackoff
+    from redis.cluster import RedisCluster
     from redis.exceptions import NoScriptError, ResponseError
     from redis.retry import Retry
 except ImportError as missing:
@@ -40,6 +44,12 @@ class Transport:
         self._location = location
         self._backend = backend
         self._params = {**params, "OPTIONS": with_defaults(options_of(params))}
+        options = self._params["OPTIONS"]
+        self.server = KnownServer(bool(options.get("KEEP_AFTER_RESTART")))
+        timeouts = options["SOCKET_TIMEOUT"], options["SOCKET_CONNECT_TIMEOUT"]
+        #: Seconds that a call may take, unless it is of many round trips by its nature; None
+        #: where the project wants no timeout.
+        self.budget = max(timeouts) if all(timeouts) else None
         self._lock = threading.Lock()
         self._made: tuple[Any, Any] | None = None
         self._inherited: list[Any] = []
@@ -54,7 +64,8 @@ class Transport:
             if isinstance(operation, Single):
                 single: Single[T] = operation
                 return self._run_single(client, single)
-            return self._run_steps(client, operation.steps())
+            deadline = math.inf if operation.long else self.deadline()
+            return self._run_steps(client, operation.steps(), deadline)
         except Exception as error:
             unavailable = as_unavailable(error)
             if unavailable is None:
@@ -67,12 +78,21 @@ class Transport:
         :raises RedisUnavailableError: it cannot.
         """
         try:
+            # As many round trips as the calls that are made most, in the time that they have.
+            deadline = self.deadline()
             self._client().execute_command("SET", PROBE_KEY, b"1", "PX", 1000)
+            self._client().execute_command("GET", PROBE_KEY)
+            if time.monotonic() > deadline:
+                raise TimeoutError("Redis is slow to answer")
         except Exception as error:
             unavailable = as_unavailable(error)
             if unavailable is None:
                 raise
             raise unavailable from error
+
+    def deadline(self, budgets: int = 1) -> float:
+        """Return when a call that begins now, and may take so many budgets, has to end."""
+        return math.inf if self.budget is None else time.monotonic() + self.budget * budgets
 
     @property
     def client(self) -> DefaultClient:
@@ -95,6 +115,7 @@ class Transport:
         self._lock = threading.Lock()
         self._inherited.append(self._made)
         self._made = None
+        self.server = KnownServer(bool(self._params["OPTIONS"].get("KEEP_AFTER_RESTART")))
 
     def _client(self) -> Any:
         made = self._made
@@ -104,9 +125,15 @@ class Transport:
         with self._lock:
             if self._made is None:
                 options = self._params["OPTIONS"]
+                if refused := spreading(options):
+                    raise ImproperlyConfigured(
+                        f"{refused} spreads keys over several servers, which this backend does "
+                        "not do. Use one server, or one with replicas behind Sentinel."
+                    )
                 client_class = import_string(
                     options.get("CLIENT_CLASS", "django_redis.client.DefaultClient")
                 )
+                options["CONNECTION_POOL_KWARGS"]["redis_connect_func"] = self.server.greet
                 client = client_class(self._location, self._params, self._backend)
                 # django-redis shares pools by URL alone: a second alias on the same URL would get
                 # the options of the first.
@@ -129,11 +156,13 @@ class Transport:
             return operation.rejected()
         return operation.parse(reply)
 
-    def _run_steps(self, client: Any, steps: Steps[T]) -> T:
+    def _run_steps(self, client: Any, steps: Steps[T], deadline: float) -> T:
         try:
             commands = next(steps)
             while True:
                 commands = steps.send(self._replies(client, commands))
+                if time.monotonic() > deadline:
+                    raise TimeoutError("one call took several slow replies")
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -179,12 +208,29 @@ def checked(replies: list[Any]) -> list[Any]:
     return replies
 
 
+def spreading(options: dict[str, Any]) -> str:
+    """Name the client class that spreads keys over several servers, if the options ask for one."""
+    for name in ("CLIENT_CLASS", "REDIS_CLIENT_CLASS"):
+        path = options.get(name)
+        found = import_string(path) if isinstance(path, str) else path
+        if isinstance(found, type) and issubclass(found, ShardClient | RedisCluster):
+            return str(path)
+    return ""
+
+
 def with_defaults(options: dict[str, Any]) -> dict[str, Any]:
     """Complete django-redis's ``OPTIONS`` by what it and redis-py leave to chance."""
     options = dict(options)
     options.setdefault("SERIALIZER", DEFAULT_SERIALIZER)
     options.setdefault("SOCKET_TIMEOUT", settings.OPERATION_TIMEOUT)
     options.setdefault("SOCKET_CONNECT_TIMEOUT", settings.CONNECT_TIMEOUT)
+    if "SENTINELS" in options:
+        options["SENTINEL_KWARGS"] = {
+            "socket_timeout": options["SOCKET_TIMEOUT"],
+            "socket_connect_timeout": options["SOCKET_CONNECT_TIMEOUT"],
+            "retry": Retry(NoBackoff(), 0),
+            **options.get("SENTINEL_KWARGS", {}),
+        }
     options["CONNECTION_POOL_KWARGS"] = {
         # A retry would multiply the timeout. The pool reconnects a dropped idle connection.
         "retry": Retry(NoBackoff(), 0),

@@ -53,6 +53,9 @@ class Operation(Generic[T]):
     __slots__ = ("context",)
     #: Whether it may change what Redis holds.
     writes: ClassVar[bool] = True
+    #: Whether the number of round trips depends on how many keys there are; then the time for
+    #: each of them is limited, not that of the call.
+    long: ClassVar[bool] = False
 
     context: Context
 

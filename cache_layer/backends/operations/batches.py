@@ -21,6 +21,7 @@ class GetMany(Operation[dict[Any, Any]]):
 
     __slots__ = ("names",)
     writes = False
+    long = True
 
     def __init__(self, context: Context, names: Mapping[str, Any]) -> None:
         self.context = context
@@ -62,6 +63,7 @@ class SetMany(Operation[list[str]]):
     """Store several values; returns the keys that Redis refused."""
 
     __slots__ = ("entries", "milliseconds")
+    long = True
 
     def __init__(
         self, context: Context, entries: Mapping[str, bytes], milliseconds: int | None
@@ -98,6 +100,7 @@ class DropMany(Operation[int]):
     """Delete keys; returns how many held a value."""
 
     __slots__ = ("keys",)
+    long = True
 
     def __init__(self, context: Context, keys: list[str]) -> None:
         self.context = context

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+
 from cache_layer.backends import scripts
-from cache_layer.backends.context import Context
+from cache_layer.backends.context import Context, Scope
 from cache_layer.backends.operations.base import Command, Operation, Steps, chunks, raw
 from cache_layer.backends.operations.scans import RefusedError, drop_matching
 from cache_layer.journal import Entries
@@ -20,6 +23,7 @@ class Replay(Operation[None]):
     """
 
     __slots__ = ("entries",)
+    long = True
 
     def __init__(self, context: Context, entries: Entries) -> None:
         self.context = context
@@ -36,6 +40,51 @@ class Replay(Operation[None]):
         for pattern in self.entries.patterns:
             yield from drop_matching(pattern)
         for scope in self.entries.scopes:
-            yield from drop_matching(
-                scope.pattern, lambda keys, owns=scope.owns: [key for key in keys if owns(key)]
-            )
+            yield from drop_scope(scope)
+
+
+class EndConnections(Operation[None]):
+    """End connections of before the outage, by their ids, with all that is still on its way."""
+
+    __slots__ = ("ids",)
+    long = True
+
+    def __init__(self, context: Context, ids: list[int]) -> None:
+        self.context = context
+        self.ids = ids
+
+    def steps(self) -> Steps[None]:
+        # One that has ended since, or a server that does not allow it, is an error reply.
+        yield [("CLIENT", "KILL", "ID", number, "SKIPME", "yes") for number in self.ids]
+
+
+class Cleanse(Operation[None]):
+    """Drop whole scopes from a server process that was never seen before.
+
+    The first process of the project to do so leaves a mark with the server's run id, so that the
+    others do not drop what was stored since.
+
+    :raises RefusedError: Redis did not do it, so it must not be read yet.
+    """
+
+    __slots__ = ("run_id", "scopes")
+    long = True
+
+    def __init__(self, context: Context, scopes: Iterable[Scope], run_id: str) -> None:
+        self.context = context
+        self.scopes = scopes
+        self.run_id = run_id.encode()
+
+    def steps(self) -> Steps[None]:
+        for scope in self.scopes:
+            digest = hashlib.sha256(scope.expression).hexdigest()[:16]
+            mark = f"cache_layer:clean:{digest}".encode()
+            (known,) = yield [("GET", mark)]
+            if known != self.run_id:
+                yield from drop_scope(scope)
+                yield [("SET", mark, self.run_id)]
+
+
+def drop_scope(scope: Scope) -> Steps[int]:
+    """Delete every key of an alias."""
+    return drop_matching(scope.pattern, lambda keys: [key for key in keys if scope.owns(key)])

@@ -27,6 +27,7 @@ class ScanKeys(Operation[list[str]]):
 
     __slots__ = ("count", "pattern")
     writes = False
+    long = True
 
     def __init__(self, context: Context, pattern: str, count: int = STEP) -> None:
         self.context = context
@@ -62,6 +63,7 @@ class DropPattern(Operation[int]):
     """Delete the keys that match a pattern, leases included; returns how many held a value."""
 
     __slots__ = ("pattern",)
+    long = True
 
     def __init__(self, context: Context, pattern: str) -> None:
         self.context = context

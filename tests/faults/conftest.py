@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests import services
+from tests.faults.proxy import Proxy
+
+COLUMNS = ("calls", "trips", "caught", "longest", "others", "recovery", "stale", "errors")
+
+
+@pytest.fixture
+def proxy(redis_server: services.RedisServer) -> Iterator[Proxy]:
+    """A proxy before the test's own redis-server."""
+    proxy = Proxy(redis_server.port)
+    proxy.start()
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture(autouse=True)
+def needs_redis_server() -> None:
+    if shutil.which("redis-server") is None:
+        services.missing("redis-server", "install the program redis-server")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what the tests measured; it travels with their reports, over processes too."""
+    rows = [
+        dict(report.user_properties)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call" and dict(report.user_properties).get("fault")
+    ]
+    if not rows:
+        return
+    terminalreporter.section("faults")
+    terminalreporter.line(f"{'fault':<34}" + "".join(f"{name:>10}" for name in COLUMNS))
+    for row in rows:
+        terminalreporter.line(
+            f"{row['fault']:<34}" + "".join(f"{row[name]:>10}" for name in COLUMNS)
+        )
+    terminalreporter.line(
+        "caught: calls that waited while Redis was being given up, longest: the longest of them; "
+        "others: the longest of all other calls. Times in milliseconds."
+    )

@@ -1,0 +1,189 @@
+"""A mixed load of threads and tasks, and a record of it: how long calls took, what they saw."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Self
+
+from cache_layer.backends import ResilientCache
+from cache_layer.signals import cache_state_changed
+from tests.cache_layer.caches import state, wait_for
+
+KEYS = 8
+THREADS = 4
+TASKS = 6
+
+#: Waiting for the interpreter and for a busy machine is not waiting for Redis.
+NOTICEABLE = 0.01
+
+
+@dataclasses.dataclass(slots=True)
+class Call:
+    began: float
+    seconds: float
+
+
+class Load:
+    """A database of counters behind a cache, writers who invalidate, and readers.
+
+    A read that returns less than what the last invalidation finished before it made current is
+    stale.
+    """
+
+    def __init__(self, cache: ResilientCache) -> None:
+        self.cache = cache
+        self.database = [0] * KEYS
+        #: The number that was current when the last finished invalidation of the key began.
+        self.invalidated = [0] * KEYS
+        self.stale: list[tuple[str, int, int]] = []
+        self.errors: list[BaseException] = []
+        self.calls: list[Call] = []
+        self.changes: list[tuple[float, str]] = []
+        self._done = threading.Event()
+        self._locks = [threading.Lock() for _ in range(KEYS)]
+        works: list[Callable[[], None]] = [self._write] * 2 + [self._read] * 2
+        works.append(lambda: asyncio.run(self._awaited()))
+        self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in works]
+
+    def __enter__(self) -> Self:
+        cache_state_changed.connect(self._changed)
+        for thread in self._threads:
+            thread.start()
+        self.wait_for_calls()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+        cache_state_changed.disconnect(self._changed)
+
+    def wait_for_calls(self, count: int = 300) -> None:
+        """Wait until so many more calls were made."""
+        aim = len(self.calls) + count
+        wait_for(lambda: self.errors or len(self.calls) >= aim, f"{count} calls")
+
+    def wait_for_state(self, wanted: str) -> float:
+        """Wait until it is reached; return the seconds."""
+        began = time.monotonic()
+        wait_for(lambda: state(self.cache) == wanted, f"the cache answers from {wanted}")
+        return time.monotonic() - began
+
+    def tripping(self) -> tuple[list[Call], list[Call]]:
+        """Return the calls that were on their way when Redis was given up, and all others."""
+        opened = [when for when, what in self.changes if what == "memory"]
+        caught: list[Call] = []
+        others: list[Call] = []
+        for call in self.calls:
+            ended = call.began + call.seconds
+            into = any(call.began <= when and ended >= when - 1 for when in opened)
+            (caught if into and call.seconds > NOTICEABLE else others).append(call)
+        return caught, others
+
+    def _changed(self, state: str, **_: Any) -> None:
+        self.changes.append((time.monotonic(), state))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001
+            self.errors.append(error)
+
+    def _timed(self, call: Callable[[], Any]) -> Any:
+        began = time.monotonic()
+        result = call()
+        self.calls.append(Call(began, time.monotonic() - began))
+        return result
+
+    async def _atimed(self, call: Awaitable[Any]) -> Any:
+        began = time.monotonic()
+        result = await call
+        self.calls.append(Call(began, time.monotonic() - began))
+        return result
+
+    def _write(self) -> None:
+        cache = self.cache
+        while not self._done.is_set():
+            number = random.randrange(KEYS)
+            key = f"k{number}"
+            with self._locks[number]:
+                self.database[number] += 1
+                value = self.database[number]
+                ways: list[Callable[[], object]] = [
+                    lambda key=key: cache.delete(key),  # type: ignore[misc]
+                    lambda key=key: cache.delete_many([key]),  # type: ignore[misc]
+                    lambda key=key: cache.delete_pattern(f"{key}*"),  # type: ignore[misc]
+                    lambda key=key, value=value: cache.set(key, value),  # type: ignore[misc]
+                ]
+                self._timed(random.choice(ways))
+                self.invalidated[number] = value
+            time.sleep(random.random() / 200)
+
+    async def _awrite(self) -> None:
+        """Its keys are its own: waiting for a thread's lock would stop the loop."""
+        cache = self.cache
+        number = KEYS
+        self.database.append(0)
+        self.invalidated.append(0)
+        while not self._done.is_set():
+            self.database[number] += 1
+            value = self.database[number]
+            ways: list[Callable[[], Awaitable[object]]] = [
+                lambda: cache.adelete(f"k{number}"),
+                lambda: cache.adelete_many([f"k{number}"]),
+                lambda: cache.adelete_pattern(f"k{number}*"),
+                lambda value=value: cache.aset(f"k{number}", value),  # type: ignore[misc]
+            ]
+            await self._atimed(random.choice(ways)())
+            self.invalidated[number] = value
+            await asyncio.sleep(random.random() / 200)
+
+    def _read(self) -> None:
+        while not self._done.is_set():
+            number = random.randrange(len(self.database))
+            computing = 0.0
+
+            def compute(number: int = number) -> int:
+                nonlocal computing
+                began = time.monotonic()
+                value = self.database[number]
+                time.sleep(random.random() / 300)
+                computing = time.monotonic() - began
+                return value
+
+            least = self.invalidated[number]
+            began = time.monotonic()
+            value = self.cache.get_or_set(f"k{number}", compute)
+            self.calls.append(Call(began, time.monotonic() - began - computing))
+            self._seen(number, least, value)
+            least = self.invalidated[number]
+            key = f"k{number}"
+            self._seen(number, least, self._timed(lambda key=key: self.cache.get(key)))
+            time.sleep(random.random() / 500)
+
+    async def _aread(self) -> None:
+        while not self._done.is_set():
+            number = random.randrange(len(self.database))
+
+            async def compute(number: int = number) -> int:
+                value = self.database[number]
+                await asyncio.sleep(random.random() / 300)
+                return value
+
+            least = self.invalidated[number]
+            self._seen(number, least, await self.cache.aget_or_set(f"k{number}", compute))
+            least = self.invalidated[number]
+            self._seen(number, least, await self._atimed(self.cache.aget(f"k{number}")))
+            await asyncio.sleep(random.random() / 500)
+
+    async def _awaited(self) -> None:
+        await asyncio.gather(self._awrite(), *[self._aread() for _ in range(TASKS - 1)])
+
+    def _seen(self, number: int, least: int, value: int | None) -> None:
+        if value is not None and value < least:
+            self.stale.append((f"k{number}", least, value))

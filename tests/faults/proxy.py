@@ -1,0 +1,126 @@
+"""A TCP proxy in front of a Redis that spoils what passes through it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import Literal
+
+from tests.services import free_port
+
+Fault = Literal["none", "delay", "cut", "silent", "garbage", "hold"]
+
+#: Connections beyond these are closed at once, so that no mistake can fill the machine.
+MOST = 200
+
+
+class Proxy:
+    """Passes bytes on, or does with them what ``fault`` says.
+
+    ``delay``: every reply waits ``seconds``. ``cut``: half of a reply, then the end. ``silent``:
+    accepts and swallows. ``garbage``: answers like a web server. ``hold``: keeps what clients say
+    until ``deliver()``, even when they have long gone.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.fault: Fault = "none"
+        self.seconds = 0.0
+        self._target = target
+        self._loop = asyncio.new_event_loop()
+        self._delivery = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._serve, name="proxy")
+        self._listening = threading.Event()
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._listening.wait(10)
+
+    def deliver(self) -> None:
+        """Hand over what was held back."""
+        self._loop.call_soon_threadsafe(self._delivery.set)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def _serve(self) -> None:
+        loop = self._loop
+        asyncio.set_event_loop(loop)
+        server = loop.run_until_complete(
+            asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=MOST)
+        )
+        self._listening.set()
+        try:
+            loop.run_forever()
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            if len(self._tasks) <= MOST:
+                await self._join(reader, writer)
+        except OSError:
+            # A peer that goes away is what this is all about.
+            return
+        finally:
+            self._tasks.discard(task)
+            await _end(writer)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
+        replies = asyncio.ensure_future(self._pass_replies(from_server, writer))
+        try:
+            await self._pass_commands(reader, to_server, writer)
+        finally:
+            replies.cancel()
+            await asyncio.gather(replies, return_exceptions=True)
+            await _end(to_server)
+
+    async def _pass_commands(
+        self,
+        reader: asyncio.StreamReader,
+        to_server: asyncio.StreamWriter,
+        to_client: asyncio.StreamWriter,
+    ) -> None:
+        while data := await reader.read(65536):
+            if self.fault == "silent":
+                continue
+            if self.fault == "garbage":
+                to_client.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+                continue
+            if self.fault == "hold":
+                await self._delivery.wait()
+            to_server.write(data)
+            await to_server.drain()
+
+    async def _pass_replies(
+        self, from_server: asyncio.StreamReader, to_client: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await from_server.read(65536):
+                if self.fault == "delay":
+                    await asyncio.sleep(self.seconds)
+                if self.fault == "cut":
+                    to_client.write(data[: len(data) // 2])
+                    break
+                to_client.write(data)
+                await to_client.drain()
+        to_client.close()
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
