@@ -12,7 +12,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
-from agent_sessions.messages import clean_text, is_storable
+from agent_sessions.messages import clean_text, inspect_json, is_storable
 from agent_sessions.models import Message, Session
 
 LONGEST_EXCERPT = 2_000
@@ -25,6 +25,22 @@ class PrettyEncoder(json.JSONEncoder):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "indent": 2})
+
+
+class FormDecoder(json.JSONDecoder):
+    """Tells a form what is no JSON where Python's decoder fails otherwise."""
+
+    def decode(self, s: str, *args: Any, **options: Any) -> Any:
+        """Return the value. Raises JSONDecodeError, also for what is too deep or too long."""
+        try:
+            value = super().decode(s, *args, **options)
+        except json.JSONDecodeError:
+            raise
+        except (RecursionError, ValueError) as error:
+            raise json.JSONDecodeError(str(error), s[:100], 0) from None
+        if problem := inspect_json(value).problem:
+            raise json.JSONDecodeError(problem, s[:100], 0)
+        return value
 
 
 def pretty_json(value: Any) -> SafeString:
@@ -50,8 +66,8 @@ def with_excerpt(messages: QuerySet[Message], length: int) -> QuerySet[Message]:
     )
 
 
-def conversation(session: Session) -> str:
-    """Return the session's last messages as HTML."""
+def conversation(session: Session, site: str) -> str:
+    """Return the session's last messages as HTML, with links into the admin site."""
     messages = Message.objects.using(session._state.db).for_session(session).latest_first()
     last = [
         {**row, "cut": len(row["excerpt"]) > LONGEST_EXCERPT}
@@ -63,6 +79,7 @@ def conversation(session: Session) -> str:
         "admin/agent_sessions/conversation.html",
         {
             "session": session,
+            "site": site,
             "messages": last,
             "hidden": max(0, session.message_count - len(last)),
         },

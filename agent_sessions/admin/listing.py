@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
+from agent_sessions.messages import is_storable
 from agent_sessions.models import Session
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class AgentFilter(admin.SimpleListFilter):
     ) -> models.QuerySet[Session]:
         """Keep the agent's sessions."""
         value = self.value()
+        if value and not is_storable(value):
+            return queryset.none()
         return queryset.filter(agent_id=value) if value else queryset
 
     def choices(self, changelist: Any) -> Iterator[Any]:

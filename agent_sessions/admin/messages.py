@@ -37,7 +37,8 @@ class RoleFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Message]) -> QuerySet[Message]:
         """Keep the messages of the role."""
-        return queryset.filter(role=self.value()) if self.value() else queryset
+        role = self.value()
+        return queryset.filter(role=role) if role in MessageRole.values else queryset
 
 
 @admin.register(Message)
@@ -124,7 +125,9 @@ class MessageAdmin(_ModelAdmin):
     @admin.display(description=_("session"))
     def session_link(self, message: Message) -> str:
         """Return a link to the session."""
-        address = reverse("admin:agent_sessions_session_change", args=[message.session_id])
+        address = reverse(
+            f"{self.admin_site.name}:agent_sessions_session_change", args=[message.session_id]
+        )
         return format_html('<a href="{}">{}</a>', address, message.session)
 
     @admin.display(description=_("text"))

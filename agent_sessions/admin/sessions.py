@@ -25,7 +25,12 @@ from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from agent_sessions.admin.display import PrettyEncoder, conversation, pretty_json
+from agent_sessions.admin.display import (
+    FormDecoder,
+    PrettyEncoder,
+    conversation,
+    pretty_json,
+)
 from agent_sessions.admin.listing import AgentFilter, CappedPaginator
 from agent_sessions.exceptions import SessionArchived
 from agent_sessions.models import Message, Session, SessionStatus
@@ -173,7 +178,9 @@ class SessionAdmin(_ModelAdmin):
     @admin.display(description=_("conversation"))
     def conversation(self, session: Session) -> str:
         """Return the last messages."""
-        return "-" if session._state.adding else conversation(session)
+        if session._state.adding:
+            return "-"
+        return conversation(session, self.admin_site.name)
 
     @admin.display(description=_("context"))
     def context_shown(self, session: Session) -> str:
@@ -207,6 +214,7 @@ class SessionAdmin(_ModelAdmin):
         """Indent JSON in the form."""
         if isinstance(db_field, models.JSONField):
             kwargs["encoder"] = PrettyEncoder
+            kwargs["decoder"] = FormDecoder
             kwargs["widget"] = forms.Textarea(attrs={"rows": 10, "cols": 80, "spellcheck": "false"})
         return super().formfield_for_dbfield(db_field, request, **kwargs)
 

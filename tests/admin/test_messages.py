@@ -84,6 +84,7 @@ def test_nobody_writes_messages_here(admin_client: Client, session: Session) -> 
 
 
 def test_odd_addresses_are_not_errors(admin_client: Client, session: Session) -> None:
-    for query in ({"session__id__exact": "nonsense"}, {"p": "x"}, {"p": "999999"}, {"role": "x"}):
+    odd = ({"session__id__exact": "nonsense"}, {"p": "x"}, {"p": "999999"}, {"role": "x"})
+    for query in (*odd, {"role": "\x00"}, {"q": "\x00"}):
         assert admin_client.get(LIST, query).status_code in {200, 302}
     assert admin_client.get(f"{LIST}nonsense/change/").status_code == 302

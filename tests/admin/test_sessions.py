@@ -158,6 +158,11 @@ def test_filters(admin_client: Client, session: Session, repository: SyncSession
     ]
 
 
+def test_odd_filters_are_not_errors(admin_client: Client, session: Session) -> None:
+    for query in ({"agent_id": "\x00"}, {"q": "\x00"}, {"q": "user:\x00"}, {"q": "x" * 5_000}):
+        assert titles(admin_client.get(LIST, query)) in ([], ["Debug script"])
+
+
 def test_only_so_many_rows_are_counted_and_listed(
     admin_client: Client,
     session: Session,
@@ -274,6 +279,9 @@ def test_saving_an_old_form_keeps_what_was_appended_meanwhile(
         ("title", "x" * 300),
         ("agent_id", ""),
         ("context", '{"a": "\\u0000"}'),
+        ("context", '{"a": 1' + "0" * 5_000 + "}"),
+        ("context", '{"a":' * 700 + "1" + "}" * 700),
+        ("metadata", "[" * 2_000 + "]" * 2_000),
     ],
 )
 def test_bad_values_are_form_errors(

@@ -109,5 +109,5 @@ class TestDatabase:
             cursor.execute(f"DROP INDEX {search_index.NAME}")
         found = ours(databases=["default"])
         assert list(found) == ["W003"]
-        assert "CREATE EXTENSION pg_trgm" in found["W003"].hint
+        assert "CREATE EXTENSION IF NOT EXISTS pg_trgm" in found["W003"].hint
         assert ours() == {}
