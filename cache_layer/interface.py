@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -36,6 +37,7 @@ def as_timeout(ttl: Ttl) -> Any:
     """Return Django's timeout for a ttl.
 
     :raises TypeError: it is neither a number of seconds nor None nor ``FOREVER``.
+    :raises ValueError: it is a number, but not a finite one.
     """
     if ttl is None:
         return DEFAULT_TIMEOUT
@@ -43,6 +45,8 @@ def as_timeout(ttl: Ttl) -> Any:
         return None
     if isinstance(ttl, bool) or not isinstance(ttl, int | float):
         raise TypeError(f"A ttl is a number of seconds, None or FOREVER, not {ttl!r}.")
+    if not -math.inf < ttl < math.inf:
+        raise ValueError(f"A ttl is a finite number of seconds, not {ttl!r}; FOREVER never ends.")
     return ttl
 
 

@@ -56,6 +56,12 @@ class Contract(Stores):
         assert users.exists("l") is False
         assert users.get("k", "default") is None
 
+    @pytest.mark.parametrize("ttl", [float("nan"), float("inf")])
+    def test_a_ttl_is_finite(self, users: Any, ttl: float) -> None:
+        with pytest.raises(ValueError, match="finite"):
+            users.set("k", 1, ttl=ttl)
+        assert users.get("k") is None
+
     def test_ttl(self, users: Any) -> None:
         users.set("default", 1)
         users.set("minute", 1, ttl=60)

@@ -24,16 +24,19 @@ from cache_layer.metrics import record
 class GetOrLease(Operation[Any]):
     """The value of a key, or a lease for storing one: ``Lease``."""
 
-    __slots__ = ("key", "milliseconds")
+    __slots__ = ("claimed", "key", "milliseconds")
 
     def __init__(self, context: Context, key: str, milliseconds: int) -> None:
         self.context = context
         self.key = key
         self.milliseconds = milliseconds
+        #: The lease that this call may have placed, known before its reply: a caller that is
+        #: cancelled while it waits for that can give it back.
+        self.claimed: Lease | None = None
 
     def steps(self) -> Steps[Any]:
         key = raw(self.key)
-        token = secrets.token_bytes(16)
+        token = b""
         for _attempt in range(3):
             (data,) = yield [("GET", key)]
             if isinstance(data, Exception):
@@ -42,6 +45,8 @@ class GetOrLease(Operation[Any]):
             found, known = self._look(data)
             if known:
                 return found
+            token = token or secrets.token_bytes(16)
+            self.claimed = Lease(token, owner=True)
             if data is None:
                 claim: Command = ("SET", key, MARKER + token, "NX", "PX", self.milliseconds)
             else:
@@ -50,7 +55,7 @@ class GetOrLease(Operation[Any]):
             if claimed and not isinstance(claimed, Exception):
                 return self._lease(token, owner=True)
         # The key cannot be claimed; a token that is nowhere makes the fill come to nothing.
-        return self._lease(token, owner=False)
+        return self._lease(token or secrets.token_bytes(16), owner=False)
 
     def in_memory(self, store: MemoryStore) -> Any:
         found, known = self._look(store.read(self.key))
