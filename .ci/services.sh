@@ -56,6 +56,8 @@ start_postgres
 start_redis
 start_rabbit
 install_missing chromium chromium
+install_missing curl curl
+install_missing npm nodejs npm
 
 export DATABASE_URL="postgres://postgres@127.0.0.1:${postgres_port}/postgres"
 export REDIS_URL="redis://127.0.0.1:6379/0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import os
 import re
 import shlex
@@ -54,7 +55,7 @@ def test_every_block_has_a_language_that_is_executed(document: Path) -> None:
     unknown = [
         f"{identify(document)}:{block.line} {block.language!r}"
         for block in blocks(document)
-        if block.language not in {"python", "sh", "text"}
+        if block.language not in {"python", "sh", "text", "ts"}
     ]
     assert unknown == []
 
@@ -141,5 +142,11 @@ def run(words: list[str], project: Path, where: str) -> None:
                 check=False,
             )
             assert done.returncode == 0, f"{where}\n{done.stdout}{done.stderr}"
+        case ["npm", "install", *packages]:
+            pinned = json.loads((ROOT / "tests/docs/package.json").read_text(encoding="utf-8"))
+            known = {**pinned["dependencies"], **pinned["devDependencies"]}
+            assert {name for name in packages if not name.startswith("-")} <= set(known), where
+        case ["curl" | "npx", *_]:
+            pass  # They need a server: test_http_blocks.py runs them.
         case _:
             pytest.fail(f"no way to execute this line is known: {where}")
