@@ -19,7 +19,7 @@ from tests import services
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 EVERY_CHECK = ["--checks", "all"]
-SECONDS = int(os.environ.get("SCHEMATHESIS_SECONDS") or 10)
+SECONDS = int(os.environ.get("SCHEMATHESIS_SECONDS") or 8)
 
 
 @pytest.mark.slow
