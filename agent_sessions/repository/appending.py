@@ -32,6 +32,19 @@ def append_one(session_id: UUID, message: Any, using: str) -> Message:
 
 def append_many(session_id: UUID, messages: Iterable[Any], using: str) -> list[Message]:
     """Append messages. See SyncSessionRepository.add_messages()."""
+    rows = rows_of(session_id, messages, using)
+    if not rows:
+        _refuse_missing_or_archived(session_id, using)
+    return _append(session_id, rows, using)
+
+
+def rows_of(
+    session_id: UUID, messages: Iterable[Any], using: str, place: str = "{}"
+) -> list[Message]:
+    """Return the messages as rows without numbers.
+
+    Raises ValidationError, keyed by the place of the message in the call and the field.
+    """
     now = timezone.now()
     rows: list[Message] = []
     errors: dict[str, Any] = {}
@@ -40,12 +53,10 @@ def append_many(session_id: UUID, messages: Iterable[Any], using: str) -> list[M
             rows.append(_row(session_id, validate_message(message), now, using))
         except ValidationError as error:
             for field, problems in error.error_dict.items():
-                errors[f"{number}.{field}"] = problems
+                errors[f"{place.format(number)}.{field}"] = problems
     if errors:
         raise ValidationError(errors)
-    if not rows:
-        _refuse_missing_or_archived(session_id, using)
-    return _append(session_id, rows, using)
+    return rows
 
 
 def _row(session_id: UUID, message: Mapping[str, Any], now: datetime, using: str) -> Message:
@@ -62,20 +73,31 @@ def _row(session_id: UUID, message: Mapping[str, Any], now: datetime, using: str
     return row
 
 
+def unrepeated(
+    rows: Iterable[Message], stored: Mapping[str, Message]
+) -> tuple[list[Message], dict[str, Message]]:
+    """Return the rows to insert, and for each idempotency key the message that has it first.
+
+    Raises IdempotencyConflict if a key comes with two messages.
+    """
+    waiting: list[Message] = []
+    firsts = dict(stored)
+    for row in rows:
+        key = row.idempotency_key
+        if key is not None and key in firsts:
+            _require_same(firsts[key], row)
+            continue
+        if key is not None:
+            firsts[key] = row
+        waiting.append(row)
+    return waiting, firsts
+
+
 def _append(session_id: UUID, rows: Sequence[Message], using: str) -> list[Message]:
     # By idempotency key: what is stored already, or stands earlier in the same call.
     stored: dict[str, Message] = {}
     while True:
-        waiting: list[Message] = []
-        firsts = dict(stored)
-        for row in rows:
-            key = row.idempotency_key
-            if key is not None and key in firsts:
-                _require_same(firsts[key], row)
-                continue
-            if key is not None:
-                firsts[key] = row
-            waiting.append(row)
+        waiting, firsts = unrepeated(rows, stored)
         if not waiting:
             break
         keys = [row.idempotency_key for row in waiting if row.idempotency_key is not None]
@@ -93,7 +115,7 @@ def _append(session_id: UUID, rows: Sequence[Message], using: str) -> list[Messa
                 _refuse_missing_or_archived(session_id, using)
             stored.update(found)
             continue
-        _announce(session_id, waiting, count, using)
+        announce(session_id, waiting, count, using)
         break
     return [row if row.idempotency_key is None else firsts[row.idempotency_key] for row in rows]
 
@@ -127,7 +149,8 @@ def _refuse_missing_or_archived(session_id: UUID, using: str) -> None:
         raise SessionArchived(session_id)
 
 
-def _announce(session_id: UUID, rows: list[Message], count: int, using: str) -> None:
+def announce(session_id: UUID, rows: list[Message], count: int, using: str) -> None:
+    """Tell that the rows were inserted, and that the session has become too long."""
     limit = settings.MAX_MESSAGES
     if limit is not None and count > limit:
         logger.warning(

@@ -29,9 +29,9 @@ class SessionRepository:
         """The alias of the database."""
         return self.sync.using
 
-    async def create(self, session: Session) -> Session:
+    async def create(self, session: Session, messages: Iterable[Mapping[str, Any]] = ()) -> Session:
         """See SyncSessionRepository.create()."""
-        return await sync_to_async(self.sync.create)(session)
+        return await sync_to_async(self.sync.create)(session, messages)
 
     async def get(self, session_id: SessionId) -> Session:
         """See SyncSessionRepository.get()."""

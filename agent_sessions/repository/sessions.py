@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,14 +16,15 @@ from django.utils.translation import gettext as _
 from agent_sessions.choices import SessionStatus
 from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
 from agent_sessions.messages import canonical, is_idempotency_key
-from agent_sessions.models import Session, validate_object
+from agent_sessions.models import Message, Session, validate_object
+from agent_sessions.repository import appending
 from agent_sessions.repository.notify import after_commit
 from agent_sessions.signals import session_created, session_status_changed
 
 CHANGEABLE = ("title", "agent_id", "status", "metadata", "expires_at")
 
 
-def create(session: Session, using: str) -> Session:
+def create(session: Session, messages: Iterable[Any], using: str) -> Session:
     """Store a new session. See SyncSessionRepository.create()."""
     if not isinstance(session, Session):
         raise ValidationError({"session": _("This is not a Session.")})
@@ -34,15 +35,20 @@ def create(session: Session, using: str) -> Session:
         )
     session._state.db = using
     session.clean_fields()
+    rows = appending.rows_of(session.pk, messages, using, place="messages[{}]")
+    rows, _firsts = appending.unrepeated(rows, {})
     if session._state.adding:
-        session.message_count = session.last_sequence = 0
-    session.idempotency_digest = _digest(session) if key is not None else ""
+        _count(session, rows)
+    session.idempotency_digest = _digest(session, rows) if key is not None else ""
     try:
         with transaction.atomic(using=using):
             session.save(force_insert=True, using=using)
+            Message.objects.using(using).bulk_create(rows)
     except IntegrityError:
         return _stored_before(session, using)
     after_commit(session_created, Session, using, session=session)
+    if rows:
+        appending.announce(session.pk, rows, len(rows), using)
     return session
 
 
@@ -141,7 +147,16 @@ def _stored_before(session: Session, using: str) -> Session:
     raise ValidationError({"user": _("This user does not exist.")})
 
 
-def _digest(session: Session) -> str:
+def _count(session: Session, rows: list[Message]) -> None:
+    session.message_count = session.last_sequence = len(rows)
+    if rows:
+        session.last_message_at = session.last_activity_at = rows[0].created_at
+    for number, row in enumerate(rows, 1):
+        row.sequence = number
+        row.user_id = session.user_id
+
+
+def _digest(session: Session, rows: list[Message]) -> str:
     # What was asked for. The row itself may have changed by the time of a retry.
     given = [
         str(session.agent_id),
@@ -149,5 +164,6 @@ def _digest(session: Session) -> str:
         str(session.status),
         session.context,
         session.metadata,
+        *(row.as_dict() for row in rows),
     ]
     return hashlib.sha256(canonical(given).encode("ascii")).hexdigest()

@@ -47,17 +47,17 @@ class SyncSessionRepository:
         queryset: SessionQuerySet = Session.objects.using(self.using)
         return queryset
 
-    def create(self, session: Session) -> Session:
-        """Store a new session and return it.
+    def create(self, session: Session, messages: Iterable[Mapping[str, Any]] = ()) -> Session:
+        """Store a new session, with its first messages if there are any, and return it.
 
-        With an ``idempotency_key`` on it a retry returns the session that the first call
-        stored for this user.
+        The session keeps the status and the expiry it has. With an ``idempotency_key`` on it a
+        retry returns the session that the first call stored for this user.
 
         Raises ValidationError, keyed by field, if a value is not acceptable, the user does
         not exist or the id is taken; IdempotencyConflict if the key was used for a session
-        with other contents.
+        with other contents. See add_message_to_session for messages.
         """
-        return sessions.create(session, self.using)
+        return sessions.create(session, messages, self.using)
 
     def get(self, session_id: SessionId) -> Session:
         """Return the session. Raises Session.DoesNotExist."""

@@ -11,11 +11,10 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
-from django.db import DataError, transaction
+from django.db import DataError
 from django.utils.translation import gettext as _
 
 from agent_sessions.exceptions import IdempotencyConflict
-from agent_sessions.messages import validate_message
 from agent_sessions.models import Session, SessionStatus
 from agent_sessions.repository import SyncSessionRepository
 from agent_sessions.transfer.lines import Line
@@ -68,7 +67,6 @@ class Importer:
         self._agent_id = agent_id
         self._repository = SyncSessionRepository(using=using)
         self._sessions = Session.objects.using(using)
-        self._using = using
 
     def run(self, lines: Iterable[Line]) -> Iterator[Result]:
         """Import the lines, yielding what became of each but the empty ones.
@@ -106,23 +104,22 @@ class Importer:
             return Result(line, Outcome.REJECTED, reason=str(error).strip())
 
     def _store(self, line: Line, key: str | None, conversation: dict[str, Any]) -> Result:
-        status = conversation.pop("status")
         messages = conversation.pop("messages")
         conversation.setdefault("agent_id", self._agent_id)
         session = Session(user_id=self._user_id, idempotency_key=key, **conversation)
-        with transaction.atomic(using=self._using):
-            try:
-                created = self._repository.create(session)
-            except IdempotencyConflict:
-                # Another import of the same input, with another agent, was faster.
-                return Result(line, Outcome.PRESENT)
-            if created.pk != session.pk:
-                return Result(line, Outcome.PRESENT, session_id=created.pk)
-            if messages:
-                self._repository.add_messages(session.pk, messages)
-            if status != SessionStatus.ACTIVE:
-                self._repository.bulk_update_session_status([session.pk], status)
-        return Result(line, Outcome.IMPORTED, session_id=session.pk, message_count=len(messages))
+        try:
+            created = self._repository.create(session, messages)
+        except IdempotencyConflict as conflict:
+            if conflict.key != key:
+                # Two of the line's messages have one key.
+                raise
+            # Another import of the same input, with another agent, was faster.
+            return Result(line, Outcome.PRESENT)
+        if created.pk != session.pk:
+            return Result(line, Outcome.PRESENT, session_id=created.pk)
+        return Result(
+            line, Outcome.IMPORTED, session_id=session.pk, message_count=session.message_count
+        )
 
 
 def parse_line(data: bytes) -> dict[str, Any]:
@@ -136,7 +133,7 @@ def parse_line(data: bytes) -> dict[str, Any]:
     if not isinstance(conversation.get("messages"), list):
         raise ValidationError({"messages": _("This list is required.")})
     fields: dict[str, Any] = {
-        "messages": list(_checked(conversation.pop("messages"))),
+        "messages": conversation.pop("messages"),
         "status": conversation.pop("status", SessionStatus.ACTIVE),
     }
     if fields["status"] not in SessionStatus.values:
@@ -185,19 +182,6 @@ def _parse_json(data: bytes) -> Any:
     except ValueError as error:
         # An integer with more digits than Python converts.
         _refuse(str(error))
-
-
-def _checked(messages: list[Any]) -> Iterator[dict[str, Any]]:
-    for number, message in enumerate(messages):
-        try:
-            yield validate_message(message)
-        except ValidationError as error:
-            raise ValidationError(
-                {
-                    f"messages[{number}].{field}": reasons
-                    for field, reasons in error.message_dict.items()
-                }
-            ) from error
 
 
 def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:

@@ -138,6 +138,52 @@ class TestCreate:
             create(user, title="b")
         assert Session.objects.count() == 2
 
+    def test_with_messages(self, repository, user, other_user):
+        first = say("one", idempotency_key="m")
+        session = repository.create(
+            Session(user=user, agent_id="x", status=SessionStatus.ARCHIVED),
+            [first, say([{"type": "text", "text": "two"}]), first],
+        )
+        stored = repository.get_session_with_messages(session.id)
+        assert [m.sequence for m in stored.messages] == [1, 2]
+        assert [m.as_dict() for m in stored.messages] == [
+            say("one"),
+            say([{"type": "text", "text": "two"}]),
+        ]
+        assert (stored.status, stored.message_count, stored.last_sequence) == ("archived", 2, 2)
+        assert stored.last_message_at == stored.last_activity_at == stored.messages[0].created_at
+        assert repository.verify_counters() == []
+        assert repository.search_sessions(user, "two") == [session]
+        assert repository.search_sessions(other_user, "two") == []
+
+    def test_with_messages_in_few_statements(self, repository, user):
+        with CaptureQueriesContext(connection) as queries:
+            repository.create(Session(user=user, agent_id="x"), [say()] * 20)
+        # Whether the user exists, two insertions, and the transaction (here a savepoint).
+        assert len(queries) == 5
+
+    def test_bad_messages_leave_no_session(self, repository, user):
+        with pytest.raises(ValidationError) as error:
+            repository.create(Session(user=user, agent_id="x"), [say(), {"content": "x"}, 3])
+        assert set(error.value.message_dict) == {"messages[1].role", "messages[2].message"}
+        same_key = [say("a", idempotency_key="m"), say("b", idempotency_key="m")]
+        with pytest.raises(IdempotencyConflict):
+            repository.create(Session(user=user, agent_id="x"), same_key)
+        assert Session.objects.count() == 0
+
+    def test_messages_belong_to_what_the_key_was_used_for(self, repository, user):
+        def create(*texts: str) -> Session:
+            return repository.create(
+                Session(user=user, agent_id="x", idempotency_key="k"), map(say, texts)
+            )
+
+        first = create("a", "b")
+        assert create("a", "b") == first
+        for other in ((), ("a",), ("a", "c")):
+            with pytest.raises(IdempotencyConflict):
+                create(*other)
+        assert Message.objects.count() == 2
+
     def test_signal(self, repository, user, received, django_capture_on_commit_callbacks):
         with django_capture_on_commit_callbacks(execute=True):
             session = repository.create(Session(user=user, agent_id="x"))
