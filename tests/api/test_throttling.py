@@ -23,6 +23,8 @@ def limited(settings: Any, redis_server: RedisServer) -> RedisServer:
     settings.CACHES = {
         "default": {**settings.CACHES["default"], "LOCATION": redis_server.url},
     }
+    # A busy machine is no outage; a Redis that hangs is one soon enough.
+    settings.CACHE_LAYER_OPERATION_TIMEOUT = settings.CACHE_LAYER_CONNECT_TIMEOUT = 1.0
     settings.AGENT_SESSIONS_READ_RATE = f"{RATE}/hour"
     settings.AGENT_SESSIONS_WRITE_RATE = f"{RATE}/hour"
     return redis_server
