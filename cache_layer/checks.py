@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final
@@ -18,11 +17,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from cache_layer.conf import PREFIX, Settings, settings
+from cache_layer.locations import without_password
 
 SCHEMES = ("redis", "rediss", "unix")
 
 _PLUGGABLE: Final = {"SERIALIZER": ("dumps", "loads"), "COMPRESSOR": ("compress", "decompress")}
-_PASSWORD: Final = re.compile(r"(?<=[?&]password=)[^&]*")
 
 
 def register() -> None:
@@ -132,7 +131,7 @@ def _examine_location(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMes
     for url in urls if isinstance(urls, list | tuple) else [urls]:
         if problem := _url_problem(url):
             yield checks.Error(
-                f"LOCATION of CACHES[{alias!r}] has {_without_password(url)!r}: {problem}.",
+                f"LOCATION of CACHES[{alias!r}] has {without_password(url)!r}: {problem}.",
                 hint="Write redis://host:6379/0, rediss://host:6379/0 (TLS) or "
                 "unix:///path/to/redis.sock?db=0.",
                 id="cache_layer.E004",
@@ -170,16 +169,6 @@ def _url_problem(url: object) -> str:
     if database and not database.isdecimal():
         return f"the database is a number, not {database!r}"
     return ""
-
-
-def _without_password(url: object) -> object:
-    if not isinstance(url, str):
-        return url
-    before, at, rest = url.rpartition("@")
-    scheme, separator, credentials = before.partition("://")
-    if at:
-        before = f"{scheme}{separator}{credentials.partition(':')[0]}:***"
-    return f"{before}{at}{_PASSWORD.sub('***', rest)}"
 
 
 def _examine_timeout(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:

@@ -86,3 +86,12 @@ def redis_server() -> Iterator[services.RedisServer]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture
+def default_timeouts(settings: Any) -> None:
+    """The timeouts that users have; tests/settings.py is more patient with a busy machine."""
+    from cache_layer.conf import Settings
+
+    for name in ("OPERATION_TIMEOUT", "CONNECT_TIMEOUT"):
+        setattr(settings, f"CACHE_LAYER_{name}", vars(Settings)[name])

@@ -29,6 +29,8 @@ CACHES = {
         "TIMEOUT": 300,
     }
 }
+# A busy machine is not an outage. Tests of outages ask for the default_timeouts fixture.
+CACHE_LAYER_OPERATION_TIMEOUT = CACHE_LAYER_CONNECT_TIMEOUT = 10.0
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, because an in-memory database cannot be shared by threads and processes.
     folder = tempfile.mkdtemp(prefix="agent-sessions-")

@@ -135,7 +135,7 @@ class Operations:
         """Move a value to another version; the result tells whether there was one."""
         return Rename(self._context, self.key(key, version), self.key(key, version + delta))
 
-    def get_or_lease(self, key: Any, version: int | None) -> Operation[Any]:
+    def get_or_lease(self, key: Any, version: int | None) -> GetOrLease:
         """Return the value of a key, or a ``Lease``."""
         lease_time = max(1, int(settings.LEASE_TTL * 1000))
         return GetOrLease(self._context, self.key(key, version), lease_time)

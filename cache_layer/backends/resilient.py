@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -285,8 +286,15 @@ class ResilientCache(BaseCache):
     async def aget_or_lease(
         self, key: Any, *, version: int | None = None, namespace: str = ""
     ) -> Any | Lease:
-        """See ``get_or_lease()``."""
-        return await self.state.arun(self.operations(namespace).get_or_lease(key, version))
+        """See ``get_or_lease()``; a caller that is cancelled meanwhile leaves no lease behind."""
+        operations = self.operations(namespace)
+        operation = operations.get_or_lease(key, version)
+        try:
+            return await self.state.arun(operation)
+        except asyncio.CancelledError:
+            if operation.claimed is not None:
+                await self.state.arun(operations.release(key, operation.claimed, version))
+            raise
 
     def fill(
         self,

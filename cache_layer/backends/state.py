@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from django.core.cache.backends.base import BaseCache
 
@@ -23,6 +22,7 @@ from cache_layer.backends.operations.base import Operation
 from cache_layer.breaker import Breaker
 from cache_layer.conf import settings
 from cache_layer.journal import Journal
+from cache_layer.locations import without_password
 from cache_layer.signals import cache_state_changed
 
 T = TypeVar("T")
@@ -141,7 +141,8 @@ class RedisState(MemoryState):
     def announce(self) -> None:
         """Tell the log and the signal who answers now."""
         now = self.describe()
-        location = _without_password(self._location)
+        urls = self._location.split(",") if isinstance(self._location, str) else self._location
+        location = ", ".join(str(without_password(url)) for url in urls)
         if now["state"] == "redis":
             logger.info("Redis at %s answers again; the cache uses it.", location)
         else:
@@ -227,14 +228,6 @@ def state_for(
     if isinstance(state, RedisState) and isinstance(scope, Scope):
         state.scopes[scope] = None
     return state
-
-
-def _without_password(location: Any) -> str:
-    urls = location.split(",") if isinstance(location, str) else [str(url) for url in location]
-    return ", ".join(
-        url.replace(f"{urlsplit(url).netloc.rpartition('@')[0]}@", "", 1) if "@" in url else url
-        for url in urls
-    )
 
 
 def _start_again_in_child() -> None:

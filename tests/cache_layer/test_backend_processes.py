@@ -256,3 +256,23 @@ def test_django_redis_compressors(redis_url: str, client: redis.Redis, compresso
     assert cache.incr("number") == 6
     assert client.strlen(cache.make_key("long")) < 500
     cache.state.close()
+
+
+async def test_a_cancelled_caller_leaves_no_lease_behind(redis_url: str) -> None:
+    cache = make_cache(redis_url)
+    client = redis.asyncio.Redis.from_url(redis_url)
+    await cache.aget("connected")
+    cancelled = 0
+    for number in range(300):
+        key = f"k{number}"
+        task = asyncio.create_task(cache.aget_or_lease(key))
+        await asyncio.sleep(random.random() / 1000)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            cancelled += 1
+            assert await client.get(cache.make_key(key)) is None
+    assert cancelled > 0
+    await client.aclose()
+    cache.state.close()

@@ -16,6 +16,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", Settings.__annotations__)
+@pytest.mark.usefixtures("default_timeouts")
 def test_every_setting_has_a_default_and_can_be_overridden(name: str) -> None:
     with override_settings():
         assert getattr(settings, name) == vars(Settings)[name]

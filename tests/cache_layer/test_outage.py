@@ -15,6 +15,9 @@ from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
 from tests.services import RedisServer
 
 
+pytestmark = pytest.mark.usefixtures("default_timeouts")
+
+
 @pytest.fixture
 def cache(redis_server: RedisServer) -> Iterator[ResilientCache]:
     cache = make_cache(redis_server.url)

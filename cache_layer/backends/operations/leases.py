@@ -3,8 +3,8 @@
 
 A reader that misses leaves a marker with a token at the key; the value it computes is stored only
 if that very marker is still there. Whatever removes or overwrites the key in between - a delete, a
-pattern, a flush by another client - makes the store come to nothing. Leases have nothing to tell
-the journal: during an outage their markers are in memory alone.
+pattern, a flush by another client - makes the store come to nothing. During an outage the markers
+are in memory alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cache_layer.backends.encoding import UnreadableValueError
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations.base import Command, Operation, Single, Steps, px, raw
 from cache_layer.backends.scripts import MARKER
+from cache_layer.journal import Journal
 from cache_layer.metrics import record
 
 
@@ -64,6 +65,11 @@ class GetOrLease(Operation[Any]):
         token = secrets.token_bytes(16)
         store.write(self.key, MARKER + token, self.milliseconds)
         return self._lease(token, owner=True)
+
+    def remember(self, journal: Journal) -> None:
+        # A marker that was placed and not answered for would hold up who waits for its owner.
+        if self.claimed is not None:
+            journal.add_key(self.key, self.context.scope)
 
     def _look(self, data: bytes | None) -> tuple[Any, bool]:
         """Return what was found and True, or None and False when the key is to be claimed."""
