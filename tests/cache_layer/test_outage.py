@@ -14,7 +14,6 @@ from cache_layer.signals import cache_state_changed
 from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
 from tests.services import RedisServer
 
-
 pytestmark = pytest.mark.usefixtures("default_timeouts")
 
 
