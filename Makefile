@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types check clean bench-sessions bench-cache bench-api
+.PHONY: demo test faults lint types check clean bench-sessions bench-cache bench-api
 
 $(VENV)/.demo: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,6 +22,9 @@ demo: $(VENV)/.demo  ## The example project with real conversations; needs no se
 
 test: $(VENV)/.dev  ## The whole test suite; tests of services that are not there skip loudly
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+faults: $(VENV)/.dev  ## Redis killed, hung, cut off, full…: the tests of it, and what they measured
+	$(BIN)/python -m pytest tests/faults -s $(ARGS)
 
 lint: $(VENV)/.dev  ## Format, lint and import rules
 	$(BIN)/ruff format --check .

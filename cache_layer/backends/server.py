@@ -48,6 +48,7 @@ class KnownServer:
 
     def greet(self, connection: Any) -> None:
         """Set up a new connection; ``redis_connect_func`` of synchronous connections."""
+        _hush(connection)
         connection.on_connect()
         connection.send_packed_command(connection.pack_commands(_QUESTIONS))
         answers = []
@@ -60,6 +61,7 @@ class KnownServer:
 
     async def agreet(self, connection: Any) -> None:
         """See ``greet()``."""
+        _hush(connection)
         await connection.on_connect()
         await connection.send_packed_command(connection.pack_commands(_QUESTIONS))
         answers = []
@@ -103,6 +105,14 @@ class KnownServer:
             raise OtherServerError(
                 "another server process answers: it restarted, or another was promoted"
             )
+
+
+def _hush(connection: Any) -> None:
+    """Keep the client from telling its name and version, which costs two round trips."""
+    # The first is what newer versions of redis-py call it, the others what it was called before.
+    for name in ("driver_info", "lib_name", "lib_version"):
+        if hasattr(connection, name):
+            setattr(connection, name, None)
 
 
 def _run_id(info: Any) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cache_layer.conf import Settings
 from tests import services
 from tests.faults.proxy import Proxy
 
@@ -19,6 +20,13 @@ def proxy(redis_server: services.RedisServer) -> Iterator[Proxy]:
     proxy.start()
     yield proxy
     proxy.close()
+
+
+@pytest.fixture(autouse=True)
+def the_timeouts_that_projects_have(settings: Any) -> None:
+    """Other tests may be more patient with a busy machine; here they are what is tested."""
+    settings.CACHE_LAYER_OPERATION_TIMEOUT = Settings.OPERATION_TIMEOUT
+    settings.CACHE_LAYER_CONNECT_TIMEOUT = Settings.CONNECT_TIMEOUT
 
 
 @pytest.fixture(autouse=True)

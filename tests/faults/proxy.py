@@ -58,9 +58,13 @@ class Proxy:
             loop.run_forever()
         finally:
             server.close()
-            for task in self._tasks:
+            # A connection just accepted is closed by its task, which has to have begun.
+            loop.run_until_complete(asyncio.sleep(0.05))
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(asyncio.sleep(0.05))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 

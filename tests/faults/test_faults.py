@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from cache_layer.backends import ResilientCache
-from tests.cache_layer.caches import make_cache
+from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
 from tests.faults.load import Load
 from tests.faults.proxy import Fault, Proxy
 from tests.services import RedisServer
@@ -185,3 +185,20 @@ def test_commands_delivered_after_the_outage(proxy: Proxy, record_property: Any)
     scenario("commands delivered late", proxy.url, record_property).run(
         spoil, heal, proxy.deliver, rounds=1
     )
+
+
+@pytest.mark.parametrize("wrap", [lambda cache: cache, Awaited], ids=["sync", "async"])
+def test_a_write_delivered_late_does_nothing(proxy: Proxy, wrap: Any) -> None:
+    cache = make_cache(proxy.url)
+    face = wrap(cache)
+    face.set("k", "first")
+    proxy.fault = "hold"
+    face.set("k", "late")
+    proxy.fault = "none"
+    wait_for(lambda: state(cache) == "redis", "Redis answers again")
+    face.set("k", "new")
+    proxy.deliver()
+    for _ in range(20):
+        assert face.get("k") == "new"
+        time.sleep(0.02)
+    cache.state.close()
