@@ -98,7 +98,11 @@ def flush_when_due(backend: ResilientCache) -> None:
     """
     global _due
     now = time.monotonic()
-    if now < _due or caches[settings.ALIAS] is not backend:
+    if now < _due:
+        return
+    alias = settings.ALIAS
+    # A wrong alias is for the system checks to report, not for the end of a request.
+    if alias not in caches.settings or caches[alias] is not backend:
         return
     _due = now + settings.METRICS_FLUSH_INTERVAL
     flush(backend)

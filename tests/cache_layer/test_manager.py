@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.test import override_settings
 
 from cache_layer import metrics
-from cache_layer.backends import ResilientCache
+from cache_layer.backends import ResilientCache, counters
 from cache_layer.exceptions import UnsupportedValueError
 from cache_layer.interface import SyncCache
 from cache_layer.manager import RedisManager, get_redis_manager
@@ -148,3 +149,14 @@ def test_the_counters_of_all_processes_without_redis_are_this_processs() -> None
     manager = RedisManager(make_cache())
     found = async_to_sync(manager.get_metrics_of_all_processes)()
     assert found == manager.get_metrics()
+
+
+@override_settings(CACHE_LAYER_ALIAS="nowhere")
+def test_a_wrong_alias_does_not_break_the_end_of_a_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = make_cache()
+    cache.set("k", 1)
+    monkeypatch.setattr(counters, "_due", 0.0)
+    cache.close()
+    assert cache.get("k") == 1

@@ -26,7 +26,10 @@ def example(tmp_path: Path) -> Iterator[Project]:
 def members(group: int) -> list[str]:
     """The pids of the processes that the demo started."""
     found = subprocess.run(
-        ["ps", "-eo", "pid,ppid,args", "--no-headers"], capture_output=True, text=True, check=True
+        ["ps", "-ww", "-eo", "pid,ppid,args", "--no-headers"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
     children = {str(group)}
     lines = []
