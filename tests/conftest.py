@@ -13,6 +13,8 @@ from django.db import connection
 
 from tests import services
 
+MISSED: set[str] = set()
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
@@ -45,13 +47,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.skipped and isinstance(report.longrepr, tuple):
         reason = report.longrepr[2].removeprefix("Skipped: ")
         if reason.startswith("NO "):
-            services.MISSED.add(reason.removeprefix("NO "))
+            MISSED.add(reason.removeprefix("NO "))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if services.MISSED:
+    if MISSED:
         terminalreporter.section("SERVICES MISSING: the tests that need them did not run", "!")
-        for line in sorted(services.MISSED):
+        for line in sorted(MISSED):
             terminalreporter.line(line)
 
 

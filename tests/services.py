@@ -14,8 +14,6 @@ from typing import NoReturn
 
 import pytest
 
-MISSED: set[str] = set()
-
 
 def missing(service: str, how: str) -> NoReturn:
     """Skip the test because *service* is not there; fail it where services are required.
@@ -24,8 +22,7 @@ def missing(service: str, how: str) -> NoReturn:
     """
     if os.environ.get("REQUIRE_SERVICES") == "1":
         pytest.fail(f"{service} is required here (REQUIRE_SERVICES=1) and missing: {how}")
-    MISSED.add(f"{service}: {how}")
-    pytest.skip(f"NO {service.upper()}: {how}")
+    pytest.skip(f"NO {service}: {how}")
 
 
 def free_port() -> int:
