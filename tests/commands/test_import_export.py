@@ -343,7 +343,7 @@ def test_imported_status_and_counters_agree(user: Any, tmp_path: Path) -> None:
 
 
 def test_kill_9_in_the_middle_then_again_gives_exactly_all(tmp_path: Path) -> None:
-    count = 1_500
+    count = 600
     file = write(
         tmp_path / "chats.jsonl",
         [
