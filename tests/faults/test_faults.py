@@ -72,7 +72,9 @@ class Scenario:
         assert load.stale == []
         assert max(call.seconds for call in load.calls) < HANG
         if trips:
-            assert [what for _, what in load.changes][:2] == ["memory", "redis"]
+            changes = [what for _, what in load.changes]
+            # A busy machine may have had an outage of its own before.
+            assert "redis" in changes[changes.index("memory") :]
 
     def _report(self, load: Load, caught: list[Any], others: list[Any], recovery: float) -> None:
         def longest(calls: list[Any]) -> int:
