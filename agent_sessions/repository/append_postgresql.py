@@ -23,7 +23,7 @@ WITH s AS (
         updated_at = %s,
         status = CASE WHEN status IN ({finished}) THEN '{active}' ELSE status END,
         expires_at = {expiry}
-    WHERE id = %s AND status <> '{archived}'
+    WHERE id = %s AND status <> '{archived}'{conditions}
     RETURNING id, user_id, last_sequence, message_count, last_message_at
 ), m AS (
     INSERT INTO {message} (
@@ -51,23 +51,47 @@ _ROWS = """
 """
 
 
-def insert(session_id: UUID, rows: list[Message], using: str) -> int | None:
+_OF_OWNER = " AND user_id = %s"
+
+_WITHOUT_KEYS = """
+        AND NOT EXISTS (
+            SELECT FROM {message} AS k
+            WHERE k.session_id = {session}.id
+                AND k.idempotency_key IS NOT NULL AND k.idempotency_key = ANY(%s)
+        )"""
+
+
+def insert(session_id: UUID, rows: list[Message], owner: Any, using: str) -> int | None:
     """Insert the rows behind the last message and complete them with their numbers.
 
-    Returns the session's count of messages; None if the session is missing or archived.
+    Returns the session's count of messages; None if the session is missing, archived, not
+    the owner's (where one is given) or has a message with one of the idempotency keys. Raises
+    IntegrityError if, outside a transaction, such a message came at that moment.
     """
+    connection = connections[using]
+    keys = [row.idempotency_key for row in rows if row.idempotency_key is not None]
+    if keys and not connection.get_autocommit():
+        # A message that another writer adds meanwhile would spoil the caller's transaction.
+        # Behind the lock the statement sees it.
+        session = Session.objects.using(using).filter(pk=session_id)
+        session.select_for_update(no_key=True).values_list("pk", flat=True).first()
     now = rows[0].created_at
     expiry = default_expiry()
     values: list[Any] = [now, now, now]
     if expiry is not None:
         values.append(expiry)
     values.append(session_id)
+    if owner is not None:
+        values.append(Session._meta.get_field("user").get_db_prep_value(owner, connection))
+    if keys:
+        values.append(keys)
     if len(rows) == 1:
         values += _values(rows[0])
     else:
         values += map(list, zip(*map(_values, rows), strict=True))
-    with connections[using].cursor() as cursor:
-        cursor.execute(_statement(expiry is not None, len(rows)), values)
+    statement = _statement(len(rows), expiry is not None, owner is not None, bool(keys))
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
         written = cursor.fetchall()
     if not written:
         return None
@@ -80,11 +104,15 @@ def insert(session_id: UUID, rows: list[Message], using: str) -> int | None:
 
 
 @lru_cache(maxsize=64)
-def _statement(expires: bool, number: int) -> str:
+def _statement(number: int, expires: bool, owned: bool, keyed: bool) -> str:
+    tables = {
+        "session": f'"{Session._meta.db_table}"',
+        "message": f'"{Message._meta.db_table}"',
+    }
     return _STATEMENT.format(
+        **tables,
         number=number,
-        session=f'"{Session._meta.db_table}"',
-        message=f'"{Message._meta.db_table}"',
+        conditions=_OF_OWNER * owned + _WITHOUT_KEYS.format(**tables) * keyed,
         finished=", ".join(f"'{status}'" for status in FINISHED_STATUSES),
         active=SessionStatus.ACTIVE,
         archived=SessionStatus.ARCHIVED,
