@@ -30,6 +30,7 @@ DECLARE
     v_count integer;
     v_last integer;
     v_user agent_sessions_session.user_id%TYPE;
+    v_id bigint;
     v_ids json;
 BEGIN
     IF p_keys IS NOT NULL THEN
@@ -60,6 +61,20 @@ BEGIN
     RETURNING message_count, last_sequence, user_id INTO v_count, v_last, v_user;
     IF NOT FOUND THEN
         RETURN NULL;
+    END IF;
+
+    IF v_number = 1 THEN
+        -- Half the work of the statement below.
+        INSERT INTO agent_sessions_message (
+            session_id, user_id, sequence, created_at,
+            role, content, metadata, payload, idempotency_key
+        )
+        VALUES (
+            p_session, v_user, v_last, p_now, p_rows -> 0 ->> 0, p_rows -> 0 ->> 1,
+            (p_rows -> 0 -> 2)::jsonb, p_rows -> 0 ->> 3, p_rows -> 0 ->> 4
+        )
+        RETURNING id INTO v_id;
+        RETURN json_build_array(v_count, v_last, v_user, json_build_array(v_id));
     END IF;
 
     WITH inserted AS (

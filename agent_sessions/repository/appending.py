@@ -61,7 +61,7 @@ def rows_of(
 
 def _row(session_id: UUID, message: Mapping[str, Any], now: datetime, using: str) -> Message:
     # In the order of the fields: with names Django takes several times as long.
-    row = Message(
+    values: tuple[Any, ...] = (
         None,
         session_id,
         None,
@@ -73,6 +73,7 @@ def _row(session_id: UUID, message: Mapping[str, Any], now: datetime, using: str
         message.get("idempotency_key"),
         now,
     )
+    row = Message(*values)
     row._state.db = using
     return row
 

@@ -87,8 +87,8 @@ class TestAppendFunction:
             cursor.execute(append_function.DROP)
         assert append_function.is_missing(connection)
         (problem,) = check_append_function(databases=["default"])
-        assert problem.id == "agent_sessions.E014"
-        call_command("migrate", "agent_sessions", verbosity=0)
+        assert problem.id == "agent_sessions.W004"
+        call_command("migrate", "agent_sessions", verbosity=0, skip_checks=False)
         assert check_append_function(databases=["default"]) == []
         message = {"role": "user", "content": "x"}
         assert repository.add_message_to_session(session.id, message).sequence == 1
