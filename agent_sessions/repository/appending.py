@@ -61,7 +61,7 @@ def rows_of(
 
 def _row(session_id: UUID, message: Mapping[str, Any], now: datetime, using: str) -> Message:
     # In the order of the fields: with names Django takes several times as long.
-    values: tuple[Any, ...] = (
+    values: Any = (
         None,
         session_id,
         None,
