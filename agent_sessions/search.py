@@ -12,7 +12,7 @@ from django.db.models import Q
 from django.db.models.lookups import IContains, IRegex, Lookup
 
 from agent_sessions import search_terms
-from agent_sessions.search_terms import words_of
+from agent_sessions.search_terms import IDEOGRAPHS, words_of
 
 if TYPE_CHECKING:
     _TextLookup = Lookup[str]
@@ -22,9 +22,10 @@ else:
 __all__ = ["WORDS_SQL", "HasPrefix", "HasText", "HasWord", "matches", "words_of"]
 
 WORDS_SQL = (
-    "to_tsvector('pg_catalog.simple', translate(left({column}, 65536), '@./:-_<&+~', '          '))"
+    "to_tsvector('pg_catalog.simple', translate(regexp_replace("
+    rf"left({{column}}, 65536), '([{IDEOGRAPHS}])', ' \1 ', 'g'), '@./:-_<&+~', '          '))"
 )
-"""The words of a column, for PostgreSQL.
+"""The words of a column, for PostgreSQL; each Chinese or Japanese character is one.
 
 Without the ten characters its parser would take a path, an address or a tag for one word. A
 tsvector holds 1 MB, which the words of so many characters never exceed.
@@ -62,7 +63,10 @@ class HasText(_TextLookup):
         """Keep terms without a trigram from the index, which it would read from end to end."""
         column, params = self.process_lhs(compiler, connection)
         if not _TRIGRAM.search(self.rhs):
-            return self._without_trigram(column, params)
+            found = self._without_trigram(column, params)
+            if not search_terms.is_ideographic(self.rhs):
+                return found
+            return _joined(" AND ", [found, _in_words(column, params, self.rhs)])
         if search_terms.has_likes(self.rhs):
             pattern = search_terms.pattern_of(self.rhs)
             return f"UPPER({column}::text) ~ UPPER(%s)", [*params, pattern]
@@ -106,15 +110,12 @@ class HasWord(_TextLookup):
         return _joined(" AND ", [text, IRegex(self.lhs, pattern).as_sql(compiler, connection)])
 
     def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
-        """Ask the index of words; look at the text where the word is more than letters."""
+        """Ask the index of words, too. What is cheap to see stands first, for want of an index."""
         text = compiler.compile(HasText(self.lhs, self.rhs))
         if not search_terms.has_boundaries(self.rhs):
             return text
         column, params = self.process_lhs(compiler, connection)
-        query = search_terms.word_query_of(self.rhs, prefix=self.prefix)
-        sql = f"{WORDS_SQL.format(column=column)} @@ to_tsquery('pg_catalog.simple', %s)"
-        words = (sql, [*params, query])
-        return words if search_terms.is_plain(self.rhs) else _joined(" AND ", [words, text])
+        return _joined(" AND ", [text, _in_words(column, params, self.rhs, prefix=self.prefix)])
 
 
 @models.CharField.register_lookup
@@ -124,6 +125,16 @@ class HasPrefix(HasWord):
 
     lookup_name = "has_prefix"
     prefix = True
+
+
+def _in_words(
+    column: str, params: Any, word: str, *, prefix: bool = False
+) -> tuple[str, list[Any]]:
+    # Of characters that the parser takes for no letters nothing is left to ask for.
+    words = search_terms.word_query_of(word, prefix=prefix)
+    query = "to_tsquery('pg_catalog.simple', %s)"
+    sql = f"(numnode({query}) = 0 OR {WORDS_SQL.format(column=column)} @@ {query})"
+    return sql, [words, *params, words]
 
 
 def _joined(operator: str, conditions: list[tuple[str, Any]]) -> tuple[str, Any]:

@@ -16,15 +16,20 @@ MAX_WORDS = 16
 LONGEST_INDEXED_WORD = 500
 """Characters of a word that is looked for as a whole word; PostgreSQL indexes none over 2 KB."""
 
+IDEOGRAPHS = (
+    r"\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    r"\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
+)
+"""Chinese and Japanese characters: a range for regular expressions of Python and PostgreSQL."""
+
 _MAX_SPELLINGS = 32
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _PIECE = re.compile(r"[^\W_]+")
+_TOKEN = re.compile(rf"[{IDEOGRAPHS}]|(?:(?![{IDEOGRAPHS}])[^\W_])+")
+_IDEOGRAPHS = re.compile(f"[{IDEOGRAPHS}]+")
 
 # Chinese, Japanese, Thai, Lao, Tibetan, Burmese and Khmer put no spaces between words.
-_UNSPACED = re.compile(
-    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff"
-    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
-)
+_UNSPACED = re.compile(rf"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff{IDEOGRAPHS}]")
 
 # Full and half width, ligatures, and the shapes of Arabic letters. Not all that NFKC takes for
 # the same: whoever looks for ² does not want each 2.
@@ -89,9 +94,9 @@ def has_boundaries(word: str) -> bool:
     )
 
 
-def is_plain(word: str) -> bool:
-    """Tell whether the word is made of letters and digits only."""
-    return _PIECE.fullmatch(word) is not None
+def is_ideographic(word: str) -> bool:
+    """Tell whether the word is made of Chinese or Japanese characters only."""
+    return word.isalnum() and _IDEOGRAPHS.fullmatch(word) is not None
 
 
 def word_pattern_of(word: str, *, prefix: bool = False) -> str:
@@ -107,11 +112,12 @@ def word_pattern_of(word: str, *, prefix: bool = False) -> str:
 def word_query_of(word: str, *, prefix: bool = False) -> str:
     """Return PostgreSQL's text search query for the word's letters and digits.
 
-    All runs of them must occur as words; with ``prefix`` the last one may go on.
+    All runs of them, and each Chinese or Japanese character, must occur as words; with
+    ``prefix`` the last one may go on.
     """
     alternatives = []
     for form in _spellings(word):
-        pieces = [f"'{piece}'" for piece in _PIECE.findall(form)]
+        pieces = [f"'{piece}'" for piece in _TOKEN.findall(form)]
         if prefix and pieces and _PIECE.match(form[-1:]):
             pieces[-1] += ":*"
         if pieces:

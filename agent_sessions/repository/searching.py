@@ -9,6 +9,7 @@ from django.db import connections
 from django.db.models import Case, Exists, IntegerField, OuterRef, Q, QuerySet, Value, When
 
 from agent_sessions.models import Message, Session
+from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository import excerpting
 from agent_sessions.search import matches, words_of
 from agent_sessions.search_terms import has_boundaries
@@ -42,30 +43,39 @@ def _statement(
 ) -> tuple[str, list[Any]]:
     """Return one statement that looks for each kind of match only where better ones are too few.
 
-    What is common fills the answer with whole words and is never read to its end. A kind may
-    be cut at the limit, by its order: each session it has in common with a better kind leaves
+    What is common fills the answer with whole words and is never read to its end. A part may
+    be cut at the limit, by its order: each session it has in common with a better part leaves
     one place less to fill.
     """
-    sql, params = _compiled(_titles(user_id, words, kinds, using), using)
-    materialized = "MATERIALIZED" if connections[using].vendor == "postgresql" else ""
-    parts = [f"titles (id, place) AS {materialized} ({sql})"]
-    better = ["SELECT id FROM titles WHERE place < {}"]
+    sessions = Session.objects.using(using).for_user(user_id)
+    parts: list[tuple[int, QuerySet[Session, Any]]] = []
+    if len(words) == 1 and len(kinds) > 1:
+        titled = sessions.filter(matches("title", words), matches("title", words, kinds[0]))
+        parts.append((_TITLE, _newest(titled, _TITLE, limit)))
+    parts.append((_CONTENT, _titles(sessions, words, kinds)))
     for number, kind in enumerate(kinds):
-        sql, arm_params = _compiled(_contents(user_id, words, kind, limit, using), using)
-        arm = f"SELECT q.*, {number * _PLACES + _CONTENT} FROM ({sql}) q"  # noqa: S608
-        params += arm_params
+        place = number * _PLACES + _CONTENT
+        parts.append((place, _newest(_with_messages(sessions, words, kind), place, limit)))
+
+    materialized = "MATERIALIZED" if connections[using].vendor == "postgresql" else ""
+    tables: list[str] = []
+    params: list[Any] = []
+    for number, (place, part) in enumerate(parts):
+        sql, more = part.query.get_compiler(using).as_sql()
+        params += more
         if number:
-            found = " UNION ".join(better).format(number * _PLACES)
-            arm += f" WHERE (SELECT COUNT(*) FROM ({found}) b) < %s"  # noqa: S608
+            better = " UNION ".join(
+                f"SELECT id FROM p{other} WHERE place < {place}"  # noqa: S608
+                for other in range(number)
+            )
+            sql = f"SELECT q.* FROM ({sql}) q WHERE (SELECT COUNT(*) FROM ({better}) b) < %s"  # noqa: S608
             params.append(limit)
-        parts.append(f"{kind} (id, place) AS {materialized} ({arm})")
-        better.append(f"SELECT id FROM {kind}")  # noqa: S608
-    names = ("titles", *kinds)
-    every = " UNION ALL ".join(f"SELECT * FROM {name}" for name in names)  # noqa: S608
+        tables.append(f"p{number} (id, place) AS {materialized} ({sql})")
+    every = " UNION ALL ".join(f"SELECT * FROM p{number}" for number in range(len(parts)))  # noqa: S608
     quote = connections[using].ops.quote_name
     columns = ", ".join(f"s.{quote(str(f.column))}" for f in Session._meta.local_concrete_fields)
     statement = (
-        f"WITH {', '.join(parts)} SELECT {columns}, r.place AS found_at "  # noqa: S608
+        f"WITH {', '.join(tables)} SELECT {columns}, r.place AS found_at "  # noqa: S608
         f"FROM (SELECT id, MIN(place) AS place FROM ({every}) e GROUP BY id) r "
         f"JOIN {quote(Session._meta.db_table)} s ON s.id = r.id "
         "ORDER BY r.place, s.last_activity_at DESC, s.id DESC LIMIT %s"
@@ -74,7 +84,7 @@ def _statement(
 
 
 def _titles(
-    user_id: Any, words: Sequence[str], kinds: Sequence[str], using: str
+    sessions: SessionQuerySet, words: Sequence[str], kinds: Sequence[str]
 ) -> QuerySet[Session, Any]:
     phrase = Q(title__has_text=" ".join(words))
     places = []
@@ -84,29 +94,19 @@ def _titles(
             value = Value(number * _PLACES + _TITLE_WITH_PHRASE)
             places.append(When(condition & phrase, then=value))
         places.append(When(condition, then=Value(number * _PLACES + _TITLE)))
-    return (
-        Session.objects.using(using)
-        .for_user(user_id)
-        .filter(matches("title", words))
-        .order_by()
-        .annotate(place=Case(*places, output_field=IntegerField()))
-        .values_list("pk", "place")
-    )
+    place = Case(*places, output_field=IntegerField())
+    found = sessions.filter(matches("title", words)).order_by()
+    return found.annotate(place=place).values_list("pk", "place")
 
 
-def _contents(
-    user_id: Any, words: Sequence[str], kind: str, limit: int, using: str
-) -> QuerySet[Session, Any]:
-    found = (
-        Message.objects.using(using)
-        .for_user(user_id)
-        .filter(matches("content", words, kind), session_id=OuterRef("pk"))
-    )
+def _with_messages(sessions: SessionQuerySet, words: Sequence[str], kind: str) -> SessionQuerySet:
     # Both users are compared: nobody finds what is another's, whatever a message says.
-    sessions = Session.objects.using(using).for_user(user_id).filter(Exists(found))
-    return sessions.newest_activity_first().values_list("pk")[:limit]
+    found = Message.objects.using(sessions.db).filter(
+        matches("content", words, kind), session_id=OuterRef("pk"), user_id=OuterRef("user_id")
+    )
+    return sessions.filter(Exists(found))
 
 
-def _compiled(queryset: QuerySet[Any, Any], using: str) -> tuple[str, list[Any]]:
-    sql, params = queryset.query.get_compiler(using).as_sql()
-    return sql, list(params)
+def _newest(sessions: SessionQuerySet, place: int, limit: int) -> QuerySet[Session, Any]:
+    placed = sessions.newest_activity_first().annotate(place=Value(place))
+    return placed.values_list("pk", "place")[:limit]

@@ -333,11 +333,11 @@ def test_four_megabytes_are_searchable_to_their_end(repository, session, say):
 
 def test_any_term_is_answered(repository, session, say):
     say(session, "a:b & c | 'd' \\ <e> %f% _g_ (h)* é\u0301 ئ")
-    for term in (
-        "'", "''", "a:b", ":*", "&", "|", "!", "a & b", "<->", "\\", "\\'", "%", "_", "(", "[", "*",
-        "é\u0301", "\u0301", "ـ", "ئ", "***:a", "(?i)a", "a" * 600, "b " * 40, "🙂", "1e5", "-5", "x:AB",
-        "Ⅷ", "ß", "İ", "ı", "ǆ", "ﬁ", "\ufdfa", "٣", "²", "½", "क्षि", "แม่", "\u2028", "\x1f", "\x01",
-    ):  # fmt: skip
+    terms = (
+        "' '' a:b :* & | ! a&b <-> \\ \\' % _ ( [ * é é ́ ـ ئ ***:a (?i)a 🙂 1e5 -5 x:AB Ⅷ ß İ ǆ "
+        "ﬁ ﷺ ٣ ² ½ क्षि แม่ ・ 々 ䷀ ｶﾞ \x1f \x01 3abc x² a_ 你a 你_好"
+    )
+    for term in (*terms.split(" "), "a & b", "a" * 600, "b " * 40, "\u2028", terms):
         found = repository.search_sessions(session.user_id, term)
         assert found in ([], [session]), term
         assert list(Session.objects.for_user(session.user_id).search(term)) == found, term
@@ -369,6 +369,14 @@ def test_searching_composes(make_session):
     assert list(query) == [found]
 
 
+def test_the_newest_messages_can_be_enough(session, make_session, say):
+    later, titled = make_session(), make_session(title="kittens")
+    say(session, "kittens", "kittens")
+    say(later, "kittens", "kittens")
+    assert set(Session.objects.search("kitten", newest=2)) == {later, titled}
+    assert set(Session.objects.search("kitten", newest=3)) == {session, later, titled}
+
+
 def test_sessions_of_two_users_compose(session, make_session, other_user, say):
     theirs = make_session(user=other_user)
     say(session, "kittens")
@@ -385,14 +393,22 @@ class TestIndex:
     def test_is_there(self):
         assert search_index.missing(connection) == []
 
-    @pytest.mark.parametrize("scoped", [True, False])
-    def test_serves_the_query(self, session, scoped):
-        messages = Message.objects.containing("python")
-        if scoped:
-            messages = messages.for_user(session.user)
+    @pytest.mark.parametrize(
+        ("lookup", "term", "name"),
+        [
+            ("has_text", "ytho", search_index.NAME),
+            ("has_text", "\u0645\u0631\u062d\u0628\u0627", search_index.NAME),
+            ("has_text", "\u4f60", search_index.WORDS_NAME),
+            ("has_text", "\u4f60\u597d", search_index.WORDS_NAME),
+            ("has_word", "py", search_index.WORDS_NAME),
+            ("has_prefix", "p", search_index.WORDS_NAME),
+        ],
+    )
+    def test_serves_the_query(self, db, lookup, term, name):
+        messages = Message.objects.filter(**{f"content__{lookup}": term})
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL enable_seqscan = off")
-        assert search_index.NAME in messages.order_by().explain()
+        assert name in messages.order_by().explain()
 
     def test_search_answers_without_it(self, repository, session, say):
         say(session, "kittens")
