@@ -1,4 +1,4 @@
-"""The app configuration: registers the system checks."""
+"""The app configuration: registers the system checks, and who tells of new messages."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ class AgentSessionsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks."""
-        from agent_sessions import checks  # noqa: F401
+        """Register the checks, and that other processes are told of new messages."""
+        from agent_sessions import checks, news  # noqa: F401

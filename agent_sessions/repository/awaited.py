@@ -54,9 +54,12 @@ class SessionRepository:
         after: int | None = None,
         before: int | None = None,
         limit: int | None = 50,
+        user_id: Any = None,
     ) -> list[Message]:
         """See SyncSessionRepository.get_messages()."""
-        return await sync_to_async(self.sync.get_messages)(session_id, after, before, limit)
+        return await sync_to_async(self.sync.get_messages)(
+            session_id, after, before, limit, user_id
+        )
 
     async def add_message_to_session(
         self, session_id: SessionId, message: Mapping[str, Any], user_id: Any = None

@@ -109,7 +109,7 @@ def _delete(sessions: Sequence[Session], using: str) -> Erased:
     # Their keys are gone once they are deleted.
     ids = [session.pk for session in sessions]
     # Rows that are loaded need not be read again, as they are by the delete() of a queryset.
-    collector = Collector(using=using, origin=sessions)
+    collector = Collector(using=using)
     collector.collect(sessions)
     _total, deleted = collector.delete()
     after_commit(sessions_deleted, Session, using, session_ids=ids)

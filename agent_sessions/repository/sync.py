@@ -97,6 +97,7 @@ class SyncSessionRepository:
         after: int | None = None,
         before: int | None = None,
         limit: int | None = 50,
+        user_id: Any = None,
     ) -> list[Message]:
         """Return a window of the session's messages, in order.
 
@@ -107,14 +108,19 @@ class SyncSessionRepository:
         Raises Session.DoesNotExist, and ValueError if the limit is below 1.
         """
         limit = None if limit is None else _checked(limit)
+        owner = _owner(user_id)
+        sessions = self._sessions.filter(pk=session_id)
         messages = Message.objects.using(self.using).for_session(_uuid(session_id))
+        if owner is not None:
+            sessions = sessions.filter(user_id=owner)
+            messages = messages.filter(session__user_id=owner)
         if before is not None:
             messages = messages.before(before)
         if after is not None:
             found = list(messages.after(after).in_order()[:limit])
         else:
             found = list(messages.latest_first()[:limit])[::-1]
-        if not found and not self._sessions.filter(pk=session_id).exists():
+        if not found and not sessions.exists():
             raise Session.DoesNotExist(f"Session {session_id} does not exist.")
         return found
 
