@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
+from cache_layer.backends import ResilientCache
 from cache_layer.backends.failures import as_unavailable
+from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations.base import Operation, Steps
 from cache_layer.interface import resilient_cache
 
 #: Seconds without a notice after one that nobody heard, or that could not be sent.
@@ -75,23 +78,9 @@ class Notices:
             self._told.clear()
             with self._lock:
                 notices, self._waiting = self._waiting, {}
-            try:
-                heard = self._send(notices)
-            except Exception as error:
-                if as_unavailable(error) is None:
-                    raise
-                heard = False
-            if not heard:
+            backend = _redis()
+            if backend is None or not backend.run(_Tell(backend, self._channel(backend), notices)):
                 self._silent_until = time.monotonic() + SILENCE
-
-    def _send(self, notices: dict[str, None]) -> bool:
-        backend = _redis()
-        if backend is None or not backend.state.breaker.closed:
-            return False
-        pipeline = _client(backend).pipeline(transaction=False)
-        for notice in notices:
-            pipeline.publish(self._channel(backend), notice)
-        return any(pipeline.execute())
 
     def _hear(self, hear: Callable[[str], Any], ended: threading.Event) -> None:
         while not ended.is_set():
@@ -101,31 +90,52 @@ class Notices:
                 if as_unavailable(error) is None:
                     raise
                 ended.wait(SILENCE)
+                if backend := _redis():
+                    # The circuit learns of the outage, and so of its end.
+                    backend.run(_Tell(backend, "", ()))
 
     def _hear_until_broken(self, hear: Callable[[str], Any], ended: threading.Event) -> None:
         backend = _redis()
         if backend is None:
             ended.wait(SILENCE)
             return
-        with _client(backend).pubsub(ignore_subscribe_messages=True) as subscription:
+        client = backend.state.transport.client.get_client(write=True)  # type: ignore[attr-defined]
+        with client.pubsub(ignore_subscribe_messages=True) as subscription:
             subscription.subscribe(self._channel(backend))
             while not ended.is_set():
                 message = subscription.get_message(timeout=SILENCE)
                 if message is not None:
                     hear(message["data"].decode())
 
-    def _channel(self, backend: Any) -> str:
+    def _channel(self, backend: ResilientCache) -> str:
         return f"{backend.key_prefix}:notices:{self._name}"
 
 
-def _redis() -> Any:
+class _Tell(Operation[int]):
+    """Publish notices; return how many listeners there were for them."""
+
+    __slots__ = ("channel", "notices")
+    writes = False
+    long = True
+
+    def __init__(self, backend: ResilientCache, channel: str, notices: Iterable[str]) -> None:
+        self.context = backend.context
+        self.channel = channel
+        self.notices = notices
+
+    def steps(self) -> Steps[int]:
+        commands = [("PUBLISH", self.channel, notice) for notice in self.notices]
+        replies = yield commands or [("PING",)]
+        return sum(reply for reply in replies if isinstance(reply, int))
+
+    def in_memory(self, store: MemoryStore) -> int:
+        return 0
+
+
+def _redis() -> ResilientCache | None:
     """Return the backend of the cache layer's alias, if it has a Redis."""
     try:
         backend = resilient_cache()
     except ImproperlyConfigured:
         return None
     return backend if hasattr(backend.state, "transport") else None
-
-
-def _client(backend: Any) -> Any:
-    return backend.state.transport.client.get_client(write=True)
