@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Case, DateTimeField, Exists, F, OuterRef, Value, When
 from django.db.models.functions import Greatest
 
@@ -13,13 +14,16 @@ from agent_sessions.choices import FINISHED_STATUSES, SessionStatus
 from agent_sessions.models import Message, Session, default_expiry
 
 
-def insert(session_id: UUID, rows: list[Message], owner: Any, using: str) -> int | None:
+def insert(
+    session_id: UUID, rows: list[Message], owner: Any, connection: BaseDatabaseWrapper
+) -> int | None:
     """Insert the rows behind the last message and complete them with their numbers.
 
     Returns the session's count of messages; None if the session is missing, archived, not
     the owner's (where one is given) or has a message with one of the idempotency keys. Raises
     IntegrityError, and leaves the transaction usable, if such a message came at that moment.
     """
+    using = connection.alias
     sessions = Session.objects.using(using).filter(pk=session_id)
     if owner is not None:
         sessions = sessions.filter(user_id=owner)
@@ -28,8 +32,8 @@ def insert(session_id: UUID, rows: list[Message], owner: Any, using: str) -> int
             session_id=OuterRef("pk"), idempotency_key__in=keys
         )
         sessions = sessions.filter(~Exists(stored))
-    expiry = default_expiry()
     now = rows[0].created_at
+    expiry = default_expiry(now)
     with transaction.atomic(using=using):
         # The first statement writes: SQLite can then wait for its turn, and everywhere the
         # row is locked before the numbers are read.

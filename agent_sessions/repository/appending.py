@@ -81,15 +81,20 @@ def rows_of(
 
 
 def _row(session_id: UUID, message: Mapping[str, Any], now: datetime, using: str) -> Message:
-    row = Message(
-        session_id=session_id,
-        role=str(message["role"]),
-        content=message.get("content"),
-        metadata=message.get("metadata", {}),
-        payload=pack(message),
-        idempotency_key=message.get("idempotency_key"),
-        created_at=now,
+    # In the order of the fields: with names Django takes several times as long.
+    values: Any = (
+        None,
+        session_id,
+        None,
+        None,
+        str(message["role"]),
+        message.get("content"),
+        message.get("metadata", {}),
+        pack(message),
+        message.get("idempotency_key"),
+        now,
     )
+    row = Message(*values)
     row._state.db = using
     return row
 
@@ -131,7 +136,7 @@ def _append(
             break
         keys = [row.idempotency_key for row in waiting if row.idempotency_key is not None]
         try:
-            count = insert(session_id, waiting, owner, using)
+            count = insert(session_id, waiting, owner, connection)
         except IntegrityError:
             if connection.vendor == "postgresql" and not connection.get_autocommit():
                 raise
