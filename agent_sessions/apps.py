@@ -1,4 +1,4 @@
-"""The app configuration: registers the system checks and what follows a migration."""
+"""The app configuration: registers checks, what follows a migration, and who tells of news."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AgentSessionsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks and what follows a migration."""
-        from agent_sessions import append_function, checks  # noqa: F401
+        """Register the checks, what follows a migration, and who tells of new messages."""
+        from agent_sessions import append_function, checks, news  # noqa: F401
 
         post_migrate.connect(append_function.create_if_missing, sender=self)

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from cache_layer.decorators import cache_invalidate, cached
     from cache_layer.interface import FOREVER, ICache, SyncCache, get_cache, get_sync_cache
     from cache_layer.manager import RedisManager, get_redis_manager
+    from cache_layer.notices import Notices
 
 __all__ = [
     "FOREVER",
     "ICache",
+    "Notices",
     "RedisManager",
     "SyncCache",
     "cache_invalidate",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Notices": "notices",
     "cache_invalidate": "decorators",
     "cached": "decorators",
     "RedisManager": "manager",

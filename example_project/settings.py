@@ -189,6 +189,7 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Agent sessions",
     "DESCRIPTION": "Conversations of AI agents: sessions, messages, context, search, statistics.",
     "VERSION": "1",
+    "TAGS": [{"name": name} for name in ("sessions", "messages", "operations")],
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",

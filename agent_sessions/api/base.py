@@ -9,7 +9,8 @@ from django.db import DataError, transaction
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_cache_control
 from django.utils.decorators import method_decorator
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, NotAcceptable
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.permissions import SAFE_METHODS, IsAuthenticated
 from rest_framework.renderers import BaseRenderer
@@ -17,10 +18,21 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
-from agent_sessions.api.parsers import BoundedJSONParser
+from agent_sessions.api.parsers import BoundedJSONParser, refuse_unreadable_body
 from agent_sessions.api.problems import problem_response
 from agent_sessions.api.renderers import AsciiJSONRenderer, ReadOnlyBrowsableRenderer
 from agent_sessions.api.throttling import ReadThrottle, WriteThrottle
+
+
+class Negotiation(DefaultContentNegotiation):
+    """Chooses the format; one that is not offered is 406 also where `?format=` asks for it."""
+
+    def filter_renderers(self, renderers: Any, format: str) -> Any:  # noqa: A002
+        """Return the renderers of the format. Raises NotAcceptable."""
+        found = [renderer for renderer in renderers if renderer.format == format]
+        if not found:
+            raise NotAcceptable(available_renderers=renderers)
+        return found
 
 
 class ApiView(APIView):
@@ -33,7 +45,9 @@ class ApiView(APIView):
     permission_classes = [IsAuthenticated]
     parser_classes: list[type[BaseParser]] = [BoundedJSONParser]
     renderer_classes: list[type[BaseRenderer]] = [AsciiJSONRenderer, ReadOnlyBrowsableRenderer]
-    metadata_class = None
+    content_negotiation_class = Negotiation
+    # Whoever shares resources between origins has a middleware that answers OPTIONS.
+    http_method_names = [name for name in APIView.http_method_names if name != "options"]
 
     @method_decorator(transaction.non_atomic_requests)
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -48,6 +62,12 @@ class ApiView(APIView):
         """Return the rate that applies to the method."""
         reads = self.request.method in SAFE_METHODS
         return [ReadThrottle() if reads else WriteThrottle()]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Check the caller, and that the body can be read."""
+        super().initial(request, *args, **kwargs)
+        if request.method in ("POST", "PUT", "PATCH"):
+            refuse_unreadable_body(request.headers)
 
     def perform_authentication(self, request: Request) -> None:
         """Authenticate. Credentials no database can hold, such as a NUL, are wrong ones."""

@@ -1,10 +1,14 @@
 """Following sessions: one look at the database serves all streams of a process.
 
 Every open stream waits here for its session. A message that this process appends wakes its
-streams at once, by signal. For what other processes append one thread with one database
-connection asks, while there are streams, every AGENT_SESSIONS_EVENTS_POLL_SECONDS which of the
-sessions have new messages: one query by primary key, however many streams there are. The
-database is the only thing processes need to share.
+streams at once, by signal; one that another process appends, by a notice over the cache's
+Redis. Notices may be lost and a project may have no Redis, so one thread with one database
+connection asks too, while there are streams, every AGENT_SESSIONS_EVENTS_POLL_SECONDS which of
+the sessions have new messages: one query by primary key, however many streams there are. What
+is sent, and in which order, the database alone decides.
+
+With each look the rights are looked at again: a stream ends when its session is deleted or
+given to another user, or when its reader may no longer read it.
 
 Why not LISTEN and NOTIFY: PostgreSQL holds one lock for the whole cluster from a NOTIFY until
 its transaction is on the disk, so that commits cannot share a write. Eight processes appending
@@ -17,7 +21,7 @@ have; and behind a pooler of transactions a LISTEN hears nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -26,8 +30,10 @@ from uuid import UUID
 from django.db import Error as DatabaseFailure
 from django.db import connections
 
+from agent_sessions import news
+from agent_sessions.api.permissions import Reader, who_still_may
 from agent_sessions.conf import settings
-from agent_sessions.models import Session
+from agent_sessions.models import Message, Session
 from agent_sessions.signals import message_added, sessions_deleted
 
 Result = TypeVar("Result")
@@ -36,12 +42,15 @@ Result = TypeVar("Result")
 class Watch:
     """What one stream has sent of its session, and what there is of it."""
 
-    def __init__(self, session_id: UUID, seen: int) -> None:
+    def __init__(self, session_id: UUID, reader: Reader, seen: int) -> None:
         self.session_id = session_id
+        self.reader = reader
+        self.ended = False
+        """Whether the reader may no longer read."""
         self.seen = seen
         """The sequence up to which the stream has looked."""
         self.latest: int | None = 0
-        """The last sequence when the database was asked; None once the session is deleted."""
+        """The last sequence when the database was asked; None once the session is not there."""
         self.news = asyncio.Event()
 
     def learn(self, latest: int | None) -> None:
@@ -49,6 +58,11 @@ class Watch:
         self.latest = latest
         if latest is None or latest > self.seen:
             self.news.set()
+
+    def end(self) -> None:
+        """Have the stream end."""
+        self.ended = True
+        self.news.set()
 
 
 class Hub:
@@ -62,9 +76,9 @@ class Hub:
         self._task: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def watch(self, session_id: UUID, seen: int) -> AsyncIterator[Watch]:
+    async def watch(self, session_id: UUID, reader: Reader, seen: int) -> AsyncIterator[Watch]:
         """Give a watch that learns of news behind *seen* until the block ends."""
-        watch = Watch(session_id, seen)
+        watch = Watch(session_id, reader, seen)
         self._watches.add(watch)
         if self._task is None:
             self._open()
@@ -89,27 +103,40 @@ class Hub:
         return await self._loop.run_in_executor(self._thread, answer)
 
     async def _poll(self) -> None:
+        looked = self._loop.time()
         while True:
-            watches = list(self._watches)
-            ids = {watch.session_id for watch in watches}
             # While the database is away there is no news; the streams live on.
             with suppress(DatabaseFailure):
-                found = await self.ask(lambda ids=ids: self._last_sequences(ids))  # type: ignore[misc]
-                for watch in watches:
-                    watch.learn(found.get(watch.session_id))
+                await self._look(list(self._watches))
+                if self._loop.time() - looked >= settings.EVENTS_KEEP_ALIVE_SECONDS:
+                    await self._look_at_rights(list(self._watches))
+                    looked = self._loop.time()
             await asyncio.sleep(settings.EVENTS_POLL_SECONDS)
 
-    def _last_sequences(self, ids: set[UUID]) -> dict[UUID, int]:
-        sessions = Session.objects.using(self._using).filter(pk__in=ids)
-        return dict(sessions.values_list("pk", "last_sequence"))
+    async def _look(self, watches: list[Watch]) -> None:
+        wanted = {watch.session_id for watch in watches}
+        sessions = Session.objects.using(self._using).filter(pk__in=wanted)
+        rows = sessions.values_list("pk", "user_id", "last_sequence")
+        found = await self.ask(lambda: {(pk, owner): last for pk, owner, last in rows})
+        for watch in watches:
+            watch.learn(found.get((watch.session_id, watch.reader.owner_id)))
+
+    async def _look_at_rights(self, watches: list[Watch]) -> None:
+        readers = {watch.reader for watch in watches}
+        permitted = await self.ask(lambda: who_still_may(readers))
+        for watch in watches:
+            if watch.reader not in permitted:
+                watch.end()
 
     def _open(self) -> None:
         self._task = asyncio.create_task(self._poll())
+        self._stop_listening = news.listen(self._on_news)
         message_added.connect(self._on_message)
         sessions_deleted.connect(self._on_deletion)
 
     def _close(self) -> None:
         _hubs.pop((self._loop, self._using), None)
+        self._stop_listening()
         message_added.disconnect(self._on_message)
         sessions_deleted.disconnect(self._on_deletion)
         if self._task is not None:
@@ -117,22 +144,27 @@ class Hub:
         self._thread.submit(connections.close_all)
         self._thread.shutdown(wait=False)
 
-    def _on_message(self, session_id: UUID, using: str, **kwargs: Any) -> None:
-        self._on_change([session_id], using)
+    def _on_message(
+        self, session_id: UUID, messages: Sequence[Message], using: str, **kwargs: Any
+    ) -> None:
+        self._on_news(session_id, messages[-1].sequence, using)
 
     def _on_deletion(self, session_ids: Iterable[UUID], using: str, **kwargs: Any) -> None:
-        self._on_change(session_ids, using)
+        self._tell_watches(dict.fromkeys(session_ids), using)
 
-    def _on_change(self, session_ids: Iterable[UUID], using: str) -> None:
+    def _on_news(self, session_id: UUID, latest: int, using: str) -> None:
+        self._tell_watches({session_id: latest}, using)
+
+    def _tell_watches(self, latest: Mapping[UUID, int | None], using: str) -> None:
+        def tell() -> None:
+            for watch in self._watches:
+                if watch.session_id in latest:
+                    watch.learn(latest[watch.session_id])
+
         if using == self._using:
             # A loop that has been closed has no streams.
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._wake, set(session_ids))
-
-    def _wake(self, session_ids: set[UUID]) -> None:
-        for watch in self._watches:
-            if watch.session_id in session_ids:
-                watch.news.set()
+                self._loop.call_soon_threadsafe(tell)
 
 
 _hubs: dict[tuple[asyncio.AbstractEventLoop, str], Hub] = {}

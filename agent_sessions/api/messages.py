@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db import transaction
 from django.utils.translation import gettext_lazy as _
 from rest_framework import status
 from rest_framework.exceptions import ValidationError
@@ -13,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 
-from agent_sessions.api.idempotency import key_of_request, keyed, verify_batch
+from agent_sessions.api.idempotency import key_of_request, refuse_keys_in
 from agent_sessions.api.owned import OwnedSessionsView
 from agent_sessions.api.pagination import parse_query
 from agent_sessions.api.serializers import (
@@ -21,7 +20,7 @@ from agent_sessions.api.serializers import (
     MessageWindowSerializer,
     represent_message,
 )
-from agent_sessions.models import Message, Session
+from agent_sessions.models import Message
 
 
 class MessagesView(OwnedSessionsView):
@@ -34,10 +33,11 @@ class MessagesView(OwnedSessionsView):
     def get(self, request: Request, id: str) -> Response:  # noqa: A002
         """Return a window: after and before are sequence numbers, without them the last."""
         window = parse_query(MessageWindowSerializer, request)
-        session = self.find_session(self.sessions().only("id"))
         after, before, limit = window.get("after"), window.get("before"), window["limit"]
         # One more than asked for tells whether there are others in the direction of travel.
-        found = self.repository.get_messages(session.pk, after, before, limit + 1)
+        found = self.repository.get_messages(
+            self.session_id, after, before, limit + 1, self.owner_id
+        )
         more = len(found) > limit
         found = found[:limit] if after is not None else found[-limit:]
         earlier = bool(found) and (found[0].sequence > 1 if after is not None else more)
@@ -54,42 +54,30 @@ class MessagesView(OwnedSessionsView):
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
         """Append the message that is the body, or those under `messages`, all or none."""
         batch = _batch_of(request.data)
-        messages = [request.data] if batch is None else batch
-        key = key_of_request(request)
-        if key is None:
-            added = self._append(self.find_session(self.sessions().only("id")), messages, batch)
-        else:
-            messages = keyed(messages, key)
-            with transaction.atomic(using=self.repository.using):
-                # The lock makes two requests with one key come one after the other.
-                session = self.lock_session()
-                verify_batch(session, messages, key)
-                added = self._append(session, messages, batch)
+        messages: list[Any] = [request.data] if batch is None else batch
+        key = key_of_request(request, self.owner_id)
+        if key is not None:
+            refuse_keys_in(messages)
+        try:
+            added = self.repository.add_messages(self.session_id, messages, self.owner_id, key)
+        except DjangoValidationError as error:
+            errors = _by_message(error.message_dict)
+            raise ValidationError(errors["0"] if batch is None else {"messages": errors}) from None
         results = [represent_message(message) for message in added]
         return Response(
             results[0] if batch is None else {"results": results},
             status=status.HTTP_201_CREATED,
         )
 
-    def _append(
-        self, session: Session, messages: list[Any], batch: list[Any] | None
-    ) -> list[Message]:
-        if batch is None:
-            return [self.repository.add_message_to_session(session.pk, messages[0])]
-        try:
-            return self.repository.add_messages(session.pk, messages)
-        except DjangoValidationError as error:
-            raise ValidationError(_nested(error)) from None
 
-
-def _nested(error: DjangoValidationError) -> dict[str, Any]:
-    """Return the errors of a batch, which come keyed `0.role`, as the body is nested."""
-    nested: dict[str, Any] = {}
-    for place, problems in error.message_dict.items():
+def _by_message(errors: dict[str, Any]) -> dict[str, Any]:
+    """Return the errors of several messages, which come keyed `0.role`, nested by message."""
+    nested: dict[str, dict[str, Any]] = {}
+    for place, problems in errors.items():
         number, _dot, field = place.partition(".")
         field = "non_field_errors" if field == "message" else field
         nested.setdefault(number, {})[field] = problems
-    return {"messages": nested}
+    return nested
 
 
 def _batch_of(body: Any) -> list[Any] | None:

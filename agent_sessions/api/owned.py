@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
-from django.db import connections, transaction
-from django.db.models import F
 from django.http import Http404
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -15,11 +12,12 @@ from rest_framework.response import Response
 from agent_sessions.api.base import ApiView
 from agent_sessions.api.conditional import demand_match, etag_of
 from agent_sessions.api.fields import parse_uuid
-from agent_sessions.api.permissions import owner_of_request
-from agent_sessions.api.serializers import SessionSerializer
+from agent_sessions.api.permissions import Reader, owner_of_request
+from agent_sessions.api.serializers import represent_session
 from agent_sessions.models import Session
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository import SyncSessionRepository
+from agent_sessions.repository.locking import Check
 
 
 class OwnedSessionsView(ApiView):
@@ -29,6 +27,7 @@ class OwnedSessionsView(ApiView):
     """
 
     owner_id: Any
+    reader: Reader
     staff_permission = "view_session"
     """The model permission that staff need to act for another user, by `?user=`."""
 
@@ -40,7 +39,9 @@ class OwnedSessionsView(ApiView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Check the caller and settle whose sessions the request is about."""
         super().initial(request, *args, **kwargs)
-        self.owner_id = owner_of_request(request, f"agent_sessions.{self.permission_for_staff()}")
+        permission = f"agent_sessions.{self.permission_for_staff()}"
+        self.owner_id = owner_of_request(request, permission)
+        self.reader = Reader(request.user.pk, self.owner_id, permission)
 
     def permission_for_staff(self) -> str:
         """Return the codename of the permission that the request needs."""
@@ -53,46 +54,36 @@ class OwnedSessionsView(ApiView):
         )
         return queryset
 
-    def find_session(self, queryset: SessionQuerySet | None = None) -> Session:
-        """Return the session of the address, from *queryset* or all allowed. Raises Http404."""
+    @property
+    def session_id(self) -> UUID:
+        """The id in the address. Raises Http404 if it is none."""
         session_id = parse_uuid(self.kwargs["id"])
         if session_id is None:
             raise Http404
+        return session_id
+
+    def find_session(self, queryset: SessionQuerySet | None = None) -> Session:
+        """Return the session of the address, from *queryset* or all allowed. Raises Http404."""
         found = self.sessions() if queryset is None else queryset
         try:
             # Unlike first() it does not sort.
-            session: Session = found.get(pk=session_id)
+            session: Session = found.get(pk=self.session_id)
         except Session.DoesNotExist:
             raise Http404 from None
         return session
 
-    def lock_session(self) -> Session:
-        """Return the session, locked until the transaction ends. Raises Http404."""
-        if connections[self.repository.using].features.has_select_for_update:
-            return self.find_session(self.sessions().select_for_update())
-        # SQLite waits for its turn to write only where the transaction read nothing before.
-        if session_id := parse_uuid(self.kwargs["id"]):
-            self.sessions().filter(pk=session_id).update(updated_at=F("updated_at"))
-        return self.find_session()
+    def expected_state(self) -> Check:
+        """Return what raises PreconditionFailed for a session in another state than If-Match's.
 
-    @contextmanager
-    def matched_session(self) -> Iterator[Session]:
-        """Give the session to a block that changes it.
-
-        With If-Match the session is locked, and in the state the client named, until the block
-        ends. Raises Http404 and PreconditionFailed.
+        None without that header.
         """
         if "If-Match" not in self.request.headers:
-            yield self.find_session(self.sessions().only("id"))
-            return
-        with transaction.atomic(using=self.repository.using):
-            session = self.lock_session()
-            demand_match(self.request, etag_of(SessionSerializer(session).data))
-            yield session
+            return None
+        return lambda session: demand_match(self.request, etag_of(represent_session(session)))
 
     def answer(self, session: Session, status: int = 200) -> Response:
         """Return the session with its ETag."""
-        data = SessionSerializer(session).data
+        data = represent_session(session)
         return Response(data, status=status, headers=state_headers(etag_of(data)))
 
 

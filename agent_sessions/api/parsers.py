@@ -28,12 +28,29 @@ class BodyTooLarge(APIException):
     default_code = "body_too_large"
 
 
+class LengthRequired(APIException):
+    """The body comes in chunks, which Django does not read on every server."""
+
+    status_code = status.HTTP_411_LENGTH_REQUIRED
+    default_detail = _("Send the body with a Content-Length.")
+    default_code = "length_required"
+
+
+class EncodedBody(APIException):
+    """The body is compressed."""
+
+    status_code = status.HTTP_415_UNSUPPORTED_MEDIA_TYPE
+    default_detail = _("Send the body without a Content-Encoding.")
+    default_code = "unsupported_content_encoding"
+
+
 class BoundedJSONParser(BaseParser):
     """Strict JSON. Refuses what Python's parser lets pass and databases or clients do not.
 
-    That is NaN and infinities (`1e999` among them), nesting beyond MAX_DEPTH, and text that is
-    not UTF-8. A lone surrogate written as an escape is text like any other here: whether it may
-    stay is decided by the field it stands in.
+    That is NaN and infinities (`1e999` among them), nesting beyond MAX_DEPTH, text that is not
+    UTF-8, and an object that names a key twice: readers differ in which of the two counts. A
+    lone surrogate written as an escape is text like any other here: whether it may stay is
+    decided by the field it stands in.
     """
 
     media_type = "application/json"
@@ -52,7 +69,10 @@ class BoundedJSONParser(BaseParser):
             raise BodyTooLarge
         try:
             value = json.loads(
-                body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite
+                body.decode("utf-8"),
+                parse_constant=_refuse_constant,
+                parse_float=_finite,
+                object_pairs_hook=_object,
             )
         except RecursionError:
             raise ParseError(_("The JSON is nested too deeply.")) from None
@@ -62,6 +82,21 @@ class BoundedJSONParser(BaseParser):
         if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
             raise ParseError(_("The JSON is nested too deeply."))
         return value
+
+
+def refuse_unreadable_body(headers: Mapping[str, str]) -> None:
+    """Raise LengthRequired or EncodedBody for a body that would be read as another or none."""
+    if "chunked" in headers.get("Transfer-Encoding", "").lower():
+        raise LengthRequired
+    if headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        raise EncodedBody
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
@@ -18,6 +19,14 @@ from agent_sessions.api.problems import InvalidParameter
 audit = logging.getLogger("agent_sessions.audit")
 
 USER_PARAMETER = "user"
+
+
+class Reader(NamedTuple):
+    """Who reads whose sessions, and what staff need for that."""
+
+    user_id: Any
+    owner_id: Any
+    permission: str
 
 
 def owner_of_request(request: Request, permission: str) -> Any:
@@ -48,5 +57,22 @@ def owner_of_request(request: Request, permission: str) -> Any:
 
 def require_staff(request: Request, permission: str) -> None:
     """Raise PermissionDenied unless the caller is staff and holds *permission*."""
-    if not (getattr(request.user, "is_staff", False) and request.user.has_perm(permission)):
+    if not _is_permitted_staff(request.user, permission):
         raise PermissionDenied
+
+
+def who_still_may(readers: Iterable[Reader]) -> set[Reader]:
+    """Return those of the readers who may still read: active, and for others permitted staff."""
+    readers = set(readers)
+    users = get_user_model()._default_manager.in_bulk({reader.user_id for reader in readers})
+    return {
+        reader
+        for reader in readers
+        if (user := users.get(reader.user_id)) is not None
+        and user.is_active
+        and (reader.user_id == reader.owner_id or _is_permitted_staff(user, reader.permission))
+    }
+
+
+def _is_permitted_staff(user: Any, permission: str) -> bool:
+    return bool(getattr(user, "is_staff", False) and user.has_perm(permission))

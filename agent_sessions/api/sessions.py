@@ -26,12 +26,13 @@ from agent_sessions.api.renderers import NDJSONRenderer
 from agent_sessions.api.serializers import (
     BulkStatusSerializer,
     ConfirmSerializer,
-    FoundSessionSerializer,
     SearchQuerySerializer,
     SessionChangeSerializer,
     SessionSerializer,
-    SessionSummarySerializer,
     StatsSerializer,
+    represent_found,
+    represent_session,
+    summarize_session,
 )
 from agent_sessions.api.streams import lines_response
 from agent_sessions.models import Session
@@ -76,14 +77,14 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         """List sessions, newest first."""
         queryset = self.filter_queryset(self.sessions().defer("context"))
         page = self.paginate_queryset(queryset)
-        return self.get_paginated_response(SessionSummarySerializer(page, many=True).data)
+        return self.get_paginated_response([summarize_session(session) for session in page or ()])
 
     def create(self, request: Request) -> Response:
         """Create a session."""
         session = self.repository.create(
             Session(
                 user_id=self.owner_id,
-                idempotency_key=key_of_request(request),
+                idempotency_key=key_of_request(request, self.owner_id),
                 **_valid(SessionSerializer, request),
             )
         )
@@ -93,7 +94,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
 
     def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002
         """Return a session with its context."""
-        data = SessionSerializer(self.find_session()).data
+        data = represent_session(self.find_session())
         etag = etag_of(data)
         if is_known(request, etag):
             return Response(status=status.HTTP_304_NOT_MODIFIED, headers=state_headers(etag))
@@ -102,21 +103,25 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
     def partial_update(self, request: Request, id: str) -> Response:  # noqa: A002
         """Change title, status or metadata."""
         changes = _valid(SessionChangeSerializer, request)
-        with self.matched_session() as session:
-            changed = self.repository.update_session(session.pk, changes)
+        changed = self.repository.update_session(
+            self.session_id, changes, self.owner_id, self.expected_state()
+        )
         return self.answer(changed)
 
     def destroy(self, request: Request, id: str) -> Response:  # noqa: A002
         """Delete a session with its messages."""
-        with self.matched_session() as session:
-            self.repository.delete(session.pk)
+        session_id = self.session_id
+        self.repository.delete(session_id, self.owner_id, self.expected_state())
+        audit.info(
+            "User %s deleted session %s of user %s.", request.user.pk, session_id, self.owner_id
+        )
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     @action(detail=True, url_path="context")
     def context(self, request: Request, id: str) -> Response:  # noqa: A002
         """Return the context."""
         session = self.find_session()
-        etag = etag_of(SessionSerializer(session).data)
+        etag = etag_of(represent_session(session))
         if is_known(request, etag):
             return Response(status=status.HTTP_304_NOT_MODIFIED, headers=state_headers(etag))
         return Response(session.context, headers=state_headers(etag))
@@ -134,9 +139,10 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
     def _write_context(self, request: Request, *, replace: bool) -> Response:
         if not isinstance(request.data, dict):
             raise ValidationError({"non_field_errors": ["This is not an object."]})
-        with self.matched_session() as session:
-            changed = self.repository.update_session_context(session.pk, request.data, replace)
-        etag = etag_of(SessionSerializer(changed).data)
+        changed = self.repository.update_session_context(
+            self.session_id, request.data, replace, self.owner_id, self.expected_state()
+        )
+        etag = etag_of(represent_session(changed))
         return Response(changed.context, headers=state_headers(etag))
 
     @action(detail=False, methods=["post"], url_path="bulk-status")
@@ -161,7 +167,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         """Search titles and messages."""
         query = parse_query(SearchQuerySerializer, request)
         found = self.repository.search_sessions(self.owner_id, query["q"], query["limit"])
-        return Response({"results": FoundSessionSerializer(found, many=True).data})
+        return Response({"results": [represent_found(session) for session in found]})
 
     @action(detail=True, url_path="export", renderer_classes=[NDJSONRenderer])
     def export_one(self, request: Request, id: str) -> StreamingHttpResponse:  # noqa: A002

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from django.apps import apps
-from django.urls import include, path
+from django.urls import include, path, re_path
 from rest_framework.routers import SimpleRouter
 
 from agent_sessions.api.events import EventsView
 from agent_sessions.api.messages import MessagesView
+from agent_sessions.api.nowhere import nowhere
 from agent_sessions.api.operations import CacheMetricsView, HealthView
 from agent_sessions.api.sessions import SessionViewSet
 
@@ -24,4 +25,5 @@ urlpatterns = [
     path("sessions/<str:id>/events/", EventsView.as_view(), name="session-events"),
     path("cache/metrics/", CacheMetricsView.as_view(), name="cache-metrics"),
     path("health/", HealthView.as_view(), name="health"),
+    re_path(r"^(?P<path>(?:sessions|cache|health)(?:/.*)?)$", nowhere),
 ]

@@ -11,17 +11,21 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from agent_sessions.choices import SessionStatus
 from agent_sessions.conf import settings
 from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
-from agent_sessions.messages import canonical, pack, validate_message
+from agent_sessions.messages import canonical, is_idempotency_key, pack, validate_message
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import append_orm, append_postgresql
 from agent_sessions.repository.notify import after_commit
 from agent_sessions.signals import message_added
 
 logger = logging.getLogger("agent_sessions")
+
+LONGEST_CALL_KEY = 240
+"""Characters of a key for a whole call: the numbers of its messages stand behind it."""
 
 
 def append_one(session_id: UUID, message: Any, owner: Any, using: str) -> Message:
@@ -30,12 +34,29 @@ def append_one(session_id: UUID, message: Any, owner: Any, using: str) -> Messag
     return _append(session_id, [row], owner, using)[0]
 
 
-def append_many(session_id: UUID, messages: Iterable[Any], owner: Any, using: str) -> list[Message]:
+def append_many(
+    session_id: UUID, messages: Iterable[Any], owner: Any, using: str, key: str | None = None
+) -> list[Message]:
     """Append messages. See SyncSessionRepository.add_messages()."""
     rows = rows_of(session_id, messages, using)
     if not rows:
         _refuse_missing_or_archived(session_id, owner, using)
-    return _append(session_id, rows, owner, using)
+    if key is None:
+        return _append(session_id, rows, owner, using)
+    if not is_idempotency_key(key) or len(key) > LONGEST_CALL_KEY:
+        raise ValidationError(
+            {
+                "idempotency_key": _("A key is a string of 1 to %d printable characters.")
+                % LONGEST_CALL_KEY
+            }
+        )
+    if any(row.idempotency_key is not None for row in rows):
+        raise ValidationError(
+            {"idempotency_key": _("Give a key of the call or keys of its messages, not both.")}
+        )
+    for number, row in enumerate(rows):
+        row.idempotency_key = _numbered(key, number)
+    return _append(session_id, rows, owner, using, call_key=key)
 
 
 def rows_of(
@@ -98,7 +119,13 @@ def unrepeated(
     return waiting, firsts
 
 
-def _append(session_id: UUID, rows: Sequence[Message], owner: Any, using: str) -> list[Message]:
+def _append(
+    session_id: UUID,
+    rows: Sequence[Message],
+    owner: Any,
+    using: str,
+    call_key: str | None = None,
+) -> list[Message]:
     connection = connections[using]
     insert = append_postgresql.insert if connection.vendor == "postgresql" else append_orm.insert
     # By idempotency key: what is stored already, or stands earlier in the same call.
@@ -113,13 +140,13 @@ def _append(session_id: UUID, rows: Sequence[Message], owner: Any, using: str) -
         except IntegrityError:
             if connection.vendor == "postgresql" and not connection.get_autocommit():
                 raise
-            found = _with_keys(session_id, keys, owner, using)
+            found = _stored(session_id, keys, call_key, owner, using)
             if not found:
                 raise
             stored.update(found)
             continue
         if count is None:
-            found = _with_keys(session_id, keys, owner, using)
+            found = _stored(session_id, keys, call_key, owner, using)
             if not found:
                 _refuse_missing_or_archived(session_id, owner, using)
             stored.update(found)
@@ -127,6 +154,23 @@ def _append(session_id: UUID, rows: Sequence[Message], owner: Any, using: str) -
         announce(session_id, waiting, count, using)
         break
     return [row if row.idempotency_key is None else firsts[row.idempotency_key] for row in rows]
+
+
+def _stored(
+    session_id: UUID, keys: list[str], call_key: str | None, owner: Any, using: str
+) -> dict[str, Message]:
+    if call_key is None:
+        return _with_keys(session_id, keys, owner, using)
+    # One more than there are: a call with more messages has used it.
+    beyond = _numbered(call_key, len(keys))
+    found = _with_keys(session_id, [*keys, beyond], owner, using)
+    if found and found.keys() != set(keys):
+        raise IdempotencyConflict(call_key)
+    return found
+
+
+def _numbered(key: str, number: int) -> str:
+    return f"{key}→{number}" if number else key
 
 
 def _with_keys(session_id: UUID, keys: list[str], owner: Any, using: str) -> dict[str, Message]:

@@ -9,6 +9,7 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 
 from agent_sessions.models import Message, Session
+from agent_sessions.repository.locking import Check
 from agent_sessions.repository.results import Erased, Page, SessionStats
 from agent_sessions.repository.sync import SessionId, SyncSessionRepository
 
@@ -53,9 +54,12 @@ class SessionRepository:
         after: int | None = None,
         before: int | None = None,
         limit: int | None = 50,
+        user_id: Any = None,
     ) -> list[Message]:
         """See SyncSessionRepository.get_messages()."""
-        return await sync_to_async(self.sync.get_messages)(session_id, after, before, limit)
+        return await sync_to_async(self.sync.get_messages)(
+            session_id, after, before, limit, user_id
+        )
 
     async def add_message_to_session(
         self, session_id: SessionId, message: Mapping[str, Any], user_id: Any = None
@@ -64,24 +68,43 @@ class SessionRepository:
         return await sync_to_async(self.sync.add_message_to_session)(session_id, message, user_id)
 
     async def add_messages(
-        self, session_id: SessionId, messages: Iterable[Mapping[str, Any]], user_id: Any = None
+        self,
+        session_id: SessionId,
+        messages: Iterable[Mapping[str, Any]],
+        user_id: Any = None,
+        idempotency_key: str | None = None,
     ) -> list[Message]:
         """See SyncSessionRepository.add_messages()."""
-        return await sync_to_async(self.sync.add_messages)(session_id, messages, user_id)
+        return await sync_to_async(self.sync.add_messages)(
+            session_id, messages, user_id, idempotency_key
+        )
 
     async def update_session_context(
-        self, session_id: SessionId, context: Mapping[str, Any], replace: bool = False
+        self,
+        session_id: SessionId,
+        context: Mapping[str, Any],
+        replace: bool = False,
+        user_id: Any = None,
+        check: Check = None,
     ) -> Session:
         """See SyncSessionRepository.update_session_context()."""
-        return await sync_to_async(self.sync.update_session_context)(session_id, context, replace)
+        return await sync_to_async(self.sync.update_session_context)(
+            session_id, context, replace, user_id, check
+        )
 
-    async def update_session(self, session_id: SessionId, changes: Mapping[str, Any]) -> Session:
+    async def update_session(
+        self,
+        session_id: SessionId,
+        changes: Mapping[str, Any],
+        user_id: Any = None,
+        check: Check = None,
+    ) -> Session:
         """See SyncSessionRepository.update_session()."""
-        return await sync_to_async(self.sync.update_session)(session_id, changes)
+        return await sync_to_async(self.sync.update_session)(session_id, changes, user_id, check)
 
-    async def delete(self, session_id: SessionId) -> None:
+    async def delete(self, session_id: SessionId, user_id: Any = None, check: Check = None) -> None:
         """See SyncSessionRepository.delete()."""
-        return await sync_to_async(self.sync.delete)(session_id)
+        return await sync_to_async(self.sync.delete)(session_id, user_id, check)
 
     async def delete_user_data(self, user_id: Any) -> Erased:
         """See SyncSessionRepository.delete_user_data()."""

@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from django.db import connections, transaction
 from django.db.models import F
 
 from agent_sessions.conf import settings
+from agent_sessions.models import Session
 from agent_sessions.querysets import SessionQuerySet
 
+Check = Callable[[Session], Any] | None
+"""Looks at a locked session before it is changed, and raises where it must stay as it is."""
 
-def lock(sessions: SessionQuerySet) -> list[UUID]:
-    """Lock the sessions until the transaction ends and return their ids, in order.
 
-    Whoever locks several does it in the order of ids: two of them never block each other.
+def locking(sessions: SessionQuerySet) -> SessionQuerySet:
+    """Return the query that locks the sessions, in the order of ids, until the transaction ends.
+
+    Whoever locks several does it in this order: two of them never block each other.
     """
     sessions = sessions.order_by("pk")
     if connections[sessions.db].features.has_select_for_update:
-        return list(sessions.select_for_update().values_list("pk", flat=True))
+        return sessions.select_for_update()
     # SQLite waits for its turn to write only where the transaction read nothing before.
     sessions.update(updated_at=F("updated_at"))
-    return list(sessions.values_list("pk", flat=True))
+    return sessions
+
+
+def lock(sessions: SessionQuerySet) -> list[UUID]:
+    """Lock the sessions until the transaction ends and return their ids, in order."""
+    return list(locking(sessions).values_list("pk", flat=True))
+
+
+def lock_one(session_id: UUID, owner: Any, check: Check, using: str) -> Session:
+    """Lock the session until the transaction ends and return it.
+
+    Raises Session.DoesNotExist, also if it is not the owner's (where one is given), and what
+    the check raises.
+    """
+    sessions = Session.objects.using(using).filter(pk=session_id)
+    if owner is not None:
+        sessions = sessions.filter(user_id=owner)
+    session = locking(sessions).order_by().get()
+    if check is not None:
+        check(session)
+    return session
 
 
 def in_batches(

@@ -6,19 +6,20 @@ They work in batches, each a short transaction, so that no append waits for long
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models.deletion import Collector
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from agent_sessions.choices import SessionStatus
 from agent_sessions.conf import settings
 from agent_sessions.models import Message, Session
-from agent_sessions.repository.locking import in_batches, lock
+from agent_sessions.repository.locking import Check, in_batches, lock, lock_one, locking
 from agent_sessions.repository.notify import after_commit
 from agent_sessions.repository.results import Erased
 from agent_sessions.signals import session_status_changed, sessions_deleted
@@ -39,9 +40,10 @@ def cleanup(using: str, progress: Progress) -> int:
 
 def purge(days: float, using: str, progress: Progress) -> int:
     """Delete old finished sessions. See SyncSessionRepository.purge_old_sessions()."""
+    stored = Session.objects.using(using).only("pk")
     return in_batches(
         Session.objects.using(using).finished_for(days).order_by("updated_at"),
-        lambda ids: _delete(ids, using).sessions,
+        lambda ids: _delete([*stored.filter(pk__in=ids)], using).sessions,
         progress,
     )
 
@@ -64,25 +66,26 @@ def set_status(ids: Iterable[UUID], status: str, user_id: Any, using: str) -> in
     return total
 
 
-def delete_session(session_id: UUID, using: str) -> None:
+def delete_session(session_id: UUID, owner: Any, check: Check, using: str) -> None:
     """Delete a session. See SyncSessionRepository.delete()."""
     with transaction.atomic(using=using):
-        found = lock(Session.objects.using(using).filter(pk=session_id))
-        if not found:
-            raise Session.DoesNotExist(f"Session {session_id} does not exist.")
-        _delete(found, using)
+        _delete([lock_one(session_id, owner, check, using)], using)
 
 
 def delete_user_data(user_id: Any, using: str) -> Erased:
     """Delete what a user has. See SyncSessionRepository.delete_user_data()."""
     sessions = messages = 0
-    owned = Session.objects.using(using).for_user(user_id).order_by("pk")
+    owned = Session.objects.using(using).for_user(user_id)
+    size = settings.CLEANUP_BATCH_SIZE
     try:
-        while batch := list(owned.values_list("pk", flat=True)[: settings.CLEANUP_BATCH_SIZE]):
+        while True:
             with transaction.atomic(using=using):
-                erased = _delete(lock(owned.filter(pk__in=batch)), using)
+                batch = list(locking(owned).only("pk")[:size])
+                erased = _delete(batch, using)
             sessions += erased.sessions
             messages += erased.messages
+            if len(batch) < size:
+                break
     finally:
         # An erasure that breaks off has erased something, too.
         audit.info(
@@ -100,10 +103,15 @@ def _change(ids: list[UUID], status: str, using: str) -> int:
     return changed
 
 
-def _delete(ids: list[UUID], using: str) -> Erased:
-    if not ids:
+def _delete(sessions: Sequence[Session], using: str) -> Erased:
+    if not sessions:
         return Erased(0, 0)
-    _total, deleted = Session.objects.using(using).filter(pk__in=ids).only("pk").delete()
+    # Their keys are gone once they are deleted.
+    ids = [session.pk for session in sessions]
+    # Rows that are loaded need not be read again, as they are by the delete() of a queryset.
+    collector = Collector(using=using)
+    collector.collect(sessions)
+    _total, deleted = collector.delete()
     after_commit(sessions_deleted, Session, using, session_ids=ids)
     return Erased(
         deleted.get(Session._meta.label, 0),

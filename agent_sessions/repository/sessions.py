@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +17,9 @@ from agent_sessions.choices import SessionStatus
 from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
 from agent_sessions.messages import canonical, is_idempotency_key
 from agent_sessions.models import Message, Session, validate_object
+from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository import appending
+from agent_sessions.repository.locking import Check, lock_one
 from agent_sessions.repository.notify import after_commit
 from agent_sessions.signals import session_created, session_status_changed
 
@@ -52,18 +54,14 @@ def create(session: Session, messages: Iterable[Any], using: str) -> Session:
     return session
 
 
-def update(session_id: UUID, changes: Mapping[str, Any], using: str) -> Session:
+def update(
+    session_id: UUID, changes: Mapping[str, Any], owner: Any, check: Check, using: str
+) -> Session:
     """Change fields of a session. See SyncSessionRepository.update_session()."""
     if unknown := [name for name in changes if name not in CHANGEABLE]:
         raise ValidationError({name: _("This field cannot be changed.") for name in unknown})
     with transaction.atomic(using=using):
-        sessions = Session.objects.using(using)
-        if connections[using].features.has_select_for_update:
-            sessions = sessions.select_for_update()
-        else:
-            # A write that changes nothing: SQLite then waits for its turn before it reads.
-            sessions.filter(pk=session_id).update(updated_at=timezone.now())
-        session = sessions.get(pk=session_id)
+        session = lock_one(session_id, owner, check, using)
         before = session.status
         for name, value in changes.items():
             setattr(session, name, value)
@@ -86,42 +84,57 @@ def update(session_id: UUID, changes: Mapping[str, Any], using: str) -> Session:
     return session
 
 
-def update_context(session_id: UUID, context: Any, replace: bool, using: str) -> Session:
+def update_context(
+    session_id: UUID, context: Any, replace: bool, owner: Any, check: Check, using: str
+) -> Session:
     """Merge into the context. See SyncSessionRepository.update_session_context()."""
     given = dict(context) if isinstance(context, Mapping) else context
     try:
         validate_object(given)
     except ValidationError as error:
         raise ValidationError({"context": error.messages}) from None
-    now = timezone.now()
-    if connections[using].vendor == "postgresql":
-        session = _merge_in_one_statement(session_id, given, replace, now, using)
-    else:
-        session = _merge_under_lock(session_id, given, replace, now, using)
+    merge = (
+        _merge_in_one_statement if connections[using].vendor == "postgresql" else _merge_under_lock
+    )
+    with transaction.atomic(using=using) if check else nullcontext():
+        if check:
+            lock_one(session_id, owner, check, using)
+        session = merge(session_id, given, replace, owner, using)
     if session is None:
-        Session.objects.using(using).only("pk").get(pk=session_id)
+        _sessions(session_id, owner, using).only("pk").get()
         raise SessionArchived(session_id)
     return session
 
 
+def _sessions(session_id: UUID, owner: Any, using: str) -> SessionQuerySet:
+    sessions: SessionQuerySet = Session.objects.using(using).filter(pk=session_id)
+    return sessions if owner is None else sessions.filter(user_id=owner)
+
+
 def _merge_in_one_statement(
-    session_id: UUID, context: dict[str, Any], replace: bool, now: datetime, using: str
+    session_id: UUID, context: dict[str, Any], replace: bool, owner: Any, using: str
 ) -> Session | None:
     options = Session._meta
     columns = ", ".join(f'"{field.column}"' for field in options.local_concrete_fields)
     merged = "%s::jsonb" if replace else "context || %s::jsonb"
+    values = [canonical(context), timezone.now(), session_id, SessionStatus.ARCHIVED]
+    condition = ""
+    if owner is not None:
+        condition = "AND user_id = %s"
+        values.append(options.get_field("user").get_db_prep_value(owner, connections[using]))
     found = Session.objects.using(using).raw(
         f'UPDATE "{options.db_table}" SET context = {merged}, updated_at = %s '  # noqa: S608
-        f"WHERE id = %s AND status <> %s RETURNING {columns}",
-        [canonical(context), now, session_id, SessionStatus.ARCHIVED],
+        f"WHERE id = %s AND status <> %s {condition} RETURNING {columns}",
+        values,
     )
     return next(iter(found), None)
 
 
 def _merge_under_lock(
-    session_id: UUID, context: dict[str, Any], replace: bool, now: datetime, using: str
+    session_id: UUID, context: dict[str, Any], replace: bool, owner: Any, using: str
 ) -> Session | None:
-    sessions = Session.objects.using(using).filter(pk=session_id)
+    sessions = _sessions(session_id, owner, using)
+    now = timezone.now()
     with transaction.atomic(using=using):
         # Writing first locks the row (on SQLite the database) before the context is read.
         if not sessions.exclude(status=SessionStatus.ARCHIVED).update(updated_at=now):

@@ -20,6 +20,7 @@ from agent_sessions.repository import (
     searching,
     sessions,
 )
+from agent_sessions.repository.locking import Check
 from agent_sessions.repository.results import Erased, Page, SessionStats
 
 SessionId = UUID | str
@@ -34,7 +35,11 @@ class SyncSessionRepository:
     stand inside a transaction of the caller's (whose locks it then keeps until the end).
 
     ``user_id`` takes a user's primary key or the user. ``session_id`` takes a UUID or its
-    text; a text that is none raises ValidationError.
+    text; a text that is none raises ValidationError. A method that takes both acts on this
+    user's session only, for no further query: another user's does not exist.
+
+    ``check`` is called with the session, locked, before it is changed. What it raises is
+    raised, and nothing has changed.
 
     On SQLite give the database ``"OPTIONS": {"transaction_mode": "IMMEDIATE"}``: writers then
     wait for each other (up to ``timeout``) also where the caller's transaction began by
@@ -99,6 +104,7 @@ class SyncSessionRepository:
         after: int | None = None,
         before: int | None = None,
         limit: int | None = 50,
+        user_id: Any = None,
     ) -> list[Message]:
         """Return a window of the session's messages, in order.
 
@@ -109,14 +115,19 @@ class SyncSessionRepository:
         Raises Session.DoesNotExist, and ValueError if the limit is below 1.
         """
         limit = None if limit is None else _checked(limit)
+        owner = _owner(user_id)
+        sessions = self._sessions.filter(pk=session_id)
         messages = Message.objects.using(self.using).for_session(_uuid(session_id))
+        if owner is not None:
+            sessions = sessions.filter(user_id=owner)
+            messages = messages.filter(session__user_id=owner)
         if before is not None:
             messages = messages.before(before)
         if after is not None:
             found = list(messages.after(after).in_order()[:limit])
         else:
             found = list(messages.latest_first()[:limit])[::-1]
-        if not found and not self._sessions.filter(pk=session_id).exists():
+        if not found and not sessions.exists():
             raise Session.DoesNotExist(f"Session {session_id} does not exist.")
         return found
 
@@ -131,8 +142,7 @@ class SyncSessionRepository:
 
         The session's counters, ``last_message_at`` and its sliding expiry move with it, all
         or nothing. A COMPLETED or FAILED session becomes ACTIVE again. Past
-        AGENT_SESSIONS_MAX_MESSAGES one warning is logged. With ``user_id`` the session must be
-        this user's: another user's does not exist. That costs no query.
+        AGENT_SESSIONS_MAX_MESSAGES one warning is logged.
 
         Inside a transaction of the caller's the session stays locked until that ends.
 
@@ -142,17 +152,30 @@ class SyncSessionRepository:
         return appending.append_one(_uuid(session_id), message, _owner(user_id), self.using)
 
     def add_messages(
-        self, session_id: SessionId, messages: Iterable[Mapping[str, Any]], user_id: Any = None
+        self,
+        session_id: SessionId,
+        messages: Iterable[Mapping[str, Any]],
+        user_id: Any = None,
+        idempotency_key: str | None = None,
     ) -> list[Message]:
         """Append several messages at once, in consecutive numbers, all or none; return them.
 
         Messages whose ``idempotency_key`` was used before are returned in their place and not
-        added again. See add_message_to_session.
+        added again. ``idempotency_key`` of the call is one for all of them, of at most 240
+        characters: a retry returns them all, and IdempotencyConflict is raised also if there
+        were more or fewer of them before. See add_message_to_session.
         """
-        return appending.append_many(_uuid(session_id), messages, _owner(user_id), self.using)
+        return appending.append_many(
+            _uuid(session_id), messages, _owner(user_id), self.using, idempotency_key
+        )
 
     def update_session_context(
-        self, session_id: SessionId, context: Mapping[str, Any], replace: bool = False
+        self,
+        session_id: SessionId,
+        context: Mapping[str, Any],
+        replace: bool = False,
+        user_id: Any = None,
+        check: Check = None,
     ) -> Session:
         """Merge the top-level keys into the session's context and return the session.
 
@@ -162,20 +185,28 @@ class SyncSessionRepository:
         Raises ValidationError if the context is not a JSON object that a database can hold;
         Session.DoesNotExist; SessionArchived.
         """
-        return sessions.update_context(_uuid(session_id), context, replace, self.using)
+        return sessions.update_context(
+            _uuid(session_id), context, replace, _owner(user_id), check, self.using
+        )
 
-    def update_session(self, session_id: SessionId, changes: Mapping[str, Any]) -> Session:
+    def update_session(
+        self,
+        session_id: SessionId,
+        changes: Mapping[str, Any],
+        user_id: Any = None,
+        check: Check = None,
+    ) -> Session:
         """Change title, agent_id, status, metadata or expires_at; return the session.
 
         Raises ValidationError, keyed by field, for other names and unacceptable values;
         Session.DoesNotExist; SessionArchived unless the change takes the session out of the
         archive.
         """
-        return sessions.update(_uuid(session_id), changes, self.using)
+        return sessions.update(_uuid(session_id), changes, _owner(user_id), check, self.using)
 
-    def delete(self, session_id: SessionId) -> None:
+    def delete(self, session_id: SessionId, user_id: Any = None, check: Check = None) -> None:
         """Delete the session with all its messages. Raises Session.DoesNotExist."""
-        maintenance.delete_session(_uuid(session_id), self.using)
+        maintenance.delete_session(_uuid(session_id), _owner(user_id), check, self.using)
 
     def delete_user_data(self, user_id: Any) -> Erased:
         """Delete all sessions and messages of the user; return how many there were.

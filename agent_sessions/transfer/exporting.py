@@ -31,6 +31,8 @@ def export_sessions(sessions: SessionQuerySet) -> Iterator[bytes]:
     while found := list(page):
         for group in _groups(found):
             yield from _lines(group)
+        if len(found) < _SESSIONS:
+            return
         page = sessions.order_by("id").filter(id__gt=found[-1].pk)[:_SESSIONS]
 
 
@@ -74,6 +76,8 @@ def _messages(session: Session) -> Iterator[Message]:
     page = window[:size]
     while rows := list(page):
         yield from rows
+        if len(rows) < size:
+            return
         # Messages have from bytes to megabytes: pages follow what this session's are like.
         seen = sum(len(row.text) + len(row.payload or "") for row in rows)
         size = max(1, min(_LARGEST_PAGE, len(rows) * _PAGE_BYTES // (seen + 1)))

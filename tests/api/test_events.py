@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from rest_framework.test import APIClient
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
 from tests.agent_sessions.test_concurrency import Worker
-from tests.api.conftest import say, url
+from tests.api.conftest import make_user, say, url
 from tests.services import free_port
 
 PASSWORD = "secret"
@@ -53,8 +53,9 @@ def live_session(transactional_db: None) -> Session:
 class Stream:
     """An EventSource: reads events, and remembers where it was."""
 
-    def __init__(self, port: int, session: Session) -> None:
+    def __init__(self, port: int, session: Any, user: str = "live", query: str = "") -> None:
         self.port, self.session = port, session
+        self.user, self.query = user, query
         self.seen: list[int] = []
         self.texts: list[str] = []
         self.status = 0
@@ -64,10 +65,10 @@ class Stream:
     async def _lines(self) -> AsyncIterator[str]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         self.opened += 1
-        login = base64.b64encode(f"live:{PASSWORD}".encode()).decode()
+        login = base64.b64encode(f"{self.user}:{PASSWORD}".encode()).decode()
         last = f"Last-Event-ID: {self.seen[-1]}\r\n" if self.seen else ""
         writer.write(
-            f"GET {url(self.session, 'events')} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"GET {url(self.session, 'events')}{self.query} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
             f"Accept: text/event-stream\r\nConnection: close\r\n"
             f"Authorization: Basic {login}\r\n{last}\r\n".encode()
         )
@@ -275,6 +276,59 @@ def test_the_stream_of_a_deleted_session_ends_and_is_404_afterwards(
 
     asyncio.run(follow())
     assert stream.seen == [1]
+
+
+def ends_with(stream: Stream, change: Callable[[], Any], status: int) -> None:
+    """Demand that the change ends the open stream, and that coming back has the status."""
+
+    async def follow() -> None:
+        reading = asyncio.create_task(stream.read_until(100))
+        await until_open(stream)
+        await asyncio.to_thread(in_another_thread(change).join)
+        await asyncio.wait_for(reading, 30)
+        assert (stream.opened, stream.status) == (1, 200)
+        await asyncio.wait_for(stream.read_until(100), 30)
+        assert stream.status == status
+
+    asyncio.run(follow())
+
+
+@pytest.mark.parametrize("poll", [0.1, 3600.0])
+def test_a_session_given_away_takes_its_stream_along(
+    server: int, live_session: Session, settings: Any, poll: float
+) -> None:
+    settings.AGENT_SESSIONS_EVENTS_POLL_SECONDS = poll
+    say(live_session, "mine")
+    other = make_user("other")
+
+    def give_away() -> None:
+        Session.objects.filter(pk=live_session.pk).update(user=other)
+        say(live_session, "no longer mine")
+
+    stream = Stream(server, live_session)
+    ends_with(stream, give_away, 404)
+    assert stream.texts == ["mine"]
+
+
+def test_a_user_who_is_locked_out_is_out_of_the_streams_too(
+    server: int, live_session: Session, settings: Any
+) -> None:
+    settings.AGENT_SESSIONS_EVENTS_KEEP_ALIVE_SECONDS = 0.5
+    say(live_session, "before")
+    users = get_user_model().objects.filter(username="live")
+    ends_with(Stream(server, live_session), lambda: users.update(is_active=False), 401)
+
+
+def test_staff_who_lose_the_permission_lose_the_stream(
+    server: int, live_session: Session, settings: Any
+) -> None:
+    settings.AGENT_SESSIONS_EVENTS_KEEP_ALIVE_SECONDS = 0.5
+    say(live_session, "before")
+    staff = make_user("staff", "view_message", staff=True)
+    staff.set_password(PASSWORD)
+    staff.save()
+    stream = Stream(server, live_session, "staff", f"?user={live_session.user_id}")
+    ends_with(stream, staff.user_permissions.clear, 403)
 
 
 def test_a_quiet_stream_gives_signs_of_life_and_ends_some_day(

@@ -155,6 +155,37 @@ def test_concurrent_duplicates_give_one_message_and_equal_answers(batch: bool) -
 
 
 @pytest.mark.django_db(transaction=True)
+def test_of_different_bodies_at_once_one_is_stored_whole() -> None:
+    owner = make_user("owner")
+    session = SyncSessionRepository().create(Session(user=owner, agent_id="a"))
+    bodies: list[Any] = [one("a"), *({"messages": [one("a")] * size} for size in (2, 3, 4))]
+    barrier = threading.Barrier(len(bodies))
+    answers: list[tuple[str, int]] = []
+
+    def client(body: Any) -> None:
+        try:
+            api = client_of(owner)
+            for number in range(8):
+                barrier.wait(30)
+                answers.append((f"k{number}", post(api, session, body, f"k{number}").status_code))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=client, args=(body,)) for body in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    for number in range(8):
+        assert sorted(status for key, status in answers if key == f"k{number}") == [201, *[422] * 3]
+        stored = Message.objects.filter(idempotency_key__startswith=f"k{number}")
+        places = sorted(stored.values_list("sequence", flat=True))
+        assert places == list(range(places[0], places[0] + len(places)))
+    session.refresh_from_db()
+    assert session.message_count == Message.objects.count()
+
+
+@pytest.mark.django_db(transaction=True)
 def test_concurrent_duplicates_create_one_session() -> None:
     owner = make_user("owner")
     barrier = threading.Barrier(8)

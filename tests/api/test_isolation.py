@@ -5,6 +5,7 @@ The routes are read from the OpenAPI schema: one that is new and has no body lis
 
 from __future__ import annotations
 
+import base64
 import uuid
 from typing import Any
 
@@ -226,6 +227,95 @@ def test_undocumented_methods_are_refused(owner: Any, secret: Session, path: str
         response = getattr(client, method)(path.replace("{id}", str(secret.pk)))
         assert response.status_code == (403 if path.endswith("metrics/") else 405)
     assert state() == before
+
+
+@pytest.mark.parametrize("who", ["anonymous", "stranger", "staff with all permissions"])
+@pytest.mark.parametrize("path", sorted({each[1] for each in ON_ONE_SESSION if each[0] == "get"}))
+def test_head_tells_of_a_foreign_session_what_it_tells_of_an_unknown_one(
+    secret: Session, path: str, who: str
+) -> None:
+    permissions = ALL_PERMISSIONS if who.endswith("permissions") else []
+    client = Client()
+    if who != "anonymous":
+        client = client_of(make_user("another", *permissions, staff=bool(permissions)))
+    foreign = client.head(path.replace("{id}", str(secret.pk)))
+    unknown = client.head(path.replace("{id}", str(uuid.uuid4())))
+    assert foreign.status_code == unknown.status_code == (401 if who == "anonymous" else 404)
+    assert everything(foreign) == everything(unknown)
+
+
+def test_tags_and_keys_of_another_user_open_nothing(owner: Any, secret: Session) -> None:
+    mine, stranger = client_of(owner), client_of(make_user("another"))
+    address = f"/api/v1/sessions/{secret.pk}/"
+    tag = mine.get(address)["ETag"]
+    key = {"Idempotency-Key": "k"}
+    body = {"role": "user", "content": SECRET}
+    assert mine.post(f"{address}messages/", body, "json", headers=key).status_code == 201
+    before = state()
+    attempts = [
+        stranger.get(address, headers={"If-None-Match": tag}),
+        stranger.get(f"{address}context/", headers={"If-None-Match": "*"}),
+        stranger.patch(address, {"title": "x"}, "json", headers={"If-Match": tag}),
+        stranger.delete(address, headers={"If-Match": "*"}),
+        stranger.post(f"{address}messages/", body, "json", headers=key),
+        stranger.post(f"{address}messages/", {"messages": [body]}, "json", headers=key),
+        stranger.post(f"{address}messages/", {**body, "idempotency_key": "k"}, "json"),
+        stranger.get(f"{address}events/", headers={"Last-Event-ID": "0"}),
+    ]
+    assert [attempt.status_code for attempt in attempts] == [404] * len(attempts)
+    assert len({attempt.content for attempt in attempts}) == 1
+    assert state() == before
+
+
+def test_the_key_of_a_user_is_not_the_key_of_staff(owner: Any) -> None:
+    mine = client_of(owner)
+    staff = client_of(make_user("another", "add_session", "add_message", staff=True))
+    key = {"Idempotency-Key": "k"}
+    theirs = f"?user={owner.pk}"
+    sessions = "/api/v1/sessions/"
+    body = {"agent_id": "a"}
+    first = mine.post(sessions, body, "json", headers=key).json()["id"]
+    again = [staff.post(sessions + theirs, body, "json", headers=key).json()["id"] for _ in "12"]
+    assert again[0] == again[1] != first
+    address = f"{sessions}{first}/messages/"
+    message = {"role": "user", "content": "x"}
+    one = mine.post(address, message, "json", headers=key).json()["sequence"]
+    two = [
+        staff.post(address + theirs, message, "json", headers=key).json()["sequence"] for _ in "12"
+    ]
+    assert (one, two) == (1, [2, 2])
+
+
+def test_no_filter_or_order_reaches_behind_the_owner(owner: Any, secret: Session) -> None:
+    client = client_of(make_user("another"))
+    for query in (
+        "text=secret",
+        "agent_id=a",
+        "status=active",
+        "active=true",
+        "active=false",
+        "created_after=2000-01-01",
+        "activity_after=2000-01-01",
+        "page=1",
+        f"user_id={owner.pk}",
+        f"user__id={owner.pk}",
+        f"owner={owner.pk}",
+        f"id={secret.pk}",
+        "ordering=user",
+        f"search={SECRET}",
+    ):
+        page = client.get(f"/api/v1/sessions/?{query}").json()
+        assert page["results"] == []
+        assert page.get("total_items", 0) == 0
+
+
+def test_forged_cursors_reach_nothing(owner: Any, secret: Session) -> None:
+    client = client_of(make_user("another"))
+    for position in (0, secret.pk.int, secret.pk.int + 1, secret.pk.int - 1, 2**128 - 1):
+        place = base64.urlsafe_b64encode(position.to_bytes(16, "big")).decode().rstrip("=")
+        for direction in "np":
+            page = client.get("/api/v1/sessions/", {"cursor": direction + place}).json()
+            assert page == {"next": None, "previous": None, "results": []}
 
 
 def test_a_cursor_of_another_user_is_only_a_place(owner: Any, stranger: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import uuid
 from typing import Any
 
@@ -39,6 +40,8 @@ def problem(response: Any) -> dict[str, Any]:
         b'{"role": "user", "content": "x", "n": ' + b"9" * 5000 + b"}",
         b'{"role": "user", "content": ["\xed\xa0\x80"]}',
         b'{"a":' * 600 + b"1" + b"}" * 600,
+        b'{"role": "user", "content": "a", "content": "b"}',
+        b'{"role": "user", "content": [{"a": 1, "a": 1}]}',
         b"[" * 100_000,
         b"[" * 100_000 + b"]" * 100_000,
         b'{"role": "user", "content": [{"a": ' + b"[" * 510 + b"]" * 510 + b"}]}",
@@ -78,6 +81,21 @@ def test_the_charset_of_the_content_type_changes_nothing(api: APIClient) -> None
         assert response.status_code == 201
 
 
+def test_a_compressed_body_is_415(api: APIClient, session: Session) -> None:
+    body = gzip.compress(b'{"role": "user", "content": "x"}')
+    for encoding in ("gzip", "br", "identity, gzip"):
+        response = api.post(
+            url(session, "messages"),
+            body,
+            content_type=JSON,
+            headers={"Content-Encoding": encoding},
+        )
+        assert response.status_code == 415
+        assert problem(response)["code"] == "unsupported_content_encoding"
+    plain = {"Content-Encoding": "identity"}
+    assert api.post(SESSIONS, {"agent_id": "a"}, "json", headers=plain).status_code == 201
+
+
 @override_settings(AGENT_SESSIONS_MAX_REQUEST_BYTES=100)
 def test_an_oversized_body_is_413(api: APIClient, session: Session) -> None:
     body = {"role": "user", "content": "x" * 100}
@@ -96,17 +114,51 @@ def test_an_oversized_message_is_400(api: APIClient, session: Session) -> None:
 
 
 def test_an_unacceptable_answer_is_406(api: APIClient) -> None:
-    response = api.get(SESSIONS, HTTP_ACCEPT="image/png")
-    assert response.status_code == 406
-    problem(response)
+    for response in (
+        api.get(SESSIONS, HTTP_ACCEPT="image/png"),
+        api.get(SESSIONS, HTTP_ACCEPT=";;q=x,,/"),
+        api.get(f"{SESSIONS}?format=xml"),
+    ):
+        assert response.status_code == 406
+        problem(response)
 
 
-@pytest.mark.parametrize("method", ["put", "trace", "options"])
+@pytest.mark.parametrize("method", ["put", "trace", "options", "brew"])
 def test_other_methods_are_405_with_allow(api: APIClient, session: Session, method: str) -> None:
-    response = getattr(api, method)(url(session))
+    response = api.generic(method.upper(), url(session))
     assert response.status_code == 405
     assert problem(response)["code"] == "method_not_allowed"
-    assert {"GET", "PATCH", "DELETE"} <= set(response["Allow"].split(", "))
+    assert set(response["Allow"].split(", ")) == {"GET", "HEAD", "PATCH", "DELETE"}
+
+
+def test_head_is_get_without_a_body(api: APIClient, session: Session) -> None:
+    for address in (SESSIONS, url(session), url(session, "messages"), url(uuid.uuid4())):
+        head, get = api.head(address), api.get(address)
+        assert (head.status_code, dict(head.headers)) == (get.status_code, dict(get.headers))
+    # It tells that there is a stream, and does not hold it open.
+    head = api.head(url(session, "events"))
+    assert (head.status_code, head["Content-Type"]) == (200, "text/event-stream")
+    assert not head.streaming
+
+
+@pytest.mark.parametrize("path", ["sessions", "health", "cache/metrics", "sessions/search?q=a%2Fb"])
+def test_a_forgotten_slash_keeps_method_and_body(api: APIClient, path: str) -> None:
+    name, _, query = path.partition("?")
+    for method in ("GET", "POST", "DELETE"):
+        response = api.generic(method, f"{API}{path}")
+        assert response.status_code == 308
+        assert response["Location"] == f"{API}{name}/" + (f"?{query}" if query else "")
+    body = {"agent_id": "a"}
+    assert api.post(f"{API}sessions", body, "json", follow=True).status_code == 201
+
+
+def test_addresses_that_are_none_are_404_problems(api: APIClient, session: Session) -> None:
+    for address in (url(session, "nothing"), f"{SESSIONS}a/b/c", f"{API}cache/", f"{API}health/x/"):
+        for client in (api, Client()):
+            for method in ("GET", "POST", "DELETE"):
+                response = client.generic(method, address)
+                assert response.status_code == 404
+                assert problem(response)["code"] == "not_found"
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,20 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import connection
 from django.utils import timezone
+from django.utils.timezone import override
 from rest_framework.test import APIClient
 
+from agent_sessions.api.serializers import (
+    SessionSerializer,
+    SessionSummarySerializer,
+    represent_session,
+    summarize_session,
+)
 from agent_sessions.models import Message, Session, SessionStatus
 from agent_sessions.repository import SyncSessionRepository
 from tests.api.conftest import API, client_of, make_user, say, url
@@ -388,6 +397,45 @@ def test_erase_deletes_all_of_the_callers_data_and_nobody_elses(
     assert list(Session.objects.all()) == [kept]
     assert Message.objects.count() == 1
     assert any(record.name == "agent_sessions.audit" for record in caplog.records)
+
+
+def test_nothing_of_an_erased_user_remains_in_any_table(
+    api: APIClient, session: Session, owner: Any
+) -> None:
+    key = {"Idempotency-Key": "erased-key"}
+    body = {"agent_id": "a", "title": "erased-title", "context": {"a": "erased-context"}}
+    made = api.post(SESSIONS, {**body, "metadata": {"a": "erased"}}, "json", headers=key).json()
+    messages = [{"role": "user", "content": f"erased {number}"} for number in range(3)]
+    api.post(url(made["id"], "messages"), {"messages": messages}, "json", headers=key)
+    assert api.post(f"{SESSIONS}erase/", {"confirm": True}, "json").json()["messages"] == 3
+    with connection.cursor() as cursor:
+        for table in connection.introspection.table_names(cursor):
+            cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")
+            for row in cursor.fetchall():
+                assert "erased" not in str(row), table
+                assert made["id"] not in str(row), table
+                assert str(session.pk) not in str(row), table
+
+
+def test_deleting_a_session_is_on_record(
+    api: APIClient, session: Session, owner: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "agent_sessions.audit")
+    key = session.pk
+    assert api.delete(url(session)).status_code == 204
+    [record] = caplog.records
+    assert record.name == "agent_sessions.audit"
+    assert record.getMessage() == f"User {owner.pk} deleted session {key} of user {owner.pk}."
+
+
+def test_answers_are_what_the_serializers_describe(session: Session) -> None:
+    say(session, "one")
+    session.refresh_from_db()
+    for moment in (session.created_at, session.created_at.replace(microsecond=0)):
+        session.created_at = moment
+        with override(ZoneInfo("Asia/Kathmandu")):
+            assert represent_session(session) == SessionSerializer(session).data
+            assert summarize_session(session) == SessionSummarySerializer(session).data
 
 
 @pytest.mark.parametrize("path", ["x", "0", "00000000", "%00", "🦊", "a" * 5000])

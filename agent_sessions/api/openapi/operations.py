@@ -30,14 +30,15 @@ ERRORS = {
     404: "There is no such session of the user's.",
     406: "The Accept header names nothing that can be answered.",
     409: "The session is archived: it can be read only.",
+    411: "The body comes without a Content-Length.",
     412: "The session has changed since it was read (If-Match).",
     413: "The body is too large.",
-    415: "The body is not application/json.",
+    415: "The body is not application/json, or it is compressed.",
     422: "The Idempotency-Key was used with another body.",
     429: "Too many requests: see Retry-After.",
 }
 READ = (401, 403, 406, 429)
-WRITE = (400, *READ, 413, 415)
+WRITE = (400, *READ, 411, 413, 415)
 
 USER = OpenApiParameter(
     "user",

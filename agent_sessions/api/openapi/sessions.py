@@ -188,7 +188,7 @@ class _Sessions(OpenApiViewExtension):
                 "cleanUpSessions",
                 "Complete expired sessions of all users",
                 inline_serializer("CleanupResult", {"completed": serializers.IntegerField()}),
-                (400, *READ),
+                WRITE,
                 parameters=[USER],
                 description="For staff with the permission to change sessions. Logged.",
             ),

@@ -1,0 +1,141 @@
+"""Notices: short texts from process to process, over Redis, that may be lost.
+
+They are for readers who look for themselves now and then, and spare them the wait until they look
+again. Telling never waits and never raises; while nobody listens it costs one message a second.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from django.core.exceptions import ImproperlyConfigured
+
+from cache_layer.backends import ResilientCache
+from cache_layer.backends.failures import as_unavailable
+from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations.base import Operation, Steps
+from cache_layer.interface import resilient_cache
+
+#: Seconds without a notice after one that nobody heard, or that could not be sent.
+SILENCE: Final = 1.0
+#: Notices that wait to be sent; more are lost.
+MOST: Final = 10_000
+
+
+class Notices:
+    """The notices of one name, between the processes that use the alias of the cache layer.
+
+    Without a Redis there are none. Make one of these for a name, in a module: it lives as long as
+    the process.
+    """
+
+    _teller: threading.Thread | None
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._start_again()
+        os.register_at_fork(after_in_child=self._start_again)
+
+    def tell(self, notice: str) -> None:
+        """Send a notice to those who listen, in this process too. Equal ones may become one."""
+        if time.monotonic() < self._silent_until or _redis() is None:
+            return
+        with self._lock:
+            if len(self._waiting) < MOST:
+                self._waiting[notice] = None
+            if self._teller is None:
+                self._teller = threading.Thread(
+                    target=self._send_for_ever, name="cache-layer-notices", daemon=True
+                )
+                self._teller.start()
+        self._told.set()
+
+    def listen(self, hear: Callable[[str], Any]) -> Callable[[], None]:
+        """Call *hear* with each notice, in a thread of its own; return what ends that.
+
+        What is told while the connection to Redis is broken is not heard.
+        """
+        ended = threading.Event()
+        if _redis() is not None:
+            threading.Thread(
+                target=self._hear, args=(hear, ended), name="cache-layer-listener", daemon=True
+            ).start()
+        return ended.set
+
+    def _start_again(self) -> None:
+        self._lock = threading.Lock()
+        self._told = threading.Event()
+        self._waiting: dict[str, None] = {}
+        self._silent_until = 0.0
+        self._teller = None
+
+    def _send_for_ever(self) -> None:
+        while self._told.wait():
+            self._told.clear()
+            with self._lock:
+                notices, self._waiting = self._waiting, {}
+            backend = _redis()
+            if backend is None or not backend.run(_Tell(backend, self._channel(backend), notices)):
+                self._silent_until = time.monotonic() + SILENCE
+
+    def _hear(self, hear: Callable[[str], Any], ended: threading.Event) -> None:
+        while not ended.is_set():
+            try:
+                self._hear_until_broken(hear, ended)
+            except Exception as error:
+                if as_unavailable(error) is None:
+                    raise
+                ended.wait(SILENCE)
+                if backend := _redis():
+                    # The circuit learns of the outage, and so of its end.
+                    backend.run(_Tell(backend, "", ()))
+
+    def _hear_until_broken(self, hear: Callable[[str], Any], ended: threading.Event) -> None:
+        backend = _redis()
+        if backend is None:
+            ended.wait(SILENCE)
+            return
+        client = backend.state.transport.client.get_client(write=True)  # type: ignore[attr-defined]
+        with client.pubsub(ignore_subscribe_messages=True) as subscription:
+            subscription.subscribe(self._channel(backend))
+            while not ended.is_set():
+                message = subscription.get_message(timeout=SILENCE)
+                if message is not None:
+                    hear(message["data"].decode())
+
+    def _channel(self, backend: ResilientCache) -> str:
+        return f"{backend.key_prefix}:notices:{self._name}"
+
+
+class _Tell(Operation[int]):
+    """Publish notices; return how many listeners there were for them."""
+
+    __slots__ = ("channel", "notices")
+    writes = False
+    long = True
+
+    def __init__(self, backend: ResilientCache, channel: str, notices: Iterable[str]) -> None:
+        self.context = backend.context
+        self.channel = channel
+        self.notices = notices
+
+    def steps(self) -> Steps[int]:
+        commands = [("PUBLISH", self.channel, notice) for notice in self.notices]
+        replies = yield commands or [("PING",)]
+        return sum(reply for reply in replies if isinstance(reply, int))
+
+    def in_memory(self, store: MemoryStore) -> int:
+        return 0
+
+
+def _redis() -> ResilientCache | None:
+    """Return the backend of the cache layer's alias, if it has a Redis."""
+    try:
+        backend = resilient_cache()
+    except ImproperlyConfigured:
+        return None
+    return backend if hasattr(backend.state, "transport") else None

@@ -1,0 +1,122 @@
+"""Notices between processes, and what an outage does to them: nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from cache_layer import Notices
+from tests.services import RedisServer
+
+TELLER = """
+import sys
+from django.conf import settings
+settings.configure(CACHES={"default": {
+    "BACKEND": "cache_layer.backends.ResilientCache", "LOCATION": sys.argv[1], "KEY_PREFIX": "n"}})
+from cache_layer import Notices
+notices = Notices("test")
+for line in sys.stdin:
+    notices.tell(line.strip())
+    print("told", flush=True)
+"""
+
+
+@pytest.fixture
+def server(redis_server: RedisServer, settings: Any) -> RedisServer:
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "cache_layer.backends.ResilientCache",
+            "LOCATION": redis_server.url,
+            "KEY_PREFIX": "n",
+        }
+    }
+    return redis_server
+
+
+@pytest.fixture
+def heard(server: RedisServer) -> Iterator[list[str]]:
+    found: list[str] = []
+    end = Notices("test").listen(found.append)
+    yield found
+    end()
+
+
+def until(happens: Callable[[], Any], again: Callable[[], Any] = lambda: None) -> None:
+    deadline = time.monotonic() + 30
+    while not happens():
+        assert time.monotonic() < deadline
+        again()
+        time.sleep(0.05)
+
+
+def test_other_processes_are_heard_and_again_after_an_outage(
+    server: RedisServer, heard: list[str]
+) -> None:
+    command = [sys.executable, "-c", TELLER, server.url]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def tell(notice: str) -> None:
+            process.stdin.write(f"{notice}\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+            assert process.stdout.readline() == "told\n"  # type: ignore[union-attr]
+
+        until(lambda: "before" in heard, lambda: tell("before"))
+        server.kill()
+        tell("into the void")
+        server.restart()
+        until(lambda: "after" in heard, lambda: tell("after"))
+    assert "into the void" not in heard
+
+
+def test_telling_a_hung_redis_waits_for_nothing(server: RedisServer, heard: list[str]) -> None:
+    notices = Notices("test")
+    until(lambda: heard, lambda: notices.tell("x"))
+    server.stop()
+    tellers = [
+        threading.Thread(target=lambda: [notices.tell(str(n)) for n in range(1000)])
+        for _ in range(4)
+    ]
+    for teller in tellers:
+        teller.start()
+    for teller in tellers:
+        # Far less than the timeout of one command to this Redis times the calls.
+        teller.join(20)
+        assert not teller.is_alive()
+    server.cont()
+    until(lambda: "again" in heard, lambda: notices.tell("again"))
+
+
+def test_names_and_prefixes_are_apart(server: RedisServer, heard: list[str]) -> None:
+    notices = Notices("test")
+    until(lambda: "mine" in heard, lambda: notices.tell("mine"))
+    Notices("other").tell("of another name")
+    with redis.Redis.from_url(server.url, socket_timeout=5) as client:
+        client.publish("another:notices:test", "of another project")
+        client.publish("n:notices:test", "last")
+    until(lambda: "last" in heard)
+    assert set(heard) == {"mine", "last"}
+
+
+@pytest.mark.parametrize(
+    "backend",
+    ["cache_layer.backends.ResilientCache", "django.core.cache.backends.locmem.LocMemCache"],
+)
+def test_without_redis_nothing_is_told_and_no_thread_runs(settings: Any, backend: str) -> None:
+    settings.CACHES = {"default": {"BACKEND": backend}}
+    threads = set(threading.enumerate())
+    heard: list[str] = []
+    notices = Notices("test")
+    end = notices.listen(heard.append)
+    notices.tell("x")
+    end()
+    assert set(threading.enumerate()) <= threads
+    assert heard == []
