@@ -1,27 +1,27 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pytest
+import redis
 from django.core.cache import cache
 from django.test import override_settings
 
-from cache_layer import cached, metrics
+from cache_layer import cached, invalidate_tags, metrics
+from tests.cache_layer.caches import wait_for
 
 pytestmark = pytest.mark.slow
 
 
-@cached(key_prefix="processes", lock=True)
-def across(run: str) -> str:
-    time.sleep(0.5)
-    return uuid.uuid4().hex
-
-
-def call_across(url: str, prefix: str, run: str, barrier: Any, results: Any) -> None:
+@contextlib.contextmanager
+def using(url: str, prefix: str) -> Iterator[None]:
     entry = {
         "BACKEND": "cache_layer.backends.ResilientCache",
         "LOCATION": url,
@@ -31,6 +31,17 @@ def call_across(url: str, prefix: str, run: str, barrier: Any, results: Any) -> 
     with override_settings(CACHES={"default": entry}):
         # Imports and connecting take longer than the function on a busy machine.
         cache.has_key("warm")
+        yield
+
+
+@cached(key_prefix="processes", lock=True)
+def across(run: str) -> str:
+    time.sleep(0.5)
+    return uuid.uuid4().hex
+
+
+def call_across(url: str, prefix: str, run: str, barrier: Any, results: Any) -> None:
+    with using(url, prefix):
         barrier.wait(60)
         value = across(run)
         results.put((value, metrics.snapshot()["metrics"]["default:misses"]))
@@ -62,15 +73,7 @@ def failing(run: str) -> None:
 
 
 def call_failing(url: str, prefix: str, barrier: Any, results: Any) -> None:
-    entry = {
-        "BACKEND": "cache_layer.backends.ResilientCache",
-        "LOCATION": url,
-        "KEY_PREFIX": prefix,
-        "OPTIONS": {"SOCKET_TIMEOUT": 10, "SOCKET_CONNECT_TIMEOUT": 10},
-    }
-    with override_settings(CACHES={"default": entry}):
-        # Imports and connecting take longer than the function on a busy machine.
-        cache.has_key("warm")
+    with using(url, prefix):
         barrier.wait(60)
         try:
             failing("a")
@@ -95,3 +98,100 @@ def test_with_lock_processes_do_not_queue_up_for_failures(redis_url: str) -> Non
     overlaps = [earlier[1] > later[0] for earlier, later in itertools.pairwise(runs)]
     # The first runs alone; who waited for it then runs beside the others.
     assert any(overlaps)
+
+
+#: How long the holder of a lease keeps the others waiting once it is dead.
+LEASE_TTL = 2
+
+
+@cached(key_prefix="processes", lock=True)
+def locked(url: str) -> str:
+    return counted(url)
+
+
+@cached(key_prefix="processes", ttl=0.05, stale_ttl=600, tags=["renewed"])
+def renewed(url: str) -> str:
+    return counted(url)
+
+
+def counted(url: str) -> str:
+    """The number of the call, among all processes; what a process calls second hangs."""
+    with redis.Redis.from_url(url) as client:
+        number = int(client.incr("calls"))
+        if client.get("hang") == str(number).encode():
+            time.sleep(600)
+        return str(number)
+
+
+def call_until_stopped(
+    url: str, prefix: str, name: str, results: Any, stop: Any, lease_ttl: float
+) -> None:
+    function: Callable[[str], str] = globals()[name]
+    with using(url, prefix), override_settings(CACHE_LAYER_LEASE_TTL=lease_ttl):
+        while not stop.is_set():
+            results.put(function(url))
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def process(redis_url: str) -> Iterator[Callable[[str, str], tuple[BaseProcess, Any]]]:
+    """Start a process that calls a function again and again; and what it got."""
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    started = []
+
+    def start(prefix: str, name: str, lease_ttl: float = LEASE_TTL) -> tuple[BaseProcess, Any]:
+        results = context.SimpleQueue()
+        made = context.Process(
+            target=call_until_stopped, args=(redis_url, prefix, name, results, stop, lease_ttl)
+        )
+        made.start()
+        started.append(made)
+        return made, results
+
+    yield start
+    stop.set()
+    for each in started:
+        each.join(10)
+        if each.is_alive():
+            each.kill()
+            each.join()
+
+
+def test_the_death_of_who_computes_holds_others_up_for_the_lease_only(
+    redis_url: str, process: Callable[..., tuple[BaseProcess, Any]]
+) -> None:
+    prefix = f"test-{uuid.uuid4().hex}"
+    with redis.Redis.from_url(redis_url) as client, using(redis_url, prefix):
+        client.set("hang", 1)
+        holder, _results = process(prefix, "locked")
+        wait_for(lambda: client.get("calls") == b"1", "the holder computes")
+        with override_settings(CACHE_LAYER_LEASE_TTL=LEASE_TTL):
+            holder.kill()
+            holder.join()
+            began = time.monotonic()
+            assert locked(redis_url) == "2"
+            assert time.monotonic() - began < LEASE_TTL + 1
+        assert locked(redis_url) == "2"
+
+
+def test_one_of_all_processes_renews_and_its_death_is_survived(
+    redis_url: str, process: Callable[..., tuple[BaseProcess, Any]]
+) -> None:
+    prefix = f"test-{uuid.uuid4().hex}"
+    with redis.Redis.from_url(redis_url) as client, using(redis_url, prefix):
+        assert renewed(redis_url) == "1"
+        client.set("hang", 2)
+        started = [process(prefix, "renewed", 4 * LEASE_TTL) for _ in range(3)]
+        wait_for(lambda: client.get("calls") == b"2", "one renews")
+        for _made, results in started:
+            assert {results.get() for _ in range(5)} == {"1"}, "the old one is served meanwhile"
+        assert client.get("calls") == b"2", "and nobody else renews"
+        # Whoever it was.
+        for made, _results in started:
+            made.kill()
+            made.join()
+        with override_settings(CACHE_LAYER_LEASE_TTL=LEASE_TTL):
+            wait_for(lambda: renewed(redis_url) == "3", "its claim has run out")
+            invalidate_tags("renewed")
+            assert int(renewed(redis_url)) >= 4
