@@ -100,10 +100,6 @@ def test_with_lock_processes_do_not_queue_up_for_failures(redis_url: str) -> Non
     assert any(overlaps)
 
 
-#: How long the holder of a lease keeps the others waiting once it is dead.
-LEASE_TTL = 2
-
-
 @cached(key_prefix="processes", lock=True)
 def locked(url: str) -> str:
     return counted(url)
@@ -124,74 +120,74 @@ def counted(url: str) -> str:
 
 
 def call_until_stopped(
-    url: str, prefix: str, name: str, results: Any, stop: Any, lease_ttl: float
+    url: str, prefix: str, name: str, results: Any, begin: Any, stop: Any, lease_ttl: float
 ) -> None:
     function: Callable[[str], str] = globals()[name]
     with using(url, prefix), override_settings(CACHE_LAYER_LEASE_TTL=lease_ttl):
+        results.put("ready")
+        begin.wait()
         while not stop.is_set():
             results.put(function(url))
             time.sleep(0.01)
 
 
-@pytest.fixture
-def process(redis_url: str) -> Iterator[Callable[[str, str], tuple[BaseProcess, Any]]]:
-    """Start a process that calls a function again and again; and what it got."""
+@contextlib.contextmanager
+def processes(
+    count: int, url: str, prefix: str, name: str, lease_ttl: float
+) -> Iterator[list[tuple[BaseProcess, Any]]]:
+    """Processes that call a function again and again, each with what it got."""
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    begin, stop = context.Event(), context.Event()
     started = []
-
-    def start(prefix: str, name: str, lease_ttl: float = LEASE_TTL) -> tuple[BaseProcess, Any]:
+    for _ in range(count):
         results = context.SimpleQueue()
-        made = context.Process(
-            target=call_until_stopped, args=(redis_url, prefix, name, results, stop, lease_ttl)
-        )
-        made.start()
-        started.append(made)
-        return made, results
+        arguments = (url, prefix, name, results, begin, stop, lease_ttl)
+        started.append((context.Process(target=call_until_stopped, args=arguments), results))
+    try:
+        for process, _results in started:
+            process.start()
+        for _process, results in started:
+            assert results.get() == "ready"
+        begin.set()
+        yield started
+    finally:
+        stop.set()
+        for process, _results in started:
+            process.kill()
+            process.join()
 
-    yield start
-    stop.set()
-    for each in started:
-        each.join(10)
-        if each.is_alive():
-            each.kill()
-            each.join()
 
-
-def test_the_death_of_who_computes_holds_others_up_for_the_lease_only(
-    redis_url: str, process: Callable[..., tuple[BaseProcess, Any]]
-) -> None:
+def test_the_death_of_who_computes_holds_others_up_for_the_lease_only(redis_url: str) -> None:
     prefix = f"test-{uuid.uuid4().hex}"
-    with redis.Redis.from_url(redis_url) as client, using(redis_url, prefix):
+    with (
+        redis.Redis.from_url(redis_url) as client,
+        using(redis_url, prefix),
+        override_settings(CACHE_LAYER_LEASE_TTL=2),
+    ):
         client.set("hang", 1)
-        holder, _results = process(prefix, "locked")
-        wait_for(lambda: client.get("calls") == b"1", "the holder computes")
-        with override_settings(CACHE_LAYER_LEASE_TTL=LEASE_TTL):
+        with processes(1, redis_url, prefix, "locked", 2) as [(holder, _results)]:
+            wait_for(lambda: client.get("calls") == b"1", "the holder computes")
             holder.kill()
             holder.join()
-            began = time.monotonic()
             assert locked(redis_url) == "2"
-            assert time.monotonic() - began < LEASE_TTL + 1
         assert locked(redis_url) == "2"
 
 
-def test_one_of_all_processes_renews_and_its_death_is_survived(
-    redis_url: str, process: Callable[..., tuple[BaseProcess, Any]]
-) -> None:
+def test_one_of_all_processes_renews_and_its_death_is_survived(redis_url: str) -> None:
     prefix = f"test-{uuid.uuid4().hex}"
-    with redis.Redis.from_url(redis_url) as client, using(redis_url, prefix):
+    with (
+        redis.Redis.from_url(redis_url) as client,
+        using(redis_url, prefix),
+        override_settings(CACHE_LAYER_LEASE_TTL=2),
+    ):
         assert renewed(redis_url) == "1"
         client.set("hang", 2)
-        started = [process(prefix, "renewed", 4 * LEASE_TTL) for _ in range(3)]
-        wait_for(lambda: client.get("calls") == b"2", "one renews")
-        for _made, results in started:
-            assert {results.get() for _ in range(5)} == {"1"}, "the old one is served meanwhile"
-        assert client.get("calls") == b"2", "and nobody else renews"
-        # Whoever it was.
-        for made, _results in started:
-            made.kill()
-            made.join()
-        with override_settings(CACHE_LAYER_LEASE_TTL=LEASE_TTL):
-            wait_for(lambda: renewed(redis_url) == "3", "its claim has run out")
-            invalidate_tags("renewed")
-            assert int(renewed(redis_url)) >= 4
+        with processes(3, redis_url, prefix, "renewed", 6) as started:
+            wait_for(lambda: client.get("calls") == b"2", "one renews")
+            for _process, results in started:
+                assert {results.get() for _ in range(5)} == {"1"}, "the old one is served"
+            assert client.get("calls") == b"2", "nobody else renews"
+        # Whoever renewed it was killed.
+        wait_for(lambda: renewed(redis_url) == "3", "its claim has run out")
+        invalidate_tags("renewed")
+        assert int(renewed(redis_url)) >= 4
