@@ -15,6 +15,8 @@ from typing import Any, Final, Protocol
 
 #: What is counted; each is reported for every namespace that was used.
 EVENTS: Final = ("hits", "misses", "sets", "deletes", "errors")
+#: Counted instead of ``hits`` where the near cache answered; reported beside them and within them.
+NEAR_HITS: Final = "near_hits"
 #: The name under which the empty namespace is reported.
 DEFAULT_NAMESPACE: Final = "default"
 
@@ -61,6 +63,12 @@ def record(namespace: str, event: str, n: int = 1) -> None:
     counts = _local.counts
     key = (namespace, event)
     counts[key] = counts.get(key, 0) + n
+
+
+def count(counter: tuple[str, str]) -> None:
+    """Do what ``record`` does, once, for a namespace and an event that are a tuple already."""
+    counts = _local.counts
+    counts[counter] = counts.get(counter, 0) + 1
 
 
 def snapshot() -> dict[str, Any]:
@@ -151,8 +159,9 @@ def _subtract(counts: _Counts, base: _Counts) -> _Counts:
 def _named(counts: _Counts) -> dict[str, int]:
     named: dict[str, int] = {}
     for (namespace, event), n in counts.items():
-        name = f"{namespace or DEFAULT_NAMESPACE}:{event}"
-        named[name] = named.get(name, 0) + n
+        for each in (event, "hits") if event == NEAR_HITS else (event,):
+            name = f"{namespace or DEFAULT_NAMESPACE}:{each}"
+            named[name] = named.get(name, 0) + n
     return named
 
 

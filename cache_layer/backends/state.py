@@ -18,6 +18,7 @@ from cache_layer.backends.context import Context, Scope, options_of
 from cache_layer.backends.encoding import Codec
 from cache_layer.backends.failures import CircuitOpenError, RedisUnavailableError
 from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.near import Answers
 from cache_layer.backends.operations.base import Operation
 from cache_layer.breaker import Breaker
 from cache_layer.conf import settings
@@ -52,6 +53,13 @@ class MemoryState:
         """See ``run()``."""
         with self.lock:
             return operation.in_memory(self.memory)
+
+    def answers(self, view: tuple[Any, ...], namespace: str) -> Answers | None:
+        """Return answers of the near cache by names of the caller's; None where there is none.
+
+        ``view`` is what, beside the name, a key is made of.
+        """
+        return None
 
     def describe(self) -> dict[str, Any]:
         """Return who answers (``"redis"`` or ``"memory"``), since when, and why."""
@@ -223,11 +231,20 @@ def state_for(
         with _states_lock:
             state = _states.get(key)
             if state is None:
-                state = RedisState(location, params, backend) if location else MemoryState(params)
-                _states[key] = state
+                state = _states[key] = _make_state(location, params, backend)
     if isinstance(state, RedisState) and isinstance(scope, Scope):
         state.scopes[scope] = None
     return state
+
+
+def _make_state(location: Any, params: dict[str, Any], backend: BaseCache) -> MemoryState:
+    if not location:
+        return MemoryState(params)
+    if options_of(params).get("NEAR_CACHE"):
+        from cache_layer.backends.near_state import NearState
+
+        return NearState(location, params, backend)
+    return RedisState(location, params, backend)
 
 
 def _start_again_in_child() -> None:
