@@ -60,15 +60,9 @@ _flushed: _Counts = {}
 
 def record(namespace: str, event: str, n: int = 1) -> None:
     """Count ``n`` occurrences of one of ``EVENTS`` in a namespace (``""`` is the default one)."""
-    counts = _local.counts
+    counts = own_counts.counts
     key = (namespace, event)
     counts[key] = counts.get(key, 0) + n
-
-
-def count(counter: tuple[str, str]) -> None:
-    """Do what ``record`` does, once, for a namespace and an event that are a tuple already."""
-    counts = _local.counts
-    counts[counter] = counts.get(counter, 0) + 1
 
 
 def snapshot() -> dict[str, Any]:
@@ -194,5 +188,6 @@ def _start_again_in_child() -> None:
         total.clear()
 
 
-_local = _Local()
+#: The counters of the thread that looks; for whoever cannot afford the call of ``record``.
+own_counts: Final = _Local()
 os.register_at_fork(after_in_child=_start_again_in_child)

@@ -30,13 +30,16 @@ from cache_layer.backends.envelope import (
 from cache_layer.backends.operations.base import Read
 from cache_layer.backends.operations.tagged import Aged, CachedRead
 from cache_layer.globs import glob_match
-from cache_layer.metrics import NEAR_HITS, count, record
+from cache_layer.metrics import NEAR_HITS, own_counts, record
 
 if TYPE_CHECKING:
     from cache_layer.backends.context import Scope
 
 #: What a copy takes beside its key and bytes.
 _OVERHEAD: Final = 400
+
+#: Names by which one copy may be known.
+_PLACES: Final = 16
 
 _PLAIN: Final = frozenset(
     {str, bytes, int, float, bool, type(None), UUID, Decimal}
@@ -269,25 +272,28 @@ class Answer:
 class Answers:
     """Answers by the caller's names: what makes a hit cheap."""
 
+    __slots__ = ("_answers", "_decode", "_find", "_near")
+
     def __init__(self, near: NearCache, decode: Callable[[bytes], Any]) -> None:
         self._near = near
         self._decode = decode
         self._answers: dict[Any, Answer] = {}
+        self._find = self._answers.get
 
     def get(self, name: Any) -> Any:
         """Return the value, or ``ABSENT``."""
-        answer = self._answers.get(name)
+        answer = self._find(name)
         if answer is None:
             return ABSENT
         now = _monotonic()
-        copy = answer.copy
-        if now >= answer.until or now >= self._near.until or not copy.alive:
+        if now >= answer.until or now >= self._near.until:
             return ABSENT
+        # An answer is taken away with its first copy; the others it has to look at.
         for tag in answer.tags:
             if not tag.alive:
                 return ABSENT
             tag.used = True
-        copy.used = True
+        answer.copy.used = True
         if answer.payload is None:
             value = answer.value
         else:
@@ -296,7 +302,9 @@ class Answers:
                 value = self._decode(answer.payload)
             except UnreadableValueError:
                 return ABSENT
-        count(answer.counter)
+        counter = answer.counter
+        counts = own_counts.counts
+        counts[counter] = counts.get(counter, 0) + 1
         return value
 
     def learn(self, name: Any, read: Read[Any]) -> None:
@@ -325,9 +333,14 @@ class Answers:
         answer = Answer(copies, until, value, payload, read.context.namespace)
         with self._near.lock:
             # A copy that was dropped meanwhile would never take this away.
-            if copies[0].alive:
-                self._answers[name] = answer
+            if not copies[0].alive:
+                return
+            known = self._answers.get(name)
+            if known is None or known.copy is not copies[0]:
+                if len(copies[0].places) == _PLACES:
+                    return
                 copies[0].places.append((self._answers, name))
+            self._answers[name] = answer
 
 
 class NearJournal:

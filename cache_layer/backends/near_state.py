@@ -66,12 +66,16 @@ class NearState(RedisState):
             return found[0] if found else await super().arun(NearRead(self.near, read))
         return await super().arun(operation)
 
-    def answers(self, view: tuple[Any, ...], namespace: str) -> Answers | None:
+    def answers(self, namespace: str, view: tuple[Any, ...] | None = None) -> Answers | None:
         """See ``MemoryState.answers``."""
         if self._namespaces is not None and namespace not in self._namespaces:
             return None
-        # Of two threads that come at once, both get the same.
-        return self._views.setdefault(view, Answers(self.near, self.codec.decode))
+        answers = Answers(self.near, self.codec.decode)
+        return answers if view is None else self._views.setdefault(view, answers)
+
+    def forget_answers(self) -> None:
+        """See ``MemoryState.forget_answers``."""
+        self.near.drop_all()
 
     def describe(self) -> dict[str, Any]:
         """See ``MemoryState.describe``; ``near`` tells what the near cache holds."""
@@ -105,7 +109,8 @@ class NearState(RedisState):
     def _forget(self, operation: Operation[Any]) -> None:
         if self.near.on:
             operation.remember(self._forgetting)
-            if isinstance(operation, Single):
+            # What stores under a lease has nothing for the journal.
+            if isinstance(operation, Single) and not isinstance(operation, Read):
                 self.near.drop((operation.key,))
 
     def _find(self, operation: Read[T]) -> tuple[T] | None:

@@ -68,7 +68,7 @@ class ResilientCache(BaseCache):
 
     @cached_property
     def _answers(self) -> Answers | None:
-        return self.state.answers((self.key_func, self.key_prefix, self.version), "")
+        return self.state.answers("", (self.key_func, self.key_prefix, self.version))
 
     @cached_property
     def _operations(self) -> Operations:

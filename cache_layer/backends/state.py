@@ -13,6 +13,7 @@ import threading
 from typing import Any, TypeVar
 
 from django.core.cache.backends.base import BaseCache
+from django.core.signals import setting_changed
 
 from cache_layer.backends.context import Context, Scope, options_of
 from cache_layer.backends.encoding import Codec
@@ -21,7 +22,7 @@ from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.near import Answers
 from cache_layer.backends.operations.base import Operation
 from cache_layer.breaker import Breaker
-from cache_layer.conf import settings
+from cache_layer.conf import PREFIX, settings
 from cache_layer.journal import Journal
 from cache_layer.locations import without_password
 from cache_layer.signals import cache_state_changed
@@ -54,16 +55,19 @@ class MemoryState:
         with self.lock:
             return operation.in_memory(self.memory)
 
-    def answers(self, view: tuple[Any, ...], namespace: str) -> Answers | None:
+    def answers(self, namespace: str, view: tuple[Any, ...] | None = None) -> Answers | None:
         """Return answers of the near cache by names of the caller's; None where there is none.
 
-        ``view`` is what, beside the name, a key is made of.
+        With a ``view``, which tells whose names they are, everyone who gives it gets the same.
         """
         return None
 
     def describe(self) -> dict[str, Any]:
         """Return who answers (``"redis"`` or ``"memory"``), since when, and why."""
         return {"state": "memory", "since": self._since, "reason": "no LOCATION is configured"}
+
+    def forget_answers(self) -> None:
+        """Drop everything that ``answers()`` would find."""
 
     def close(self) -> None:
         """Forget this state: the alias begins anew, empty, at its next use."""
@@ -247,6 +251,13 @@ def _make_state(location: Any, params: dict[str, Any], backend: BaseCache) -> Me
     return RedisState(location, params, backend)
 
 
+def _forget_answers(*, setting: str, **kwargs: Any) -> None:
+    # Names may lead to other keys now.
+    if setting == "CACHES" or setting.startswith(PREFIX):
+        for state in list(_states.values()):
+            state.forget_answers()
+
+
 def _start_again_in_child() -> None:
     global _states_lock
     _states_lock = threading.Lock()
@@ -254,4 +265,5 @@ def _start_again_in_child() -> None:
         state.start_again()
 
 
+setting_changed.connect(_forget_answers)
 os.register_at_fork(after_in_child=_start_again_in_child)
