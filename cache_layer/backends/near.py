@@ -155,6 +155,11 @@ class NearCache:
             pending = self._pending
             for key, token, data, milliseconds in zip(keys, mark.tokens, held, left, strict=True):
                 if pending.get(key) is not token:
+                    copy = self._copies.get(key)
+                    if copy is not None and copy.data != data:
+                        # Two replies, of before and after a change that was not heard of yet:
+                        # whoever got the later one must not find the earlier one here.
+                        self.drop((key,))
                     continue
                 del pending[key]
                 if milliseconds == -1:

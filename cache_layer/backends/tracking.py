@@ -129,7 +129,7 @@ class Tracker(threading.Thread):
                 if reply[1] is None:
                     self._near.drop_all()
                 else:
-                    self._near.drop([key.decode("utf-8", "replace") for key in reply[1]])
+                    self._near.drop(filter(None, map(_text, reply[1])))
         return answered
 
     def _proven(self, until: float) -> None:
@@ -158,6 +158,14 @@ class Tracker(threading.Thread):
             logger.warning(
                 "The near cache stays off, because Redis does not tell which keys change: %s", error
             )
+
+
+def _text(key: bytes) -> str | None:
+    try:
+        return key.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        # No key of ours: those are made of text.
+        return None
 
 
 def literal_start(pattern: str) -> bytes:
