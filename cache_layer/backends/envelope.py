@@ -37,11 +37,13 @@ FUNCTION_TAG: Final = b"@function:"
 TAG: Final = b"@tag:"
 
 NEVER: Final = b"0" * 13
+LATEST: Final = 10**13 - 1
 
 _SIZE: Final = struct.Struct(">I")
 _LENGTH: Final = struct.Struct(">H")
 
-Read = Callable[[str], bytes | None]
+#: Returns what a key holds.
+Lookup = Callable[[str], bytes | None]
 
 
 class DamagedError(Exception):
@@ -55,9 +57,34 @@ class Entry:
 
     def __init__(self, key: str, tags: Sequence[str]) -> None:
         self.key = key
-        self.tags = tuple(tags)
+        self.tags = tags
         #: The key, then the tags, as Redis has them.
-        self.raw = [each.encode("utf-8", "surrogatepass") for each in (key, *tags)]
+        self.raw = [key.encode("utf-8", "surrogatepass")]
+        for tag in tags:
+            self.raw.append(tag.encode("utf-8", "surrogatepass"))
+
+    def start(self, held: Sequence[bytes | None]) -> int:
+        """Return where the encoded value begins, for what the key and the tags hold.
+
+        0 when the key holds no envelope, or that of other tags or other tokens.
+        """
+        data = held[0]
+        if data is None or not data.startswith(ENVELOPE):
+            return 0
+        at = HEAD
+        for number, key in enumerate(self.raw):
+            if number:
+                token = held[number]
+                after = at + 2 + len(key)
+                if (
+                    token is None
+                    or len(token) != TOKEN
+                    or not data.startswith(key, at + 2)
+                    or not data.startswith(token, after)
+                ):
+                    return 0
+                at = after + TOKEN
+        return at if data.startswith(_SIZE.pack(at - HEAD), CLAIM_END) else 0
 
     def section(self, tokens: Sequence[bytes | None]) -> bytes | None:
         """Return the tags with these tokens as an envelope has them; None where one is missing."""
@@ -88,8 +115,8 @@ def seal(section: bytes, payload: bytes, fresh_until: int) -> bytes:
 
 
 def digits(milliseconds: int) -> bytes:
-    """Return a time as an envelope has it."""
-    return b"%013d" % milliseconds
+    """Return a time as an envelope has it; the latest there is room for is in the year 2286."""
+    return b"%013d" % min(milliseconds, LATEST)
 
 
 def tags_of(data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -128,7 +155,7 @@ def payload_start(data: bytes) -> int:
     return HEAD + int(size)
 
 
-def living(data: bytes | None, read: Read) -> bytes | None:
+def living(data: bytes | None, read: Lookup) -> bytes | None:
     """Return the encoded value that the bytes of a key stand for.
 
     None when they are a marker, or an envelope of which ``read`` finds another token at a tag.

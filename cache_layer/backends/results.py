@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from cache_layer.backends.builder import LONGEST
 from cache_layer.backends.context import Lease
 from cache_layer.backends.envelope import Entry
 from cache_layer.backends.operations.base import Operation
@@ -39,12 +40,15 @@ class Results:
     def __init__(self, backend: ResilientCache, namespace: str, terms: Terms) -> None:
         self._make = backend.operations(namespace)
         self._terms = terms
-        self._lifetime = self._make.milliseconds(terms.timeout)
 
     @property
     def keeps(self) -> bool:
         """Whether results are kept at all."""
         return self._lifetime is None or self._lifetime > 0
+
+    @property
+    def _lifetime(self) -> int | None:
+        return self._make.milliseconds(self._terms.timeout)
 
     def entry(self, key: str, tags: Iterable[str]) -> Entry:
         """Return where the result of a call is kept, and under which tags."""
@@ -58,7 +62,8 @@ class Results:
     def claim(self, entry: Entry, unreadable: bytes = b"") -> Claim:
         """Return the result, ``Aged`` or a ``Lease``."""
         lease_time = _lease_time()
-        longest = max(2 * lease_time, (self._lifetime or 0) + _ms(self._terms.stale)) + 60_000
+        kept = min(LONGEST, (self._lifetime or 0) + _ms(self._terms.stale))
+        longest = max(2 * lease_time, kept) + 60_000
         return Claim(self._make.context, entry, self._early(), lease_time, longest, unreadable)
 
     def fill(self, entry: Entry, value: Any, lease: Lease) -> Operation[bool]:
@@ -95,18 +100,22 @@ class Results:
 
     def _early(self) -> int:
         early = _ms(self._terms.early)
+        if not early:
+            return 0
         # Otherwise what was just stored, with a short default timeout, would be renewed at once.
-        return early if self._lifetime is None or early < self._lifetime else 0
+        lifetime = self._lifetime
+        return early if lifetime is None or early < lifetime else 0
 
     def _times(self) -> tuple[int | None, int]:
         """Return the milliseconds to live and the end of freshness (0: they are the same)."""
-        if self._lifetime is None:
+        lifetime = self._lifetime
+        if lifetime is None:
             return None, 0
         terms = self._terms
-        fresh = max(1, self._lifetime - int(random.random() * _ms(terms.jitter)))  # noqa: S311
+        fresh = max(1, lifetime - int(random.random() * _ms(terms.jitter)))  # noqa: S311
         if not terms.stale and not terms.early:
             return fresh, 0
-        return fresh + _ms(terms.stale), int(time.time() * 1000) + fresh
+        return min(LONGEST, fresh + _ms(terms.stale)), int(time.time() * 1000) + fresh
 
 
 def _ms(seconds: float) -> int:
