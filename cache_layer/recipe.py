@@ -13,6 +13,7 @@ from cache_layer.backends.resilient import MOST_KEPT
 from cache_layer.backends.results import Results, Terms
 from cache_layer.exceptions import UnstableArgumentError
 from cache_layer.keys import CallKeys
+from cache_layer.nearby import Nearby
 from cache_layer.tags import TagTemplates
 
 logger = logging.getLogger("cache_layer")
@@ -41,6 +42,7 @@ class Recipe:
     ) -> None:
         self.function = function
         self.options = options
+        self.nearby = Nearby(options.namespace)
         self._keys = keys
         self._tags = tags
         self._complained: set[str] = set()

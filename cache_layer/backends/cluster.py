@@ -2,7 +2,8 @@
 
 Scripts, scans and batches need their keys on one server. A hash tag in the ``KEY_PREFIX``
 (``{shop}``) puts them there; the cluster is then what Sentinel is elsewhere: it says which server
-that is, and makes a replica take over when it dies.
+that is, and makes a replica take over when it dies. A server that has lost the slot is one that
+cannot be used.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from django_redis.pool import ConnectionFactory
 from redis import connection as blocking
 from redis.asyncio import connection as awaited
 from redis.crc import key_slot
-from redis.exceptions import AskError, MovedError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 from cache_layer.backends.context import Surroundings
 from cache_layer.exceptions import CacheLayerError
@@ -106,14 +107,6 @@ class _Slot(_Blocking):
             self.host, self.port = self._owner()
             super().connect()  # type: ignore[no-untyped-call]
 
-    def read_response(self, *args: Any, **options: Any) -> Any:
-        """Read a reply; a server that lost the slot is not asked again."""
-        try:
-            return super().read_response(*args, **options)
-        except (MovedError, AskError) as error:
-            self.disconnect()  # type: ignore[no-untyped-call]
-            raise RedisConnectionError("Another server owns the slot now.") from error
-
     def _owner(self) -> Address:
         failure: Exception | None = None
         for host, port in self._nodes:
@@ -143,14 +136,6 @@ class _AwaitedSlot(_Awaited):
         if not self.is_connected:
             self.host, self.port = await self._owner()
             await super().connect()  # type: ignore[no-untyped-call]
-
-    async def read_response(self, *args: Any, **options: Any) -> Any:
-        """See ``_Slot.read_response()``."""
-        try:
-            return await super().read_response(*args, **options)
-        except (MovedError, AskError) as error:
-            await self.disconnect()
-            raise RedisConnectionError("Another server owns the slot now.") from error
 
     async def _owner(self) -> Address:
         failure: Exception | None = None

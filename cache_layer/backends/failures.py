@@ -55,6 +55,8 @@ def as_unavailable(error: BaseException) -> RedisUnavailableError | None:
             exceptions.ReadOnlyError,
             exceptions.NoPermissionError,
             exceptions.ClusterDownError,
+            exceptions.MovedError,
+            exceptions.AskError,
             exceptions.TryAgainError,
             exceptions.AuthenticationWrongNumberOfArgsError,
         )
