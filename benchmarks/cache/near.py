@@ -1,0 +1,128 @@
+"""Hits that never leave the process: near caches and memory decorators."""
+
+from __future__ import annotations
+
+import asyncio
+
+from benchmarks.cache.environment import configure
+from benchmarks.cache.options import Options
+from benchmarks.cache.peers import Peer, close
+from benchmarks.measure import Awaited, Call, Failed, race
+from benchmarks.report import Table, timings
+
+FLOOR = "redis-py"
+INNER = 200
+
+
+def measure(url: str, options: Options) -> list[Table]:
+    configure(url, near=True)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    value = "x" * 200
+    gets: dict[str, Call] = {}
+    hits: dict[str, Call] = {}
+    failed: dict[str, Failed] = {}
+    connected: list[Peer] = []
+    for name, connect in _contestants().items():
+        if options.peers and name not in options.peers:
+            continue
+        try:
+            peer = connect(url, value)
+            connected.append(peer)
+            if peer.set:
+                peer.set("key", value)
+            elif peer.aset:
+                loop.run_until_complete(peer.aset("key", value))
+        except Exception as error:
+            failed[name] = Failed.by(error)
+            continue
+        if get := peer.get:
+            gets[name] = lambda get=get: get("key")
+        if aget := peer.aget:
+            gets[f"{name}, awaited"] = Awaited(lambda aget=aget: aget("key"))
+        for label, hit in peer.hits.items():
+            hits[f"{name}, {label}"] = lambda hit=hit: hit(1)
+        for label, hit in peer.ahits.items():
+            hits[f"{name}, {label}, awaited"] = Awaited(lambda hit=hit: hit(1))
+    if not options.peers:
+        hits |= _memory(value)
+    hits[FLOOR] = gets[FLOOR]
+    tables = [
+        timings(
+            title,
+            race(
+                contestants,
+                rounds=options.rounds,
+                calls=max(1, options.calls // 10),
+                inner=INNER,
+                loop=loop,
+                budget=4.0,
+            )
+            | failed,
+            floor=FLOOR,
+            name=name,
+            note=f"`redis-py` is a plain GET. p99 is that of the means of {INNER} calls in a row.",
+        )
+        for title, name, contestants in (
+            ("get, answered in the process", "near-get", gets),
+            ("A decorated function, hit in the process", "near-hit", hits),
+        )
+    ]
+    close(connected, loop)
+    return tables
+
+
+def _contestants():
+    from benchmarks.cache.peers import aio, django_backends, floor, ours
+
+    class Locmem(Peer):
+        name = "locmem"
+
+        def __init__(self, url: str, value: str) -> None:
+            from django.core.cache import caches
+
+            cache = caches["locmem"]
+            self.get, self.set = cache.get, cache.set
+
+    return {
+        floor.Sync.name: floor.Sync,
+        "cache_layer": ours.Ours,
+        "django-vcache, CLIENT_SIDE_CACHE": django_backends.VCache,
+        aio.CashewsNear.name: aio.CashewsNear,
+        Locmem.name: Locmem,
+    }
+
+
+def _memory(value: str) -> dict[str, Call]:
+    """Decorators that know nothing of Redis: fast, and each process has its own truth."""
+    import functools
+
+    import aiocache
+    from cachetools import TTLCache, cached
+    from cashews import Cache
+
+    memory = Cache("memory")
+    memory.setup("mem://")
+
+    @functools.lru_cache(maxsize=1000)
+    def lru(number):
+        return value
+
+    @cached(TTLCache(maxsize=1000, ttl=600))
+    def ttl(number):
+        return value
+
+    @aiocache.cached(ttl=600)
+    async def aio(number):
+        return value
+
+    @memory(ttl="10m", key="hit:{number}")
+    async def cashews(number):
+        return value
+
+    return {
+        "functools.lru_cache": lambda: lru(1),
+        "cachetools.TTLCache": lambda: ttl(1),
+        "aiocache, memory, awaited": Awaited(lambda: aio(1)),
+        "cashews, memory, awaited": Awaited(lambda: cashews(1)),
+    }
