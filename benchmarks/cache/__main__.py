@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from benchmarks.cache import calls, coherence, invalidation, loops, near, outage
 from benchmarks.cache.delay import delayed
 from benchmarks.cache.options import FULL, QUICK, SMOKE, Options
 from benchmarks.report import Report, Table
-from tests.services import RedisServer
 
 PACKAGES = (
     *("Django", "redis", "hiredis", "django-redis", "django-vcache", "aiocache", "cashews"),
@@ -51,15 +51,19 @@ def main() -> None:
 
 def run(name: str, options: Options) -> list[Table]:
     """Run one suite in a process of its own, on a Redis of its own."""
+    from tests.services import RedisServer
+
     suite, distance = SUITES[name]
     server = RedisServer()
     server.start()
     try:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
+        # Not a multiprocessing.Pool: its workers may not have processes of their own.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as worker:
             if not distance:
-                return pool.apply(suite, (server.url, options))
+                return worker.submit(suite, server.url, options).result()
             with delayed(server.port, distance) as port:
-                return pool.apply(suite, (f"redis://127.0.0.1:{port}/0", options))
+                url = f"redis://127.0.0.1:{port}/0"
+                return worker.submit(suite, url, options).result()
     finally:
         server.close()
 

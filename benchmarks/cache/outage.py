@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 
@@ -17,13 +17,18 @@ from benchmarks.cache.options import Options
 from benchmarks.cache.peers import Peer, classes
 from benchmarks.measure import Failed
 from benchmarks.report import Cell, Table
-from tests.services import RedisServer
+
+if TYPE_CHECKING:
+    from tests.services import RedisServer
 
 #: Calls after the first, if there is time.
 NEXT = 300
 
 
 def measure(url: str, options: Options) -> list[Table]:
+    # Here, because each child imports this module, and that one imports pytest.
+    from tests.services import RedisServer
+
     tables = []
     for title, name, break_it, heal in (
         ("Redis hung (SIGSTOP)", "hung", RedisServer.stop, RedisServer.cont),
