@@ -1,0 +1,49 @@
+"""How much to load and to measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Options:
+    """Sizes, rounds and seconds; ``peers`` None means all of them."""
+
+    sessions: int = 1_000_000
+    messages: int = 3_000_000
+    #: A long conversation, and the lengths on the way there.
+    lengths: tuple[int, ...] = (10, 100, 1_000, 10_000, 50_000)
+    listed: tuple[int, ...] = (100, 10_000, 60_000)
+    expired: int = 100_000
+    bulk: int = 2_000
+    rounds: int = 40
+    calls: int = 5
+    budget: float = 12.0
+    seconds: float = 4.0
+    peers: tuple[str, ...] | None = None
+
+
+FULL = Options()
+QUICK = Options(
+    sessions=20_000,
+    messages=60_000,
+    listed=(100, 10_000),
+    expired=5_000,
+    bulk=500,
+    rounds=15,
+    calls=3,
+    budget=3.0,
+    seconds=1.5,
+)
+SMOKE = Options(
+    sessions=300,
+    messages=600,
+    lengths=(10, 100),
+    listed=(100,),
+    expired=50,
+    bulk=20,
+    rounds=1,
+    calls=1,
+    seconds=0.2,
+    peers=("raw INSERT", "raw CTE", "agent_sessions", "agent_sessions, awaited"),
+)
