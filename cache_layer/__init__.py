@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cache_layer.decorators import cache_invalidate, cached
     from cache_layer.interface import FOREVER, ICache, SyncCache, get_cache, get_sync_cache
+    from cache_layer.invalidation import ainvalidate_tags, invalidate_tags
     from cache_layer.manager import RedisManager, get_redis_manager
 
 __all__ = [
@@ -19,16 +20,20 @@ __all__ = [
     "ICache",
     "RedisManager",
     "SyncCache",
+    "ainvalidate_tags",
     "cache_invalidate",
     "cached",
     "get_cache",
     "get_redis_manager",
     "get_sync_cache",
+    "invalidate_tags",
 ]
 
 _MODULES = {
     "cache_invalidate": "decorators",
     "cached": "decorators",
+    "ainvalidate_tags": "invalidation",
+    "invalidate_tags": "invalidation",
     "RedisManager": "manager",
     "get_redis_manager": "manager",
 }

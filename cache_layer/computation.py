@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Generator
 from typing import Any, Final
@@ -16,13 +15,13 @@ from typing import Any, Final
 from cache_layer import metrics
 from cache_layer.backends import Lease, ResilientCache
 from cache_layer.backends.encoding import UnreadableValueError
+from cache_layer.backends.envelope import Entry
 from cache_layer.backends.operations.base import Operation
+from cache_layer.backends.operations.tagged import Aged
 from cache_layer.conf import settings
-from cache_layer.exceptions import UnstableArgumentError, UnsupportedValueError
+from cache_layer.exceptions import UnsupportedValueError
 from cache_layer.flights import Flight, computing, join, land
-from cache_layer.keys import CallKeys
-
-logger = logging.getLogger("cache_layer")
+from cache_layer.recipe import Recipe
 
 _ATTEMPTS: Final = 4
 _FIRST_PAUSE: Final = 0.005
@@ -104,71 +103,32 @@ Outcome = tuple[Any, Exception | None]
 Steps = Generator[Effect, Any, Outcome]
 
 
-class Recipe:
-    """How one function is cached, and what of it was already complained about."""
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        keys: CallKeys,
-        *,
-        namespace: str,
-        timeout: Any,
-        cache_none: bool,
-        lock: bool,
-    ) -> None:
-        self.function = function
-        self.keys = keys
-        self.namespace = namespace
-        self.timeout = timeout
-        self.cache_none = cache_none
-        self.lock = lock
-        self._complained: set[str] = set()
-
-    def key_or_none(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        """Return the key of a call; None when it has none and runs uncached."""
-        try:
-            return self.keys.key(args, kwargs)
-        except UnstableArgumentError as error:
-            self.complain("has an argument without a stable form", error)
-        except TypeError:
-            # The call itself raises a better one.
-            pass
-        return None
-
-    def full_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """Return the key of a call with the namespace before it."""
-        key = self.keys.key(args, kwargs)
-        return f"{self.namespace}:{key}" if self.namespace else key
-
-    def complain(self, what: str, error: Exception) -> None:
-        """Log why calls are not cached, once for each reason."""
-        if what not in self._complained:
-            self._complained.add(what)
-            logger.warning(
-                "%s.%s %s, so such calls are not cached: %s",
-                self.function.__module__,
-                self.function.__qualname__,
-                what,
-                error,
-            )
-
-
 class Miss:
     """One call that found no value: finds out who computes it, and stores it."""
 
     def __init__(
-        self, recipe: Recipe, backend: ResilientCache, key: str, args: Any, kwargs: Any
+        self,
+        recipe: Recipe,
+        backend: ResilientCache,
+        entry: Entry,
+        args: Any,
+        kwargs: Any,
     ) -> None:
         self._recipe = recipe
         self._backend = backend
-        self._make = backend.operations(recipe.namespace)
-        self._key = key
+        self._results = recipe.results(backend)
+        self._entry = entry
         self._call = Call(recipe.function, args, kwargs)
 
-    def steps(self, lease: Lease) -> Steps:
-        """Compute, or wait for whoever does."""
+    def steps(self, unreadable: bytes) -> Steps:
+        """Get the lease; compute, or wait for whoever does.
+
+        ``unreadable``: the nonce of the value that was found and cannot be decoded.
+        """
+        lease = yield from self._claim(unreadable)
         for _attempt in range(_ATTEMPTS):
+            if not isinstance(lease, Lease):
+                return lease, None
             flight, leads = join(lease.token, owner=lease.owner)
             if flight is not None and leads:
                 return (yield from self._lead(flight, lease))
@@ -178,25 +138,37 @@ class Miss:
                 if flight.outcome is not None:
                     with contextlib.suppress(UnreadableValueError):
                         return self._backend.context.codec.decode(flight.outcome), None
-            found = yield from self._look_again()
-            if not isinstance(found, Lease):
-                return found, None
-            lease = found
+            lease = yield from self._look_again()
             if flight is not None and flight.alone:
                 break
+        if not isinstance(lease, Lease):
+            return lease, None
         return (yield from self._compute(lease, None))
 
+    def _claim(self, unreadable: bytes = b"") -> Generator[Effect, Any, Any]:
+        operation = self._results.claim(self._entry, unreadable)
+        try:
+            found = yield Run(self._backend, operation)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            # Cancelled before the reply was there.
+            if operation.claimed is not None:
+                yield Run(self._backend, self._results.release(self._entry, operation.claimed))
+            raise
+        return found.value if isinstance(found, Aged) else found
+
     def _look_again(self) -> Generator[Effect, Any, Any]:
-        found = yield Run(self._backend, self._make.get_or_lease(self._key, None))
+        found = yield from self._claim()
         # However often it looks, a call is one miss, which was counted at the first look.
         again = "misses" if isinstance(found, Lease) else "hits"
-        metrics.record(self._recipe.namespace, again, -1)
+        metrics.record(self._recipe.options.namespace, again, -1)
         return found
 
     def _lead(self, flight: Flight, lease: Lease) -> Steps:
         mark = computing.set((*computing.get(), flight))
         try:
-            if self._recipe.lock:
+            if self._recipe.options.lock:
                 found = yield from self._wait_for_other_process(flight, lease)
                 if not isinstance(found, Lease):
                     return found, None
@@ -244,12 +216,10 @@ class Miss:
 
     def _store(self, value: Any, lease: Lease) -> Generator[Effect, Any, bool]:
         recipe = self._recipe
-        if value is None and not recipe.cache_none:
-            return False
-        if isinstance(recipe.timeout, int | float) and recipe.timeout <= 0:
+        if not self._results.keeps or (value is None and not recipe.options.cache_none):
             return False
         try:
-            operation = self._make.fill(self._key, value, lease, recipe.timeout, None)
+            operation = self._results.fill(self._entry, value, lease)
         except UnsupportedValueError as error:
             recipe.complain("returned a value that cannot be stored", error)
             return False
@@ -257,14 +227,14 @@ class Miss:
 
     def _encoded(self, value: Any) -> bytes | None:
         try:
-            return self._backend.context.codec.encode(self._key, value)
+            return self._backend.context.codec.encode(self._entry.key, value)
         except UnsupportedValueError:
             return None
 
     def _give_back(self, lease: Lease, flight: Flight | None) -> Generator[Effect, Any, None]:
         # Who runs alone beside the owner must not end the owner's lease.
         if flight is not None or lease.owner:
-            yield Run(self._backend, self._make.release(self._key, lease, None))
+            yield Run(self._backend, self._results.release(self._entry, lease))
 
 
 def drive(steps: Steps) -> Any:

@@ -36,6 +36,8 @@ class Settings:
     JOURNAL_MAX_ENTRIES: int = 10_000
     #: Longest computation whose result may still be stored.
     LEASE_TTL: int = 60
+    #: Pause before a function that raised is called again to renew a result.
+    RENEWAL_PAUSE: float = 5.0
     #: Pause between two additions of this process's counters to those of all processes.
     METRICS_FLUSH_INTERVAL: float = 10.0
 

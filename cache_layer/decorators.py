@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction
 
 from cache_layer.commit import aafter_commit, after_commit
-from cache_layer.computation import Recipe
-from cache_layer.interface import Ttl, as_timeout, validate_namespace
-from cache_layer.invalidation import Invalidation, Pattern
+from cache_layer.interface import Ttl, validate_namespace
+from cache_layer.invalidation import Stale
 from cache_layer.keys import CallKeys
 from cache_layer.memoize import AsyncCachedFunction, CachedFunction
+from cache_layer.recipe import Options, Recipe
+from cache_layer.tags import TagTemplates
+from cache_layer.terms import terms
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +56,11 @@ def cached(
     cache_none: bool = False,
     *,
     lock: bool = False,
+    tags: Iterable[str] = (),
+    stale_ttl: float = 0,
+    refresh_before: float = 0,
+    jitter: float = 0,
+    fail_safe: bool = False,
 ) -> _Cached:
     """Keep what a function returns.
 
@@ -69,77 +76,94 @@ def cached(
     waited for it runs the function itself.
     A value whose computation began before an invalidation is not stored after it.
 
+    ``tags`` are names under which results are forgotten together, by ``invalidate_tags`` and
+    ``cache_invalidate(tags=...)``, at the cost of one command however many there are. They live
+    in the namespace; ``{argument}`` in them is filled from the call.
+
+    ``stale_ttl``: for so many seconds after ``ttl`` the result is still served, while one caller
+    of all processes has it renewed in the background. ``refresh_before``: that begins so many
+    seconds before the end of ``ttl``. The renewing runs on a thread, or as a task of the caller's
+    event loop, without the caller's context and transaction; an invalidation wins over it. When
+    it raises, the log says so once, and a result past its ``ttl`` is dropped, so that the next
+    caller sees the exception. With ``fail_safe=True`` it goes on being served until the end of
+    ``stale_ttl``, and the function is tried again every ``CACHE_LAYER_RENEWAL_PAUSE`` seconds.
+    ``jitter``: up to so many seconds are taken off ``ttl`` at random, so that what was stored
+    together does not end together.
+
     A call with an argument that has no stable form, or with a result that cannot be stored, is
     not kept; the log says so once a function. Inside a transaction, what the function reads may
     never be committed; it is kept all the same.
 
     The result has ``cache_key``, ``invalidate`` and ``refresh``, which take the arguments of a
-    call and are awaited where the function is. For class and static methods, put ``cached`` above
+    call, and ``invalidate_all``, which forgets every result in one command; but for the first
+    they are awaited where the function is. For class and static methods, put ``cached`` above
     ``classmethod`` or ``staticmethod``.
 
-    :raises ValueError: the namespace contains a colon or a glob character, or a lambda is
-        decorated without a prefix.
-    :raises TypeError: what is decorated is no function, or a generator.
+    :raises ValueError: the namespace contains a colon or a glob character, a lambda is decorated
+        without a prefix, a placeholder of a tag is no argument of the function, a time is
+        negative or not finite, ``jitter`` and ``refresh_before`` together are not less than
+        ``ttl``, a ``ttl`` that never ends or keeps nothing goes with one of these times, or
+        ``fail_safe`` with no ``stale_ttl``.
+    :raises TypeError: what is decorated is no function, or a generator; a time is not a number.
     """
     if callable(ttl):
         raise TypeError("Write @cached(), with parentheses.")
-    timeout = as_timeout(ttl)
-    validate_namespace(namespace)
+    options = Options(
+        namespace=validate_namespace(namespace),
+        terms=terms(ttl, stale_ttl=stale_ttl, refresh_before=refresh_before, jitter=jitter),
+        cache_none=cache_none,
+        lock=lock,
+        fail_safe=fail_safe,
+    )
+    if fail_safe and not stale_ttl:
+        raise ValueError("fail_safe serves results within stale_ttl: give a stale_ttl too.")
+    tags = tags if isinstance(tags, str) else tuple(tags)
 
     def recipe(function: Callable[..., Any]) -> Recipe:
         if not key_prefix and function.__name__ == "<lambda>":
             raise ValueError("All lambdas have the same name: give this one a key_prefix.")
-        return Recipe(
-            function,
-            CallKeys(function, key_prefix, include_args=include_args),
-            namespace=namespace,
-            timeout=timeout,
-            cache_none=cache_none,
-            lock=lock,
-        )
+        keys = CallKeys(function, key_prefix, include_args=include_args)
+        return Recipe(function, keys, TagTemplates(function, keys, tags), options)
 
     return _Cached(recipe)
 
 
-def cache_invalidate(key_pattern: str = "", namespace: str = "") -> Callable[[F], F]:
+def cache_invalidate(
+    key_pattern: str = "", namespace: str = "", *, tags: Iterable[str] = ()
+) -> Callable[[F], F]:
     """Delete the keys that match a pattern after each call of a function that did not raise.
 
     In the pattern, ``*``, ``?`` and ``[...]`` are Redis's, and ``{argument}`` is filled from the
     call, so that ``users:get_user:{user_id}`` deletes what ``get_user`` kept for that id. An empty
-    pattern means the whole namespace.
+    pattern means the whole namespace, unless there are ``tags``: then it means no key. Every
+    result that has one of the tags is forgotten too; ``{argument}`` works in them as well.
 
     Inside ``transaction.atomic()`` the keys are deleted after the commit, and not at all after a
     rollback. A transaction belongs to a thread: an ``async def`` function finds the one of the
     synchronous code that called it through ``async_to_sync``.
 
-    :raises ValueError: pattern and namespace are both empty, a placeholder is no argument of the
-        function, or the namespace contains a colon or a glob character.
+    :raises ValueError: pattern, namespace and tags are all empty, a placeholder is no argument
+        of the function, or the namespace contains a colon or a glob character.
     """
 
     if callable(key_pattern):
         raise TypeError("Write @cache_invalidate(...), with parentheses and a pattern.")
+    kept_tags = tags if isinstance(tags, str) else tuple(tags)
 
     def decorate(function: Any) -> Any:
         if isinstance(function, classmethod | staticmethod):
             return type(function)(decorate(function.__func__))
         _require_function(function, "cache_invalidate")
-        pattern = Pattern(function, key_pattern, namespace)
-
-        def invalidation(
-            patterns: list[str] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> Invalidation:
-            if patterns is None:
-                patterns = pattern.filled(args, kwargs) or pattern.widened()
-            return Invalidation(pattern.namespace, patterns)
+        stale = Stale(function, key_pattern, namespace, kept_tags)
 
         # Arguments are looked at before the call, which may delete or change what they are.
         if iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def awaited(*args: Any, **kwargs: Any) -> Any:
-                patterns = pattern.filled(args, kwargs)
+                invalidate = stale.of_call(args, kwargs)
                 result = await function(*args, **kwargs)
-                invalidate = invalidation(patterns, args, kwargs)
+                invalidate = invalidate or stale.of_call(args, kwargs) or stale.widened()
                 if not await aafter_commit(invalidate):
                     await invalidate.awaited()
                 return result
@@ -148,9 +172,9 @@ def cache_invalidate(key_pattern: str = "", namespace: str = "") -> Callable[[F]
 
         @functools.wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
-            patterns = pattern.filled(args, kwargs)
+            invalidate = stale.of_call(args, kwargs)
             result = function(*args, **kwargs)
-            invalidate = invalidation(patterns, args, kwargs)
+            invalidate = invalidate or stale.of_call(args, kwargs) or stale.widened()
             if not after_commit(invalidate):
                 invalidate()
             return result

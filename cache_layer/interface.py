@@ -15,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from cache_layer.backends import ResilientCache
 from cache_layer.conf import settings
+from cache_layer.tags import tag_key
 
 T = TypeVar("T")
 
@@ -141,6 +142,14 @@ class ICache(ABC, Generic[T]):
         """
 
     @abstractmethod
+    async def invalidate_tags(self, *tags: str) -> None:
+        """Forget every decorated function's result with one of the tags, in one command.
+
+        :raises TypeError: a tag is not a string.
+        :raises ValueError: a tag is empty.
+        """
+
+    @abstractmethod
     async def clear(self) -> int:
         """Delete every key of the namespace and no other; return how many held a value."""
 
@@ -204,6 +213,10 @@ class NamespacedCache(ICache[T]):
             key, default, as_timeout(ttl), namespace=self._namespace
         )
 
+    async def invalidate_tags(self, *tags: str) -> None:
+        """See ``ICache.invalidate_tags``."""
+        await self._backend.arun(self._make.delete_many(map(tag_key, tags), None))
+
     async def clear(self) -> int:
         """See ``ICache.clear``."""
         return await self._backend.arun(self._make.clear())
@@ -263,6 +276,10 @@ class SyncCache(Generic[T]):
         return self._backend.get_or_set(  # type: ignore[no-any-return]
             key, default, as_timeout(ttl), namespace=self._namespace
         )
+
+    def invalidate_tags(self, *tags: str) -> None:
+        """See ``ICache.invalidate_tags``."""
+        self._backend.run(self._make.delete_many(map(tag_key, tags), None))
 
     def clear(self) -> int:
         """See ``ICache.clear``."""

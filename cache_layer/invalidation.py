@@ -1,71 +1,122 @@
-"""The keys that one call of a mutating function makes stale."""
+"""What one call of a mutating function makes stale, and how it is forgotten."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
-from datetime import date
-from decimal import Decimal
-from string import Formatter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
-from uuid import UUID
 
 from cache_layer.backends import ResilientCache
 from cache_layer.backends.operations.base import Operation
+from cache_layer.commit import aafter_commit, after_commit
 from cache_layer.exceptions import UnstableArgumentError
 from cache_layer.globs import escape_glob
 from cache_layer.interface import resilient_cache, validate_namespace
 from cache_layer.keys import CallKeys, argument_text
+from cache_layer.tags import TagTemplates, tag_key
+from cache_layer.templates import PLAIN, Template
 
 logger = logging.getLogger("cache_layer")
 
 _GLOB: Final = re.compile(r"(?<!\\)(?:\\\\)*[*?\[]")
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
-# Keys that people write by hand have these as they are, not as ``argument_text`` writes them.
-_PLAIN: Final = (str, int, UUID, Decimal, date)
 
 
-class Pattern:
-    """A pattern with ``{argument}`` placeholders, for one function."""
+def invalidate_tags(*tags: str, namespace: str = "") -> None:
+    """Forget every result that has one of the tags, however many there are, in one command.
 
-    def __init__(self, function: Callable[..., Any], key_pattern: str, namespace: str) -> None:
-        if not key_pattern and not namespace:
-            raise ValueError(
-                "cache_invalidate without a key_pattern and without a namespace would delete "
-                "everything. Give one of them; the pattern '*' deletes everything if you mean it."
-            )
+    Inside ``transaction.atomic()`` they are forgotten at once and again after the commit.
+    Results whose computation is under way are not stored.
+
+    :raises TypeError: a tag is not a string.
+    :raises ValueError: a tag is empty, or the namespace contains a colon or a glob character.
+    """
+    delete = _of_tags(tags, namespace)
+    after_commit(delete)
+    delete()
+
+
+async def ainvalidate_tags(*tags: str, namespace: str = "") -> None:
+    """See ``invalidate_tags()``."""
+    delete = _of_tags(tags, namespace)
+    await aafter_commit(delete)
+    await delete.awaited()
+
+
+class Deletion:
+    """Of keys; looks the backend up when it is done, in the thread that does it."""
+
+    def __init__(self, namespace: str, keys: Iterable[str]) -> None:
+        self._namespace = namespace
+        self._keys = list(keys)
+
+    def __call__(self) -> int:
+        """Do it; return how many keys held a value."""
+        backend = resilient_cache()
+        return backend.run(self._operation(backend))
+
+    async def awaited(self) -> int:
+        """See ``__call__()``."""
+        backend = resilient_cache()
+        return await backend.arun(self._operation(backend))
+
+    def _operation(self, backend: ResilientCache) -> Operation[int]:
+        return backend.operations(self._namespace).delete_many(self._keys, None)
+
+
+class Stale:
+    """What the calls of one function make stale: a pattern and tags with placeholders.
+
+    :raises ValueError: there is neither pattern nor namespace nor tag, or a placeholder is no
+        argument of the function.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], key_pattern: str, namespace: str, tags: Iterable[str]
+    ) -> None:
         self.namespace = validate_namespace(namespace)
         self._function = function
         self._keys = CallKeys(function)
-        self._parts = [self._checked(part, key_pattern) for part in _parse(key_pattern)]
-        self._varies = any(name is not None for _text, name in self._parts)
+        self._tags = TagTemplates(function, self._keys, tags)
+        if not key_pattern and not namespace and not self._tags:
+            raise ValueError(
+                "cache_invalidate without a key_pattern, a namespace or tags would delete "
+                "everything. Give one of them; the pattern '*' deletes everything if you mean it."
+            )
+        # The whole namespace, unless only its tags are meant.
+        self._pattern = (
+            Template(function, self._keys.names, "pattern", key_pattern)
+            if key_pattern or not self._tags
+            else None
+        )
         self._complained = False
 
-    def filled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str] | None:
-        """Return the patterns for a call.
+    def of_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invalidation | None:
+        """Return what a call makes stale.
 
         None if an argument has no stable form (yet: an object may be about to be saved).
         """
-        if not self._varies:
-            return ["".join(text for text, _name in self._parts)]
-        arguments = self._keys.arguments(args, kwargs)
-        as_in_keys, as_written = "", ""
-        for text, name in self._parts:
-            as_in_keys += text
-            as_written += text
-            if name is not None:
-                value = arguments[name]
-                try:
-                    encoded = argument_text(value)
-                except UnstableArgumentError:
-                    return None
-                as_in_keys += encoded
-                as_written += escape_glob(str(value)) if isinstance(value, _PLAIN) else encoded
-        return list(dict.fromkeys([as_in_keys, as_written]))
+        pattern = self._pattern
+        try:
+            varies = self._tags.vary or (pattern is not None and pattern.varies)
+            arguments = self._keys.arguments(args, kwargs) if varies else {}
+            patterns = []
+            if pattern is not None:
+                # Keys that people write by hand have arguments as they are.
+                patterns = [
+                    pattern.filled(arguments, argument_text),
+                    pattern.filled(arguments, _glob_as_written),
+                ]
+            return Invalidation(self.namespace, dict.fromkeys(patterns), self._tags.keys(arguments))
+        except UnstableArgumentError:
+            return None
 
-    def widened(self) -> list[str]:
-        """Return the pattern that any argument fits, for a call whose arguments fit none."""
+    def widened(self) -> Invalidation:
+        """Return what a call makes stale whose arguments have no stable form.
+
+        That is the pattern that any argument fits. No result has a tag of such an argument.
+        """
         if not self._complained:
             self._complained = True
             logger.warning(
@@ -74,24 +125,17 @@ class Pattern:
                 self._function.__module__,
                 self._function.__qualname__,
             )
-        return ["".join(text if name is None else f"{text}*" for text, name in self._parts)]
-
-    def _checked(self, part: tuple[str, str | None], key_pattern: str) -> tuple[str, str | None]:
-        if part[1] is not None and part[1] not in self._keys.names:
-            raise ValueError(
-                f"The pattern {key_pattern!r} has {{{part[1]}}}, which is not an argument of "
-                f"{self._function.__qualname__}. Write {{{{ and }}}} for braces that are meant "
-                "as such."
-            )
-        return part
+        patterns = [self._pattern.filled(_Anything(), str)] if self._pattern else []
+        return Invalidation(self.namespace, patterns, self._tags.fixed)
 
 
 class Invalidation:
     """The deletions of one call, to be done later, in whatever thread or loop."""
 
-    def __init__(self, namespace: str, patterns: list[str]) -> None:
+    def __init__(self, namespace: str, patterns: Iterable[str], keys: Iterable[str]) -> None:
         self._namespace = namespace
-        self._patterns = patterns
+        self._patterns = list(patterns)
+        self._keys = list(keys)
 
     def __call__(self) -> None:
         """Do them."""
@@ -107,7 +151,7 @@ class Invalidation:
 
     def _operations(self, backend: ResilientCache) -> Iterator[Operation[Any]]:
         make = backend.operations(self._namespace)
-        exact = []
+        exact = self._keys.copy()
         for pattern in self._patterns:
             if not pattern:
                 yield make.clear()
@@ -120,14 +164,14 @@ class Invalidation:
             yield make.delete_many(exact, None)
 
 
-def _parse(key_pattern: str) -> Iterator[tuple[str, str | None]]:
-    try:
-        parts = list(Formatter().parse(key_pattern))
-    except ValueError as error:
-        raise ValueError(f"The pattern {key_pattern!r} is not well formed: {error}.") from None
-    for text, name, specification, conversion in parts:
-        if specification or conversion or name == "":
-            raise ValueError(
-                f"The pattern {key_pattern!r} may have names of arguments in braces, nothing else."
-            )
-        yield text, name
+class _Anything(dict[str, str]):
+    def __missing__(self, name: str) -> str:
+        return "*"
+
+
+def _glob_as_written(value: Any) -> str:
+    return escape_glob(str(value)) if isinstance(value, PLAIN) else argument_text(value)
+
+
+def _of_tags(tags: Iterable[str], namespace: str) -> Deletion:
+    return Deletion(validate_namespace(namespace), map(tag_key, tags))

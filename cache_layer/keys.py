@@ -71,6 +71,11 @@ class CallKeys:
             return self.stem
         return self.stem + ":".join([argument_text(v) for v in self._values(args, kwargs)])
 
+    @property
+    def tag(self) -> str:
+        """The tag that every result of the function has."""
+        return f"@function:{self.stem[:-1]}"
+
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return every argument of a call by name, defaults included."""
         return dict(zip(self._names, self._values(args, kwargs), strict=True))
@@ -109,11 +114,12 @@ def argument_text(value: Any) -> str:
             "the argument contains itself or is nested too deeply"
         ) from None
     if len(text) > LONGEST_ARGUMENT or type(value) in _NESTED:
-        return _digest(text)
+        return digest(text)
     return text
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Return what stands for a text that is too long."""
     data = text.encode("utf-8", "surrogatepass")
     digest = urlsafe_b64encode(blake2b(data, digest_size=16).digest())
     return f"#{digest[:-2].decode()}"

@@ -6,33 +6,19 @@ import functools
 import inspect
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
-from cache_layer.backends import Lease
+from cache_layer.backends.operations.tagged import MISSING, Aged
+from cache_layer.background import background
 from cache_layer.commit import aafter_commit, after_commit
-from cache_layer.computation import Miss, Recipe, adrive, drive
+from cache_layer.computation import Miss, adrive, drive
 from cache_layer.interface import resilient_cache
+from cache_layer.invalidation import Deletion
+from cache_layer.recipe import Recipe
+from cache_layer.renewal import Renewal
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
-
-
-class _Deletion:
-    """Of one call's result; looks the backend up when it is done, in the thread that does it."""
-
-    def __init__(self, recipe: Recipe, key: str) -> None:
-        self._recipe = recipe
-        self._key = key
-
-    def __call__(self) -> bool:
-        backend = resilient_cache()
-        make = backend.operations(self._recipe.namespace)
-        return backend.run(make.delete(self._key, None))
-
-    async def awaited(self) -> bool:
-        backend = resilient_cache()
-        make = backend.operations(self._recipe.namespace)
-        return await backend.arun(make.delete(self._key, None))
 
 
 class _Base:
@@ -62,6 +48,13 @@ class _Base:
         parameters = list(signature.parameters.values())
         return signature.replace(parameters=parameters[len(self._bound) :])
 
+    def _deletion(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Deletion | None:
+        key = self._recipe.key_or_none(self._bound + args, kwargs)
+        return None if key is None else Deletion(self._recipe.options.namespace, [key])
+
+    def _deletion_of_all(self) -> Deletion:
+        return Deletion(self._recipe.options.namespace, [self._recipe.tag])
+
     def _bind(self, instance: object) -> Any:
         bound = object.__new__(type(self))
         bound.__dict__.update(self.__dict__)
@@ -76,15 +69,21 @@ class CachedFunction(_Base, Generic[P, R]):
         """Return the kept result, or call the function and keep what it returns."""
         every = self._bound + args if self._bound else args
         recipe = self._recipe
-        key = recipe.key_or_none(every, kwargs)
-        if key is None:
-            return recipe.function(*every, **kwargs)  # type: ignore[no-any-return]
         backend = resilient_cache()
-        found = backend.run(backend.operations(recipe.namespace).get_or_lease(key, None))
-        if type(found) is not Lease:
-            return found  # type: ignore[no-any-return]
-        miss = Miss(recipe, backend, key, every, kwargs)
-        return drive(miss.steps(found))  # type: ignore[no-any-return]
+        results = recipe.results(backend)
+        entry = recipe.entry(results, every, kwargs)
+        if entry is None:
+            return recipe.function(*every, **kwargs)  # type: ignore[no-any-return]
+        read = results.read(entry)
+        found = backend.run(read)
+        if found is MISSING:
+            miss = Miss(recipe, backend, entry, every, kwargs)
+            return drive(miss.steps(read.unreadable))  # type: ignore[no-any-return]
+        if type(found) is Aged:
+            renewal = Renewal(recipe, backend, entry, found, every, kwargs)
+            background.run(renewal.identity, renewal.do)
+            return found.value  # type: ignore[no-any-return]
+        return found  # type: ignore[no-any-return]
 
     def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the key of a call, in Django's own cache API: with the namespace.
@@ -98,18 +97,22 @@ class CachedFunction(_Base, Generic[P, R]):
 
         Inside ``transaction.atomic()`` it is forgotten at once and again after the commit.
         """
-        key = self._recipe.key_or_none(self._bound + args, kwargs)
-        if key is None:
+        delete = self._deletion(args, kwargs)
+        if delete is None:
             return False
-        delete = _Deletion(self._recipe, key)
         after_commit(delete)
-        return delete()
+        return delete() > 0
+
+    def invalidate_all(self) -> None:
+        """Forget every result of the function, at the cost of one key; as ``invalidate`` does."""
+        delete = self._deletion_of_all()
+        after_commit(delete)
+        delete()
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Forget the result of a call, call the function, and keep what it returns."""
-        key = self._recipe.key_or_none(self._bound + args, kwargs)
-        if key is not None:
-            _Deletion(self._recipe, key)()
+        if delete := self._deletion(args, kwargs):
+            delete()
         return self(*args, **kwargs)
 
     @overload
@@ -130,15 +133,21 @@ class AsyncCachedFunction(_Base, Generic[P, R]):
         """See ``CachedFunction.__call__``."""
         every = self._bound + args if self._bound else args
         recipe = self._recipe
-        key = recipe.key_or_none(every, kwargs)
-        if key is None:
-            return await recipe.function(*every, **kwargs)  # type: ignore[no-any-return]
         backend = resilient_cache()
-        found = await backend.arun(backend.operations(recipe.namespace).get_or_lease(key, None))
-        if type(found) is not Lease:
-            return found  # type: ignore[no-any-return]
-        miss = Miss(recipe, backend, key, every, kwargs)
-        return await adrive(miss.steps(found))  # type: ignore[no-any-return]
+        results = recipe.results(backend)
+        entry = recipe.entry(results, every, kwargs)
+        if entry is None:
+            return await recipe.function(*every, **kwargs)  # type: ignore[no-any-return]
+        read = results.read(entry)
+        found = await backend.arun(read)
+        if found is MISSING:
+            miss = Miss(recipe, backend, entry, every, kwargs)
+            return await adrive(miss.steps(read.unreadable))  # type: ignore[no-any-return]
+        if type(found) is Aged:
+            renewal = Renewal(recipe, backend, entry, found, every, kwargs)
+            background.start(renewal.identity, renewal.ado)
+            return found.value  # type: ignore[no-any-return]
+        return found  # type: ignore[no-any-return]
 
     def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """See ``CachedFunction.cache_key``."""
@@ -146,18 +155,22 @@ class AsyncCachedFunction(_Base, Generic[P, R]):
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """See ``CachedFunction.invalidate``."""
-        key = self._recipe.key_or_none(self._bound + args, kwargs)
-        if key is None:
+        delete = self._deletion(args, kwargs)
+        if delete is None:
             return False
-        delete = _Deletion(self._recipe, key)
         await aafter_commit(delete)
-        return await delete.awaited()
+        return await delete.awaited() > 0
+
+    async def invalidate_all(self) -> None:
+        """See ``CachedFunction.invalidate_all``."""
+        delete = self._deletion_of_all()
+        await aafter_commit(delete)
+        await delete.awaited()
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """See ``CachedFunction.refresh``."""
-        key = self._recipe.key_or_none(self._bound + args, kwargs)
-        if key is not None:
-            await _Deletion(self._recipe, key).awaited()
+        if delete := self._deletion(args, kwargs):
+            await delete.awaited()
         return await self(*args, **kwargs)
 
     @overload

@@ -1,4 +1,4 @@
-"""The ``redis.asyncio`` client that matches a synchronous one made by django-redis."""
+"""Makes ``redis.asyncio`` connections that match a synchronous client made by django-redis."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from redis import connection as sync_connection
-from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio import connection as async_connection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.sentinel import SentinelConnectionPool
-
-UNLIMITED: Final = 2**31
+from redis.sentinel import SentinelConnectionPool as SyncSentinelConnectionPool
 
 #: Belongs to the synchronous connection and has an equivalent that the asynchronous one makes.
 _OWN: Final = frozenset(
@@ -34,38 +31,37 @@ _OWN: Final = frozenset(
     }
 )
 
+Connect = Callable[[], Awaitable[Any]]
+Greet = Callable[[Any], Awaitable[None]]
 
-def async_client(client: Any, greet: Callable[[Any], Awaitable[None]]) -> tuple[Any, int | None]:
-    """Return a client with the same address and options, and its limit of connections.
 
-    ``greet`` sets up each new connection.
+def connector(client: Any, greet: Greet) -> Connect | None:
+    """Return what makes and sets up a connection to the same address, with the same options.
 
-    The limit is None when nobody set one. The client is None when there is no such client (Redis
-    Cluster, classes of the project's own).
+    ``greet`` sets up each new connection. None when there is no such connection (Redis Cluster,
+    classes of the project's own).
     """
     pool = getattr(client, "connection_pool", None)
-    limit = getattr(pool, "max_connections", UNLIMITED)
-    limit = None if limit >= UNLIMITED else limit
-    if isinstance(pool, SentinelConnectionPool):
-        return _sentinel_client(pool, greet), limit
+    if isinstance(pool, SyncSentinelConnectionPool):
+        return _through_sentinel(pool, greet)
     connection_class = _twin(getattr(pool, "connection_class", None))
     if pool is None or connection_class is None:
-        return None, limit
+        return None
     options = _options(pool.connection_kwargs, connection_class)
-    made = ConnectionPool(
-        connection_class=connection_class,
-        max_connections=UNLIMITED - 1,
-        redis_connect_func=greet,
-        **options,
-    )
-    return Redis(connection_pool=made), limit
+
+    async def connect() -> Any:
+        return await _connected(connection_class(redis_connect_func=greet, **options))
+
+    return connect
 
 
-async def close_client(client: Any) -> None:
-    """Close the connections, those to sentinels too."""
-    manager = getattr(client.connection_pool, "sentinel_manager", None)
-    for each in (client, *(manager.sentinels if manager else ())):
-        await each.aclose(close_connection_pool=True)
+async def _connected(connection: Any) -> Any:
+    try:
+        await connection.connect()
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    return connection
 
 
 def _twin(connection_class: Any) -> Any:
@@ -77,7 +73,7 @@ def _twin(connection_class: Any) -> Any:
     return twins.get(connection_class)
 
 
-def _sentinel_client(pool: Any, greet: Callable[[Any], Awaitable[None]]) -> Any:
+def _through_sentinel(pool: Any, greet: Greet) -> Connect:
     manager = pool.sentinel_manager
     addresses = [
         (kwargs["host"], kwargs["port"])
@@ -87,16 +83,23 @@ def _sentinel_client(pool: Any, greet: Callable[[Any], Awaitable[None]]) -> Any:
         addresses,
         sentinel_kwargs=_options(manager.sentinel_kwargs, async_connection.Connection),
     )
-    options = _options(pool.connection_kwargs, async_connection.SSLConnection)
-    secure = issubclass(pool.connection_class, sync_connection.SSLConnection)
-    find = sentinel.master_for if pool.is_master else sentinel.slave_for
-    return find(
+    found = SentinelConnectionPool(  # type: ignore[no-untyped-call]
         pool.service_name,
-        ssl=secure,
-        max_connections=UNLIMITED - 1,
+        sentinel,
+        ssl=issubclass(pool.connection_class, sync_connection.SSLConnection),
+        is_master=pool.is_master,
         redis_connect_func=greet,
-        **options,
+        **_options(pool.connection_kwargs, async_connection.SSLConnection),
     )
+
+    async def connect() -> Any:
+        try:
+            return await _connected(found.make_connection())  # type: ignore[no-untyped-call]
+        finally:
+            for each in sentinel.sentinels:
+                await each.aclose(close_connection_pool=True)
+
+    return connect
 
 
 def _options(options: dict[str, Any], connection_class: type) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class Operations:
         self._backend = backend
         self._prefix = f"{namespace}:" if namespace else ""
         self._codec = backend.state.codec
-        self._context = Context(namespace, self._codec, backend.scope)
+        #: What each operation is given.
+        self.context = Context(namespace, self._codec, backend.scope)
 
     def key(self, key: Any, version: int | None) -> str:
         """Return the full key."""
@@ -56,64 +57,64 @@ class Operations:
 
     def get(self, key: Any, default: Any, version: int | None) -> Operation[Any]:
         """Return the value of a key, or the default."""
-        return Get(self._context, self.key(key, version), default)
+        return Get(self.context, self.key(key, version), default)
 
     def get_many(self, keys: Iterable[Any], version: int | None) -> Operation[dict[Any, Any]]:
         """Return those of the keys that hold a value, with it."""
-        return GetMany(self._context, {self.key(key, version): key for key in keys})
+        return GetMany(self.context, {self.key(key, version): key for key in keys})
 
     def has_key(self, key: Any, version: int | None) -> Operation[bool]:
         """Tell whether a key holds a value."""
-        return HasKey(self._context, self.key(key, version))
+        return HasKey(self.context, self.key(key, version))
 
     def remaining(self, key: Any, version: int | None) -> Operation[int | None]:
         """Return the milliseconds left, -1 for ever, None when missing."""
-        return Remaining(self._context, self.key(key, version))
+        return Remaining(self.context, self.key(key, version))
 
     def set(self, key: Any, value: Any, timeout: Any, version: int | None) -> Operation[bool]:
         """Store a value; the result tells whether it is stored."""
         full = self.key(key, version)
         data = self._codec.encode(full, value)
-        milliseconds = self._milliseconds(timeout)
+        milliseconds = self.milliseconds(timeout)
         if milliseconds is not None and milliseconds <= 0:
-            return Discard(self._context, full)
-        return Set(self._context, full, data, milliseconds)
+            return Discard(self.context, full)
+        return Set(self.context, full, data, milliseconds)
 
     def add(self, key: Any, value: Any, timeout: Any, version: int | None) -> Operation[bool]:
         """Store a value where there is none; the result tells whether there was none."""
         full = self.key(key, version)
         data = self._codec.encode(full, value)
-        milliseconds = self._milliseconds(timeout)
+        milliseconds = self.milliseconds(timeout)
         if milliseconds is not None and milliseconds <= 0:
-            return Free(self._context, full)
-        return Add(self._context, full, data, milliseconds)
+            return Free(self.context, full)
+        return Add(self.context, full, data, milliseconds)
 
     def set_many(
         self, entries: Mapping[Any, Any], timeout: Any, version: int | None
     ) -> Operation[Any]:
         """Store several values; the result is a list of full keys that failed, or a count."""
-        milliseconds = self._milliseconds(timeout)
+        milliseconds = self.milliseconds(timeout)
         full = {self.key(key, version): value for key, value in entries.items()}
         if milliseconds is not None and milliseconds <= 0:
-            return DropMany(self._context, list(full))
+            return DropMany(self.context, list(full))
         data = {key: self._codec.encode(key, value) for key, value in full.items()}
-        return SetMany(self._context, data, milliseconds)
+        return SetMany(self.context, data, milliseconds)
 
     def delete(self, key: Any, version: int | None) -> Operation[bool]:
         """Delete a key; the result tells whether it held a value."""
-        return Drop(self._context, self.key(key, version))
+        return Drop(self.context, self.key(key, version))
 
     def delete_many(self, keys: Iterable[Any], version: int | None) -> Operation[int]:
         """Delete keys; the result is how many held a value."""
-        return DropMany(self._context, [self.key(key, version) for key in keys])
+        return DropMany(self.context, [self.key(key, version) for key in keys])
 
     def expire(self, key: Any, timeout: Any, version: int | None) -> Operation[bool]:
         """Change the expiry of a key; the result tells whether it held a value."""
         full = self.key(key, version)
-        milliseconds = self._milliseconds(timeout)
+        milliseconds = self.milliseconds(timeout)
         if milliseconds is not None and milliseconds <= 0:
-            return Drop(self._context, full)
-        return Expire(self._context, full, milliseconds)
+            return Drop(self.context, full)
+        return Expire(self.context, full, milliseconds)
 
     def increment(
         self,
@@ -125,20 +126,20 @@ class Operations:
         timeout: Any = DEFAULT_TIMEOUT,
     ) -> Operation[int]:
         """Add to an integer; see ``Increment``."""
-        milliseconds = self._milliseconds(timeout)
+        milliseconds = self.milliseconds(timeout)
         if creates and milliseconds is not None:
             # A key that must not live still has to be counted once; a millisecond is the least.
             milliseconds = max(1, milliseconds)
-        return Increment(self._context, self.key(key, version), amount, creates, milliseconds)
+        return Increment(self.context, self.key(key, version), amount, creates, milliseconds)
 
     def rename(self, key: Any, version: int, delta: int) -> Operation[bool]:
         """Move a value to another version; the result tells whether there was one."""
-        return Rename(self._context, self.key(key, version), self.key(key, version + delta))
+        return Rename(self.context, self.key(key, version), self.key(key, version + delta))
 
     def get_or_lease(self, key: Any, version: int | None) -> GetOrLease:
         """Return the value of a key, or a ``Lease``."""
         lease_time = max(1, int(settings.LEASE_TTL * 1000))
-        return GetOrLease(self._context, self.key(key, version), lease_time)
+        return GetOrLease(self.context, self.key(key, version), lease_time)
 
     def fill(
         self, key: Any, value: Any, lease: Lease, timeout: Any, version: int | None
@@ -146,33 +147,33 @@ class Operations:
         """Store a value under a lease; the result tells whether it is stored."""
         full = self.key(key, version)
         data = self._codec.encode(full, value)
-        milliseconds = self._milliseconds(timeout)
+        milliseconds = self.milliseconds(timeout)
         if milliseconds is not None and milliseconds <= 0:
-            return Release(self._context, full, lease)
-        return Fill(self._context, full, lease, data, milliseconds)
+            return Release(self.context, full, lease)
+        return Fill(self.context, full, lease, data, milliseconds)
 
     def release(self, key: Any, lease: Lease, version: int | None) -> Operation[bool]:
         """Give a lease back."""
-        return Release(self._context, self.key(key, version), lease)
+        return Release(self.context, self.key(key, version), lease)
 
     def scan(self, pattern: str, version: int | None, count: int) -> Operation[list[str]]:
         """Return the full keys that match a pattern; ``strip`` takes the prefix off."""
-        return ScanKeys(self._context, self._pattern(pattern, version), max(1, count))
+        return ScanKeys(self.context, self._pattern(pattern, version), max(1, count))
 
     def delete_pattern(self, pattern: str, version: int | None) -> Operation[int]:
         """Delete the keys that match a pattern; the result is how many held a value."""
-        return DropPattern(self._context, self._pattern(pattern, version))
+        return DropPattern(self.context, self._pattern(pattern, version))
 
     def clear(self) -> Operation[int]:
         """Delete every key: of the namespace, or of the alias in all versions."""
         if self._prefix:
             return self.delete_pattern("*", None)
-        if self._context.scope is None:
+        if self.context.scope is None:
             raise CacheLayerError(
                 "This cache cannot be cleared: its KEY_FUNCTION does not leave the key as it is, "
                 "so its keys cannot be told from others."
             )
-        return Clear(self._context, self._context.scope)
+        return Clear(self.context, self.context.scope)
 
     def strip(self, keys: Iterable[str], version: int | None) -> list[str]:
         """Return the caller's keys of full keys."""
@@ -189,7 +190,8 @@ class Operations:
             backend.key_func, backend.key_prefix, backend.version if version is None else version
         )
 
-    def _milliseconds(self, timeout: Any) -> int | None:
+    def milliseconds(self, timeout: Any) -> int | None:
+        """Return Django's timeout in milliseconds; None never expires."""
         if timeout is DEFAULT_TIMEOUT:
             timeout = self._backend.default_timeout
         if timeout is None:

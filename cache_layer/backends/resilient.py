@@ -16,11 +16,14 @@ from django.utils.functional import cached_property
 from cache_layer.backends.builder import Operations
 from cache_layer.backends.context import Context, Lease, Scope
 from cache_layer.backends.counters import flush_when_due
-from cache_layer.backends.operations.base import Operation
+from cache_layer.backends.operations.base import Operation, Unconfirmed
 from cache_layer.backends.operations.scans import STEP
 from cache_layer.backends.state import MemoryState, state_for
 
 T = TypeVar("T")
+
+#: Namespaces of which the operations are kept: a project may have one a tenant.
+_NAMESPACES: Final = 500
 
 _ODD_CHARACTER: Final = re.compile(r"[\x00-\x20\x7f]")
 
@@ -40,6 +43,7 @@ class ResilientCache(BaseCache):
         super().__init__(params)
         self._location = location
         self._params = params
+        self._namespaces: dict[str, Operations] = {}
 
     def validate_key(self, key: str) -> None:
         """Warn of the same keys as Django does, without looking at every character in Python."""
@@ -63,27 +67,40 @@ class ResilientCache(BaseCache):
 
     @cached_property
     def _operations(self) -> Operations:
-        return Operations(self)
+        return self.operations()
 
     def operations(self, namespace: str = "") -> Operations:
         """Return what makes operations on the keys of a namespace, for ``run`` and ``arun``."""
-        return Operations(self, namespace) if namespace else self._operations
+        made = self._namespaces.get(namespace)
+        if made is None:
+            if len(self._namespaces) >= _NAMESPACES:
+                self._namespaces.clear()
+            made = self._namespaces[namespace] = Operations(self, namespace)
+        return made
 
     def run(self, operation: Operation[T]) -> T:
         """Do an operation, on Redis or in memory."""
-        return self.state.run(operation)
+        try:
+            return self.state.run(operation)
+        except Unconfirmed as detour:
+            result: T = self.state.run(detour.operation)
+            return result
 
     async def arun(self, operation: Operation[T]) -> T:
         """See ``run()``."""
-        return await self.state.arun(operation)
+        try:
+            return await self.state.arun(operation)
+        except Unconfirmed as detour:
+            result: T = await self.state.arun(detour.operation)
+            return result
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """Return the value of a key, or the default."""
-        return self.state.run(self._operations.get(key, default, version))
+        return self.run(self._operations.get(key, default, version))
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """See ``get()``."""
-        return await self.state.arun(self._operations.get(key, default, version))
+        return await self.arun(self._operations.get(key, default, version))
 
     def set(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
@@ -92,51 +109,51 @@ class ResilientCache(BaseCache):
 
         :raises UnsupportedValueError: the serializer cannot store it exactly.
         """
-        self.state.run(self._operations.set(key, value, timeout, version))
+        self.run(self._operations.set(key, value, timeout, version))
 
     async def aset(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> None:
         """See ``set()``."""
-        await self.state.arun(self._operations.set(key, value, timeout, version))
+        await self.arun(self._operations.set(key, value, timeout, version))
 
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         """Store a value where there is none; return whether there was none."""
-        return self.state.run(self._operations.add(key, value, timeout, version))
+        return self.run(self._operations.add(key, value, timeout, version))
 
     async def aadd(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         """See ``add()``."""
-        return await self.state.arun(self._operations.add(key, value, timeout, version))
+        return await self.arun(self._operations.add(key, value, timeout, version))
 
     def delete(self, key: Any, version: int | None = None) -> bool:
         """Delete a key; return whether it held a value."""
-        return self.state.run(self._operations.delete(key, version))
+        return self.run(self._operations.delete(key, version))
 
     async def adelete(self, key: Any, version: int | None = None) -> bool:
         """See ``delete()``."""
-        return await self.state.arun(self._operations.delete(key, version))
+        return await self.arun(self._operations.delete(key, version))
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """Change the expiry of a key; return whether it held a value."""
-        return self.state.run(self._operations.expire(key, timeout, version))
+        return self.run(self._operations.expire(key, timeout, version))
 
     async def atouch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         """See ``touch()``."""
-        return await self.state.arun(self._operations.expire(key, timeout, version))
+        return await self.arun(self._operations.expire(key, timeout, version))
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         """Return whether a key holds a value, be it None."""
-        return self.state.run(self._operations.has_key(key, version))
+        return self.run(self._operations.has_key(key, version))
 
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
         """See ``has_key()``."""
-        return await self.state.arun(self._operations.has_key(key, version))
+        return await self.arun(self._operations.has_key(key, version))
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Add to an integer, atomically.
@@ -144,11 +161,11 @@ class ResilientCache(BaseCache):
         :raises ValueError: there is no such key.
         :raises NotAnIntegerError: the value is not an integer; it stays as it is.
         """
-        return self.state.run(self._operations.increment(key, delta, version))
+        return self.run(self._operations.increment(key, delta, version))
 
     async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """See ``incr()``."""
-        return await self.state.arun(self._operations.increment(key, delta, version))
+        return await self.arun(self._operations.increment(key, delta, version))
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """See ``decr()``."""
@@ -156,11 +173,11 @@ class ResilientCache(BaseCache):
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """Return those of the keys that hold a value, with it, in one round trip."""
-        return self.state.run(self._operations.get_many(keys, version))
+        return self.run(self._operations.get_many(keys, version))
 
     async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         """See ``get_many()``."""
-        return await self.state.arun(self._operations.get_many(keys, version))
+        return await self.arun(self._operations.get_many(keys, version))
 
     def set_many(
         self,
@@ -172,7 +189,7 @@ class ResilientCache(BaseCache):
 
         :raises UnsupportedValueError: the serializer cannot store one exactly; none is stored.
         """
-        refused = self.state.run(self._operations.set_many(data, timeout, version))
+        refused = self.run(self._operations.set_many(data, timeout, version))
         return self._names(refused, data, version)
 
     async def aset_many(
@@ -182,16 +199,16 @@ class ResilientCache(BaseCache):
         version: int | None = None,
     ) -> list[Any]:
         """See ``set_many()``."""
-        refused = await self.state.arun(self._operations.set_many(data, timeout, version))
+        refused = await self.arun(self._operations.set_many(data, timeout, version))
         return self._names(refused, data, version)
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         """Delete keys in one round trip."""
-        self.state.run(self._operations.delete_many(keys, version))
+        self.run(self._operations.delete_many(keys, version))
 
     async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
         """See ``delete_many()``."""
-        await self.state.arun(self._operations.delete_many(keys, version))
+        await self.arun(self._operations.delete_many(keys, version))
 
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Move a value, with its expiry, to another version; return that version.
@@ -199,13 +216,13 @@ class ResilientCache(BaseCache):
         :raises ValueError: there is no such key.
         """
         version = self.version if version is None else version
-        moved = self.state.run(self._operations.rename(key, version, delta))
+        moved = self.run(self._operations.rename(key, version, delta))
         return _moved(moved, key, version + delta)
 
     async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """See ``incr_version()``."""
         version = self.version if version is None else version
-        moved = await self.state.arun(self._operations.rename(key, version, delta))
+        moved = await self.arun(self._operations.rename(key, version, delta))
         return _moved(moved, key, version + delta)
 
     async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
@@ -217,11 +234,11 @@ class ResilientCache(BaseCache):
 
         :raises CacheLayerError: the KEY_FUNCTION hides which keys are its own.
         """
-        self.state.run(self._operations.clear())
+        self.run(self._operations.clear())
 
     async def aclear(self) -> None:
         """See ``clear()``."""
-        await self.state.arun(self._operations.clear())
+        await self.arun(self._operations.clear())
 
     def get_or_set(
         self,
@@ -281,7 +298,7 @@ class ResilientCache(BaseCache):
         Whoever misses before a value is stored shares the lease; ``owner`` is True for the first.
         Any deletion of the key ends it. ``namespace`` is put before the key and counted under.
         """
-        return self.state.run(self.operations(namespace).get_or_lease(key, version))
+        return self.run(self.operations(namespace).get_or_lease(key, version))
 
     async def aget_or_lease(
         self, key: Any, *, version: int | None = None, namespace: str = ""
@@ -290,10 +307,10 @@ class ResilientCache(BaseCache):
         operations = self.operations(namespace)
         operation = operations.get_or_lease(key, version)
         try:
-            return await self.state.arun(operation)
+            return await self.arun(operation)
         except asyncio.CancelledError:
             if operation.claimed is not None:
-                await self.state.arun(operations.release(key, operation.claimed, version))
+                await self.arun(operations.release(key, operation.claimed, version))
             raise
 
     def fill(
@@ -310,7 +327,7 @@ class ResilientCache(BaseCache):
 
         :raises UnsupportedValueError: the serializer cannot store it exactly.
         """
-        return self.state.run(self.operations(namespace).fill(key, value, lease, timeout, version))
+        return self.run(self.operations(namespace).fill(key, value, lease, timeout, version))
 
     async def afill(
         self,
@@ -324,27 +341,27 @@ class ResilientCache(BaseCache):
     ) -> bool:
         """See ``fill()``."""
         operation = self.operations(namespace).fill(key, value, lease, timeout, version)
-        return await self.state.arun(operation)
+        return await self.arun(operation)
 
     def release(
         self, key: Any, lease: Lease, *, version: int | None = None, namespace: str = ""
     ) -> bool:
         """Give a lease back without storing anything; return whether it was still held."""
-        return self.state.run(self.operations(namespace).release(key, lease, version))
+        return self.run(self.operations(namespace).release(key, lease, version))
 
     async def arelease(
         self, key: Any, lease: Lease, *, version: int | None = None, namespace: str = ""
     ) -> bool:
         """See ``release()``."""
-        return await self.state.arun(self.operations(namespace).release(key, lease, version))
+        return await self.arun(self.operations(namespace).release(key, lease, version))
 
     def ttl(self, key: Any, version: int | None = None) -> int | None:
         """Return the seconds a key has left, rounded up; None: for ever, 0: it is missing."""
-        return _seconds(self.state.run(self._operations.remaining(key, version)))
+        return _seconds(self.run(self._operations.remaining(key, version)))
 
     async def attl(self, key: Any, version: int | None = None) -> int | None:
         """See ``ttl()``."""
-        return _seconds(await self.state.arun(self._operations.remaining(key, version)))
+        return _seconds(await self.arun(self._operations.remaining(key, version)))
 
     expire = touch
     aexpire = atouch
@@ -354,12 +371,12 @@ class ResilientCache(BaseCache):
 
         :raises CacheLayerError: the KEY_FUNCTION hides them.
         """
-        found = self.state.run(self._operations.scan(pattern, version, STEP))
+        found = self.run(self._operations.scan(pattern, version, STEP))
         return self._operations.strip(found, version)
 
     async def akeys(self, pattern: str = "*", version: int | None = None) -> list[str]:
         """See ``keys()``."""
-        found = await self.state.arun(self._operations.scan(pattern, version, STEP))
+        found = await self.arun(self._operations.scan(pattern, version, STEP))
         return self._operations.strip(found, version)
 
     def iter_keys(self, pattern: str = "*", version: int | None = None) -> Iterator[str]:
@@ -371,11 +388,11 @@ class ResilientCache(BaseCache):
 
         :raises CacheLayerError: the KEY_FUNCTION hides them.
         """
-        return self.state.run(self._operations.delete_pattern(pattern, version))
+        return self.run(self._operations.delete_pattern(pattern, version))
 
     async def adelete_pattern(self, pattern: str, version: int | None = None) -> int:
         """See ``delete_pattern()``."""
-        return await self.state.arun(self._operations.delete_pattern(pattern, version))
+        return await self.arun(self._operations.delete_pattern(pattern, version))
 
     def close(self, **kwargs: Any) -> None:
         """Called after each request: connections stay; counters are added to all processes'."""

@@ -1,7 +1,7 @@
-"""The Lua scripts of the operations, and the marker that all of them treat as a missing key.
+"""The Lua scripts of the operations.
 
-A *lease marker* stands at a key while a reader computes its value. It begins with ``MARKER``,
-which no serializer's output and no integer begins with.
+All of them treat as a missing key what is one: a lease, a tag's token, and the envelope of a value
+whose tags have changed (see ``envelope``).
 """
 
 from __future__ import annotations
@@ -9,12 +9,48 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Final
 
-MARKER: Final = b"\x00L"
-
-_LIVE = """
+_COMMON = """
+local tokens = {}
+local function token(key)
+  local known = tokens[key]
+  if known == nil then
+    known = redis.pcall('GET', key)
+    tokens[key] = known
+  end
+  return known
+end
+local function tags_of(key, head)
+  local tags = {}
+  if #head < 48 or string.sub(head, 1, 2) ~= '\\000E' then return tags end
+  local size = struct.unpack('>I4', head, 45)
+  if size == 0 then return tags end
+  local list = redis.call('GETRANGE', key, 48, 47 + size)
+  local at = 1
+  while at + 1 <= #list do
+    local after = at + 2 + struct.unpack('>I2', list, at)
+    tags[#tags + 1] = {string.sub(list, at + 2, after - 1), string.sub(list, after, after + 17)}
+    at = after + 18
+  end
+  return tags
+end
+local function alive(key, head)
+  if head == '' or string.sub(head, 1, 2) == '\\000L' then return false end
+  for _, tag in ipairs(tags_of(key, head)) do
+    if token(tag[1]) ~= tag[2] then return false end
+  end
+  return true
+end
 local function live(key)
-  local head = redis.call('GETRANGE', key, 0, 1)
-  return head ~= '' and head ~= '\\000L'
+  return alive(key, redis.call('GETRANGE', key, 0, 47))
+end
+local function cover(tag, px)
+  local left = redis.call('PTTL', tag)
+  if left < 0 then return end
+  if px == '' then
+    redis.call('PERSIST', tag)
+  elseif left < tonumber(px) + 1000 then
+    redis.call('PEXPIRE', tag, tonumber(px) + 60000)
+  end
 end
 local function put(key, data, px)
   if px == '' then
@@ -37,7 +73,7 @@ class Script:
     known: Final[dict[str, Script]] = {}
 
     def __init__(self, body: str) -> None:
-        self.body = _LIVE + body
+        self.body = _COMMON + body
         self.sha = hashlib.sha1(self.body.encode(), usedforsecurity=False).hexdigest()
         self.known[self.sha] = self
 
@@ -65,19 +101,13 @@ put(KEYS[1], ARGV[2], ARGV[3])
 return 1
 """)
 
-#: expected -> 1 when the key held what was expected and is gone now.
-DROP_IF = Script("""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('UNLINK', KEYS[1])
-""")
-
 #: Any number of keys -> how many of them held a value. A key of a foreign type counts.
 DROP = Script("""
 local dropped = 0
 for _, key in ipairs(KEYS) do
-  local head = redis.pcall('GETRANGE', key, 0, 1)
+  local head = redis.pcall('GETRANGE', key, 0, 47)
+  if type(head) ~= 'string' or alive(key, head) then dropped = dropped + 1 end
   redis.call('UNLINK', key)
-  if head ~= '' and head ~= '\\000L' then dropped = dropped + 1 end
 end
 return dropped
 """)
@@ -86,8 +116,8 @@ return dropped
 LIVING = Script("""
 local living = {}
 for _, key in ipairs(KEYS) do
-  local head = redis.pcall('GETRANGE', key, 0, 1)
-  if type(head) == 'string' and head ~= '' and head ~= '\\000L' then
+  local head = redis.pcall('GETRANGE', key, 0, 47)
+  if type(head) == 'string' and alive(key, head) then
     living[#living + 1] = key
   end
 end
@@ -106,9 +136,22 @@ redis.call('INCRBY', KEYS[1], ARGV[1])
 return redis.call('GET', KEYS[1])
 """)
 
-#: px or "" for ever -> 1 when the key holds a value.
+#: -> the milliseconds left, -1 for ever, -2 when the key holds no value.
+REMAINING = Script("""
+if not live(KEYS[1]) then return -2 end
+return redis.call('PTTL', KEYS[1])
+""")
+
+#: -> 1 when the key holds a value.
+HOLDS = Script("""
+return live(KEYS[1]) and 1 or 0
+""")
+
+#: px or "" for ever -> 1 when the key holds a value. Its tags live as long.
 EXPIRE = Script("""
-if not live(KEYS[1]) then return 0 end
+local head = redis.call('GETRANGE', KEYS[1], 0, 47)
+if not alive(KEYS[1], head) then return 0 end
+for _, tag in ipairs(tags_of(KEYS[1], head)) do cover(tag[1], ARGV[1]) end
 if ARGV[1] == '' then
   redis.call('PERSIST', KEYS[1])
 else

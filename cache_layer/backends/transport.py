@@ -46,7 +46,9 @@ class Transport:
         self._params = {**params, "OPTIONS": with_defaults(options_of(params))}
         options = self._params["OPTIONS"]
         self.server = KnownServer(bool(options.get("KEEP_AFTER_RESTART")))
-        timeouts = options["SOCKET_TIMEOUT"], options["SOCKET_CONNECT_TIMEOUT"]
+        #: Seconds that a reply may take; None where the project wants no timeout.
+        self.timeout: float | None = options["SOCKET_TIMEOUT"]
+        timeouts = self.timeout, options["SOCKET_CONNECT_TIMEOUT"]
         #: Seconds that a call may take, unless it is of many round trips by its nature; None
         #: where the project wants no timeout.
         self.budget = max(timeouts) if all(timeouts) else None

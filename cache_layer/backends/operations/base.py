@@ -10,12 +10,12 @@ Redis must forget before it is read again, had the operation happened during an 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from cache_layer.backends.context import Context
+from cache_layer.backends.envelope import living, named_tags
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.scripts import MARKER
 from cache_layer.journal import Journal
 from cache_layer.metrics import record
 
@@ -42,9 +42,18 @@ def px(milliseconds: int | None) -> int | str:
     return "" if milliseconds is None else milliseconds
 
 
-def living(data: bytes | None) -> bytes | None:
-    """Return the bytes of a value; a lease marker is a missing key."""
-    return None if data is None or data.startswith(MARKER) else data
+def held(store: MemoryStore, key: str) -> bytes | None:
+    """Return the encoded value that a key in memory holds, or None."""
+    return living(store.read(key), store.read)
+
+
+def cover(store: MemoryStore, data: bytes | None, milliseconds: int | None) -> None:
+    """Let the tags that an envelope in memory names live at least as long as it is to live."""
+    for tag in named_tags([data]):
+        if store.read(tag) is None or (left := store.remaining(tag)) is None:
+            continue
+        if milliseconds is None or left < milliseconds + 1000:
+            store.expire(tag, None if milliseconds is None else milliseconds + 60_000)
 
 
 class Operation(Generic[T]):
@@ -96,6 +105,36 @@ class Single(Operation[T]):
         """Return the result when Redis refuses the command (a key of a foreign type)."""
         self.error()
         return self.parse(None)
+
+
+class Unconfirmed(Exception):  # noqa: N818 - a detour, not an error
+    """A read met an envelope whose tags it did not ask for; ``operation`` asks for them."""
+
+    def __init__(self, operation: Operation[Any]) -> None:
+        super().__init__()
+        self.operation = operation
+
+
+class Read(Single[T]):
+    """A ``Single`` that is answered by what some keys hold and by nothing else."""
+
+    __slots__ = ()
+    writes = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The full keys whose bytes decide the answer."""
+        return (self.key,)
+
+    def answer(self, held: Sequence[bytes | None]) -> tuple[bool, T | None]:
+        """Return True and the result for what the keys of ``reads`` hold, without any I/O.
+
+        False when that is not enough; then nothing was counted.
+        """
+        try:
+            return True, self.parse(held[0])
+        except Unconfirmed:
+            return False, None
 
 
 class Writing(Single[T]):

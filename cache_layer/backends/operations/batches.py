@@ -9,9 +9,9 @@ from typing import Any
 from cache_layer.backends import scripts
 from cache_layer.backends.context import Context
 from cache_layer.backends.encoding import UnreadableValueError
+from cache_layer.backends.envelope import Read, living, named_tags
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Operation, Steps, chunks, living, raw
-from cache_layer.backends.scripts import MARKER
+from cache_layer.backends.operations.base import Operation, Steps, chunks, held, raw
 from cache_layer.journal import Journal
 from cache_layer.metrics import record
 
@@ -37,17 +37,23 @@ class GetMany(Operation[dict[Any, Any]]):
                     self.error()
                     return {}
                 replies += reply
-        return self._decode(keys, replies)
+        tokens: dict[str, bytes | None] = {}
+        if tags := named_tags(replies):
+            for chunk in chunks(tags):
+                (reply,) = yield [("MGET", *map(raw, chunk))]
+                tokens.update(zip(chunk, reply, strict=True))
+        return self._decode(keys, replies, tokens.get)
 
     def in_memory(self, store: MemoryStore) -> dict[Any, Any]:
         keys = list(self.names)
-        return self._decode(keys, [store.read(key) for key in keys])
+        return self._decode(keys, [store.read(key) for key in keys], store.read)
 
-    def _decode(self, keys: list[str], replies: list[bytes | None]) -> dict[Any, Any]:
+    def _decode(self, keys: list[str], replies: list[bytes | None], read: Read) -> dict[Any, Any]:
         found = {}
         decode = self.context.codec.decode
-        for key, data in zip(keys, replies, strict=True):
-            if data is not None and not data.startswith(MARKER):
+        for key, reply in zip(keys, replies, strict=True):
+            data = living(reply, read)
+            if data is not None:
                 try:
                     found[self.names[key]] = decode(data)
                 except UnreadableValueError:
@@ -119,7 +125,7 @@ class DropMany(Operation[int]):
     def in_memory(self, store: MemoryStore) -> int:
         dropped = 0
         for key in self.keys:
-            dropped += living(store.read(key)) is not None
+            dropped += held(store, key) is not None
             store.drop(key)
         return self._count(dropped)
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from cache_layer.backends import scripts
+from cache_layer.backends import scripts, tag_scripts
 from cache_layer.backends.context import Context, Lease
 from cache_layer.backends.encoding import UnreadableValueError
+from cache_layer.backends.envelope import MARKER, NONCE_END, Read, living, named_tags
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations.base import Command, Operation, Single, Steps, px, raw
-from cache_layer.backends.scripts import MARKER
 from cache_layer.journal import Journal
 from cache_layer.metrics import record
 
@@ -43,7 +43,11 @@ class GetOrLease(Operation[Any]):
             if isinstance(data, Exception):
                 self.error()
                 break
-            found, known = self._look(data)
+            tokens: dict[str, bytes | None] = {}
+            if tags := named_tags([data]):
+                (replies,) = yield [("MGET", *map(raw, tags))]
+                tokens = dict(zip(tags, replies, strict=True))
+            found, known = self._look(data, tokens.get)
             if known:
                 return found
             token = token or secrets.token_bytes(16)
@@ -59,7 +63,7 @@ class GetOrLease(Operation[Any]):
         return self._lease(token or secrets.token_bytes(16), owner=False)
 
     def in_memory(self, store: MemoryStore) -> Any:
-        found, known = self._look(store.read(self.key))
+        found, known = self._look(store.read(self.key), store.read)
         if known:
             return found
         token = secrets.token_bytes(16)
@@ -71,14 +75,17 @@ class GetOrLease(Operation[Any]):
         if self.claimed is not None:
             journal.add_key(self.key, self.context.scope)
 
-    def _look(self, data: bytes | None) -> tuple[Any, bool]:
+    def _look(self, data: bytes | None, read: Read) -> tuple[Any, bool]:
         """Return what was found and True, or None and False when the key is to be claimed."""
         if data is None:
             return None, False
         if data.startswith(MARKER):
             return self._lease(data[len(MARKER) :], owner=False), True
+        encoded = living(data, read)
+        if encoded is None:
+            return None, False
         try:
-            value = self.context.codec.decode(data)
+            value = self.context.codec.decode(encoded)
         except UnreadableValueError:
             self.error()
             return None, False
@@ -129,13 +136,17 @@ class Release(Single[bool]):
         self.lease = lease
 
     def command(self) -> Command:
-        return scripts.DROP_IF([raw(self.key)], MARKER + self.lease.token)
+        return tag_scripts.FORGET([raw(self.key)], self._identity())
 
     def parse(self, reply: Any) -> bool:
         return bool(reply)
 
     def in_memory(self, store: MemoryStore) -> bool:
-        held = store.read(self.key) == MARKER + self.lease.token
+        held = (store.read(self.key) or b"").startswith(self._identity())
         if held:
             store.drop(self.key)
         return held
+
+    def _identity(self) -> bytes:
+        # The tokens of tags that follow need not be known to who was cancelled.
+        return (MARKER + self.lease.token)[:NONCE_END]

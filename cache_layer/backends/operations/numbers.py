@@ -6,8 +6,9 @@ from __future__ import annotations
 from cache_layer.backends import scripts
 from cache_layer.backends.context import Context
 from cache_layer.backends.encoding import UnreadableValueError
+from cache_layer.backends.envelope import living, named_tags, with_payload
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Operation, Steps, living, px, raw
+from cache_layer.backends.operations.base import Operation, Steps, held, px, raw
 from cache_layer.exceptions import NotAnIntegerError
 from cache_layer.journal import Journal
 
@@ -44,23 +45,29 @@ class Increment(Operation[int]):
             (data,) = yield [("GET", key)]
             if isinstance(data, Exception):
                 raise self._not_an_integer()
-            if living(data) is not None:
-                total = self._number(data) + self.amount
-                swap = scripts.SWAP([key], data, self.context.codec.encode(self.key, total), "keep")
-                (swapped,) = yield [swap]
+            tokens: dict[str, bytes | None] = {}
+            if tags := named_tags([data]):
+                (replies,) = yield [("MGET", *map(raw, tags))]
+                tokens = dict(zip(tags, replies, strict=True))
+            encoded = living(data, tokens.get)
+            if encoded is not None:
+                total = self._number(encoded) + self.amount
+                changed = with_payload(data, self.context.codec.encode(self.key, total))
+                (swapped,) = yield [scripts.SWAP([key], data, changed, "keep")]
                 if swapped:
                     return total
 
     def in_memory(self, store: MemoryStore) -> int:
         codec = self.context.codec
-        data = living(store.read(self.key))
+        data = held(store, self.key)
         if data is None:
             if not self.creates:
                 raise self._missing()
             store.write(self.key, codec.encode(self.key, self.amount), self.milliseconds)
             return self.amount
         total = self._number(data) + self.amount
-        store.replace(self.key, codec.encode(self.key, total))
+        before = store.read(self.key) or b""
+        store.replace(self.key, with_payload(before, codec.encode(self.key, total)))
         return total
 
     def remember(self, journal: Journal) -> None:

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from cache_layer.backends import scripts
 from cache_layer.backends.context import Context, Scope
+from cache_layer.backends.envelope import is_tag
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Command, Operation, Steps, chunks, living, raw
+from cache_layer.backends.operations.base import Command, Operation, Steps, chunks, held, raw
 from cache_layer.globs import glob_match
 from cache_layer.journal import Journal
 from cache_layer.metrics import record
@@ -55,7 +56,7 @@ class ScanKeys(Operation[list[str]]):
         return [
             key
             for key in store.listed()
-            if glob_match(self.pattern, key) and living(store.read(key)) is not None
+            if glob_match(self.pattern, key) and held(store, key) is not None
         ]
 
 
@@ -81,11 +82,14 @@ class DropPattern(Operation[int]):
             return 0
 
     def in_memory(self, store: MemoryStore) -> int:
-        dropped = 0
-        for key in store.listed():
-            if glob_match(self.pattern, key) and self.owned([raw(key)]):
-                dropped += living(store.read(key)) is not None
-                store.drop(key)
+        found = [
+            key
+            for key in store.listed()
+            if glob_match(self.pattern, key) and self.owned([raw(key)])
+        ]
+        dropped = sum(held(store, key) is not None for key in found)
+        for key in found:
+            store.drop(key)
         return self._count(dropped)
 
     def remember(self, journal: Journal) -> None:
@@ -121,15 +125,21 @@ def drop_matching(pattern: str, owned: Any = list) -> Steps[int]:
     dropped = 0
     cursor: Any = 0
     deletions: list[Command] = []
+    # Last, so that the values under them are still counted as such.
+    tags: list[bytes] = []
     while True:
         *counts, page = yield [*deletions, _scan(cursor, pattern, STEP)]
         dropped += sum(count for count in counts if isinstance(count, int))
         if isinstance(page, Exception):
             raise RefusedError from page
         cursor, found = page
-        deletions = [scripts.DROP(chunk) for chunk in chunks(owned(found))]
+        values: list[bytes] = []
+        for key in owned(found):
+            (tags if is_tag(key) else values).append(key)
+        deletions = [scripts.DROP(chunk) for chunk in chunks(values)]
         if not int(cursor):
             break
+    deletions += [scripts.DROP(chunk) for chunk in chunks(tags)]
     if deletions:
         counts = yield deletions
         dropped += sum(count for count in counts if isinstance(count, int))

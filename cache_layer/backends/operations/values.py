@@ -8,27 +8,29 @@ from typing import Any
 from cache_layer.backends import scripts
 from cache_layer.backends.context import Context
 from cache_layer.backends.encoding import UnreadableValueError
+from cache_layer.backends.envelope import ENVELOPE, MARKER, living, named_tags
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations.base import (
     Command,
     Operation,
+    Read,
     Single,
     Steps,
+    Unconfirmed,
     Writing,
-    living,
+    cover,
+    held,
     px,
     raw,
 )
-from cache_layer.backends.scripts import MARKER
 from cache_layer.journal import Journal
 from cache_layer.metrics import record
 
 
-class Get(Single[Any]):
+class Get(Read[Any]):
     """The value of a key, or the default."""
 
     __slots__ = ("default",)
-    writes = False
 
     def __init__(self, context: Context, key: str, default: Any = None) -> None:
         self.context = context
@@ -43,15 +45,42 @@ class Get(Single[Any]):
         if reply is None or reply.startswith(MARKER):
             record(context.namespace, "misses")
             return self.default
+        if reply.startswith(ENVELOPE):
+            if tags := named_tags([reply]):
+                raise Unconfirmed(_GetUnderTags(self, reply, tags))
+            reply = living(reply, lambda _key: None)
         try:
-            value = context.codec.decode(reply)
+            value = context.codec.decode(reply or b"")
         except UnreadableValueError:
             return self.rejected()
         record(context.namespace, "hits")
         return value
 
     def in_memory(self, store: MemoryStore) -> Any:
-        return self.parse(store.read(self.key))
+        return self.parse(held(store, self.key))
+
+
+class _GetUnderTags(Single[Any]):
+    """The rest of a ``Get`` that met an envelope."""
+
+    __slots__ = ("data", "get", "tags")
+    writes = False
+
+    def __init__(self, get: Get, data: bytes, tags: list[str]) -> None:
+        super().__init__(get.context, get.key)
+        self.get = get
+        self.data = data
+        self.tags = tags
+
+    def command(self) -> Command:
+        return ("MGET", *map(raw, self.tags))
+
+    def parse(self, reply: list[bytes | None] | None) -> Any:
+        tokens = dict(zip(self.tags, reply or (), strict=False))
+        return self.get.parse(living(self.data, tokens.get))
+
+    def in_memory(self, store: MemoryStore) -> Any:
+        return self.get.in_memory(store)
 
 
 class HasKey(Single[bool]):
@@ -61,13 +90,13 @@ class HasKey(Single[bool]):
     writes = False
 
     def command(self) -> Command:
-        return ("GETRANGE", raw(self.key), 0, 1)
+        return scripts.HOLDS([raw(self.key)])
 
-    def parse(self, reply: bytes | None) -> bool:
-        return bool(reply) and reply != MARKER
+    def parse(self, reply: int | None) -> bool:
+        return reply == 1
 
     def in_memory(self, store: MemoryStore) -> bool:
-        return living(store.read(self.key)) is not None
+        return held(store, self.key) is not None
 
 
 class Free(HasKey):
@@ -75,33 +104,27 @@ class Free(HasKey):
 
     __slots__ = ()
 
-    def parse(self, reply: bytes | None) -> bool:
+    def parse(self, reply: int | None) -> bool:
         return not super().parse(reply)
 
     def in_memory(self, store: MemoryStore) -> bool:
         return not super().in_memory(store)
 
 
-class Remaining(Operation[int | None]):
+class Remaining(Single[int | None]):
     """The milliseconds a key has left: -1 when it never expires, None when it is missing."""
 
-    __slots__ = ("key",)
+    __slots__ = ()
     writes = False
 
-    def __init__(self, context: Context, key: str) -> None:
-        self.context = context
-        self.key = key
+    def command(self) -> Command:
+        return scripts.REMAINING([raw(self.key)])
 
-    def steps(self) -> Steps[int | None]:
-        key = raw(self.key)
-        left, head = yield [("PTTL", key), ("GETRANGE", key, 0, 1)]
-        if isinstance(left, Exception) or isinstance(head, Exception):
-            self.error()
-            return None
-        return None if left == -2 or head in (b"", MARKER) else int(left)
+    def parse(self, reply: int | None) -> int | None:
+        return None if reply == -2 else reply
 
     def in_memory(self, store: MemoryStore) -> int | None:
-        if living(store.read(self.key)) is None:
+        if held(store, self.key) is None:
             return None
         left = store.remaining(self.key)
         return -1 if left is None else left
@@ -141,7 +164,7 @@ class Add(Set):
         return scripts.ADD([raw(self.key)], self.data, px(self.milliseconds))
 
     def in_memory(self, store: MemoryStore) -> bool:
-        if living(store.read(self.key)) is not None:
+        if held(store, self.key) is not None:
             return False
         return super().in_memory(store)
 
@@ -160,9 +183,9 @@ class Drop(Writing[bool]):
         return bool(reply)
 
     def in_memory(self, store: MemoryStore) -> bool:
-        held = living(store.read(self.key)) is not None
+        there = held(store, self.key) is not None
         store.drop(self.key)
-        return self.parse(held)
+        return self.parse(there)
 
 
 class Discard(Drop):
@@ -190,8 +213,9 @@ class Expire(Writing[bool]):
         return bool(reply)
 
     def in_memory(self, store: MemoryStore) -> bool:
-        if living(store.read(self.key)) is None:
+        if held(store, self.key) is None:
             return False
+        cover(store, store.read(self.key), self.milliseconds)
         store.expire(self.key, self.milliseconds)
         return True
 
@@ -214,7 +238,7 @@ class Rename(Operation[bool]):
         return bool(moved)
 
     def in_memory(self, store: MemoryStore) -> bool:
-        if living(store.read(self.old)) is None:
+        if held(store, self.old) is None:
             return False
         store.rename(self.old, self.new)
         return True

@@ -1,0 +1,138 @@
+"""What one event loop says to Redis: a queue, and a wire that is laid when it is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from cache_layer.backends.failures import CircuitOpenError, as_unavailable
+from cache_layer.backends.operations.base import Command
+from cache_layer.backends.replies import pack
+from cache_layer.backends.wire import Batch, Waiter, Wire, refuse
+from cache_layer.breaker import Breaker
+
+
+class Line:
+    """Belongs to one event loop.
+
+    ``connect`` returns a ``redis.asyncio`` connection that is set up. Futures that this gives out
+    are done with replies, of which any may be the exception that Redis answered with, or fail with
+    ``RedisUnavailableError``. One that is cancelled disturbs no other.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[Any]], timeout: float | None, breaker: Breaker
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connect = connect
+        self._timeout = timeout
+        self._breaker = breaker
+        self._queue: deque[tuple[Waiter, bytes]] = deque()
+        self._wire: Wire | None = None
+        #: When the circuit had last changed as the wire was laid. What is older than an outage is
+        #: not used after it: the other end may have gone without a word.
+        self._laid: float | None = None
+        self._laying: asyncio.Task[None] | None = None
+        self._scheduled = False
+
+    def send(self, command: Command) -> asyncio.Future[Any]:
+        """Return a future for the reply."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        packed = pack(command)
+        wire = self._wire
+        # What comes while nothing is under way goes out at once, what comes after it together.
+        if (
+            wire is not None
+            and not wire.pending
+            and not self._queue
+            and self._laid == self._breaker.since
+        ):
+            wire.write(future, packed)
+        else:
+            self._enqueue(future, packed)
+        return future
+
+    def send_all(self, commands: list[Command]) -> asyncio.Future[list[Any]]:
+        """Return a future for the replies, in one list."""
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        if commands:
+            self._enqueue(Batch(future, len(commands)), b"".join(map(pack, commands)))
+        else:
+            future.set_result([])
+        return future
+
+    async def close(self) -> None:
+        """Close the connection; whoever still waits is cancelled."""
+        if self._laying is not None:
+            self._laying.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._laying
+        wire, self._wire = self._wire, None
+        waiters = [waiter for waiter, _ in self._queue]
+        self._queue.clear()
+        if wire is not None:
+            waiters += wire.pending
+            wire.end()
+        for waiter in waiters:
+            (waiter.future if isinstance(waiter, Batch) else waiter).cancel()
+        # The transport closes its socket in the loop's next turn.
+        await asyncio.sleep(0)
+
+    def abandon(self) -> None:
+        """Let the server know that it is over, though the loop was closed without a word."""
+        if self._wire is not None:
+            self._wire.cut()
+
+    def _enqueue(self, waiter: Waiter, packed: bytes) -> None:
+        self._queue.append((waiter, packed))
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if not self._queue:
+            return
+        if not self._breaker.closed:
+            self._refuse(CircuitOpenError())
+            return
+        if self._wire is not None and self._laid != self._breaker.since:
+            self._wire.fail(RedisConnectionError("a connection of before an outage"))
+        if self._wire is not None:
+            self._wire.write_some(self._queue)
+        elif self._laying is None:
+            # In a context of its own: a connection outlives the call that needed it first.
+            self._laying = self._loop.create_task(self._lay(), context=contextvars.Context())
+
+    def _ready(self) -> None:
+        if self._queue and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    async def _lay(self) -> None:
+        laid = self._breaker.since
+        try:
+            connection = await self._connect()
+            self._wire = Wire(connection, self._timeout, self._ready, self._lost)
+            self._laid = laid
+        except Exception as error:  # noqa: BLE001 - who waits gets it.
+            self._refuse(as_unavailable(error) or error)
+        finally:
+            self._laying = None
+        self._ready()
+
+    def _lost(self, wire: Wire) -> None:
+        if self._wire is wire:
+            self._wire = None
+            self._ready()
+
+    def _refuse(self, error: BaseException) -> None:
+        queue, self._queue = self._queue, deque()
+        for waiter, _packed in queue:
+            refuse(waiter, error)

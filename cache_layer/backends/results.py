@@ -1,0 +1,117 @@
+"""Makes the operations on the results of one decorated function."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from cache_layer.backends.context import Lease
+from cache_layer.backends.envelope import Entry
+from cache_layer.backends.operations.base import Operation
+from cache_layer.backends.operations.leases import Release
+from cache_layer.backends.operations.renewals import Forget, Postpone, Renew
+from cache_layer.backends.operations.tagged import Aged, CachedRead, Claim, FillTagged
+from cache_layer.conf import settings
+
+if TYPE_CHECKING:
+    from cache_layer.backends.resilient import ResilientCache
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Terms:
+    """How long results are kept; seconds, but ``timeout`` is Django's."""
+
+    timeout: Any
+    #: After the end of freshness: how long a result is served while it is renewed.
+    stale: float = 0
+    #: Before the end of freshness: from when on it is renewed.
+    early: float = 0
+    #: Up to how much of the timeout is taken off at random.
+    jitter: float = 0
+
+
+class Results:
+    """For one backend and namespace; see ``Operations``."""
+
+    def __init__(self, backend: ResilientCache, namespace: str, terms: Terms) -> None:
+        self._make = backend.operations(namespace)
+        self._terms = terms
+        self._lifetime = self._make.milliseconds(terms.timeout)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether results are kept at all."""
+        return self._lifetime is None or self._lifetime > 0
+
+    def entry(self, key: str, tags: Iterable[str]) -> Entry:
+        """Return where the result of a call is kept, and under which tags."""
+        key_of = self._make.key
+        return Entry(key_of(key, None), [key_of(tag, None) for tag in tags])
+
+    def read(self, entry: Entry) -> CachedRead:
+        """Return the result, ``Aged`` or ``MISSING``."""
+        return CachedRead(self._make.context, entry, self._early())
+
+    def claim(self, entry: Entry, unreadable: bytes = b"") -> Claim:
+        """Return the result, ``Aged`` or a ``Lease``."""
+        lease_time = _lease_time()
+        longest = max(2 * lease_time, (self._lifetime or 0) + _ms(self._terms.stale)) + 60_000
+        return Claim(self._make.context, entry, self._early(), lease_time, longest, unreadable)
+
+    def fill(self, entry: Entry, value: Any, lease: Lease) -> Operation[bool]:
+        """Store a result under a lease; tells whether it is stored.
+
+        :raises UnsupportedValueError: the serializer cannot store it exactly.
+        """
+        data = self._make.context.codec.encode(entry.key, value)
+        return FillTagged(self._make.context, entry, lease, data, *self._times())
+
+    def release(self, entry: Entry, lease: Lease) -> Operation[bool]:
+        """Give a lease back."""
+        return Release(self._make.context, entry.key, lease)
+
+    def take_over(self, entry: Entry, aged: Aged) -> Operation[bool]:
+        """Take the renewing of a result on; tells whether it is the caller's to do."""
+        return Postpone(self._make.context, entry.key, aged, _lease_time(), again=False)
+
+    def put_off(self, entry: Entry, aged: Aged, seconds: float) -> Operation[bool]:
+        """Let the renewing rest for some time."""
+        return Postpone(self._make.context, entry.key, aged, _ms(seconds), again=True)
+
+    def renew(self, entry: Entry, aged: Aged, value: Any) -> Operation[bool]:
+        """Store a result in the place of another; tells whether it is stored.
+
+        :raises UnsupportedValueError: the serializer cannot store it exactly.
+        """
+        data = self._make.context.codec.encode(entry.key, value)
+        return Renew(self._make.context, entry.key, aged, data, *self._times())
+
+    def forget(self, entry: Entry, aged: Aged) -> Operation[bool]:
+        """Delete a result, if it is still that one."""
+        return Forget(self._make.context, entry.key, aged)
+
+    def _early(self) -> int:
+        early = _ms(self._terms.early)
+        # Otherwise what was just stored, with a short default timeout, would be renewed at once.
+        return early if self._lifetime is None or early < self._lifetime else 0
+
+    def _times(self) -> tuple[int | None, int]:
+        """Return the milliseconds to live and the end of freshness (0: they are the same)."""
+        if self._lifetime is None:
+            return None, 0
+        terms = self._terms
+        fresh = max(1, self._lifetime - int(random.random() * _ms(terms.jitter)))  # noqa: S311
+        if not terms.stale and not terms.early:
+            return fresh, 0
+        return fresh + _ms(terms.stale), int(time.time() * 1000) + fresh
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _lease_time() -> int:
+    return max(1, _ms(settings.LEASE_TTL))

@@ -1,0 +1,115 @@
+"""How one function is cached, and what of it was already complained about."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from cache_layer.backends import ResilientCache
+from cache_layer.backends.envelope import Entry
+from cache_layer.backends.results import Results, Terms
+from cache_layer.exceptions import UnstableArgumentError
+from cache_layer.keys import CallKeys
+from cache_layer.tags import TagTemplates
+
+logger = logging.getLogger("cache_layer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What ``cached`` was given, checked."""
+
+    namespace: str
+    terms: Terms
+    cache_none: bool
+    lock: bool
+    fail_safe: bool
+
+
+class Recipe:
+    """One decorated function; shared by its bound methods, threads and tasks."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        keys: CallKeys,
+        tags: TagTemplates,
+        options: Options,
+    ) -> None:
+        self.function = function
+        self.options = options
+        self._keys = keys
+        self._tags = tags
+        self._fixed_tags = (keys.tag, *tags.fixed)
+        self._complained: set[str] = set()
+        self._failing = False
+
+    @property
+    def name(self) -> str:
+        """How the log calls the function."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
+
+    @property
+    def tag(self) -> str:
+        """The tag that every result has."""
+        return self._keys.tag
+
+    def results(self, backend: ResilientCache) -> Results:
+        """Return what makes operations on the results."""
+        return Results(backend, self.options.namespace, self.options.terms)
+
+    def entry(
+        self, results: Results, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Entry | None:
+        """Return where the result of a call is kept; None when it runs uncached."""
+        try:
+            key = self._keys.key(args, kwargs)
+            tags = self._fixed_tags
+            if self._tags.vary:
+                tags = (self._keys.tag, *self._tags.keys(self._keys.arguments(args, kwargs)))
+        except UnstableArgumentError as error:
+            self.complain("has an argument without a stable form", error)
+        except TypeError:
+            # The call itself raises a better one.
+            pass
+        else:
+            return results.entry(key, tags)
+        return None
+
+    def key_or_none(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """Return the key of a call inside the namespace; None when it runs uncached."""
+        try:
+            return self._keys.key(args, kwargs)
+        except TypeError:
+            return None
+
+    def full_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return the key of a call with the namespace before it."""
+        key = self._keys.key(args, kwargs)
+        return f"{self.options.namespace}:{key}" if self.options.namespace else key
+
+    def complain(self, what: str, error: Exception) -> None:
+        """Log why calls are not cached, once for each reason."""
+        if what not in self._complained:
+            self._complained.add(what)
+            logger.warning("%s %s, so such calls are not cached: %s", self.name, what, error)
+
+    def failed(self, error: Exception) -> None:
+        """Log that renewing a result raised: once, until it works again."""
+        if not self._failing:
+            self._failing = True
+            what = "goes on being served" if self.options.fail_safe else "is served no more"
+            logger.warning(
+                "%s raised while a result was renewed; the old one %s.",
+                self.name,
+                what,
+                exc_info=error,
+            )
+
+    def succeeded(self) -> None:
+        """Log that the function works again, if it did not."""
+        if self._failing:
+            self._failing = False
+            logger.info("%s works again.", self.name)

@@ -1,0 +1,240 @@
+"""The connection that all tasks of an event loop share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache_layer.backends import ResilientCache
+from cache_layer.backends.replies import NOTHING, PythonReader, make_reader, pack, pack_in_python
+from tests.cache_layer.caches import make_cache, state, wait_for
+from tests.services import RedisServer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def cache(redis_server: RedisServer) -> Iterator[ResilientCache]:
+    cache = make_cache(redis_server.url)
+    yield cache
+    cache.state.close()
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_server.url, socket_timeout=10) as client:
+        yield client
+
+
+def others(client: redis.Redis) -> list[dict[str, Any]]:
+    own = client.client_id()
+    return [found for found in client.client_list() if int(found["id"]) != own]
+
+
+async def test_ten_thousand_calls_at_once_share_one_connection(
+    cache: ResilientCache, client: redis.Redis, default_timeouts: None
+) -> None:
+    await cache.aset_many({f"k{number}": number for number in range(100)})
+
+    async def use(number: int) -> Any:
+        if number % 10:
+            return await cache.aget(f"k{number % 100}")
+        return (await cache.aget_many([f"k{number % 100}", "none"]))[f"k{number % 100}"]
+
+    results = await asyncio.gather(*map(use, range(10_000)))
+    assert results == [number % 100 for number in range(10_000)]
+    assert state(cache) == "redis"
+    assert len(others(client)) == 1
+
+
+async def test_what_a_busy_loop_reads_late_is_not_redis_being_late(
+    cache: ResilientCache, default_timeouts: None
+) -> None:
+    value = "x" * 10_000
+    await cache.aset("k", value)
+    calls = [asyncio.ensure_future(cache.aget("k")) for _ in range(500)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    time.sleep(0.6)
+    assert await asyncio.gather(*calls) == [value] * 500
+    assert state(cache) == "redis"
+
+
+async def test_large_and_small_values_come_back_right(cache: ResilientCache) -> None:
+    large = {f"large{number}": random.randbytes(8_000_000) for number in range(3)}
+    await asyncio.gather(*[cache.aset(key, value) for key, value in large.items()])
+    small = {f"small{number}": number for number in range(200)}
+    await cache.aset_many(small)
+    every = {**small, **large}
+    keys = list(every) * 2
+    random.shuffle(keys)
+    assert await asyncio.gather(*map(cache.aget, keys)) == [every[key] for key in keys]
+
+
+async def test_no_reply_reaches_another_caller_whatever_is_cancelled(
+    cache: ResilientCache, client: redis.Redis
+) -> None:
+    await cache.aset_many({f"k{number}": number for number in range(200)})
+
+    async def use(number: int) -> None:
+        for _ in range(20):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(random.random() / 100):
+                    assert await cache.aget(f"k{number}") == number
+                    found = await cache.aget_many([f"k{number}", f"k{number + 1}"])
+                    assert found == {f"k{number}": number, f"k{number + 1}": number + 1}
+                    assert await cache.aincr(f"k{number}", 0) == number
+
+    await asyncio.gather(*map(use, range(199)))
+    assert state(cache) == "redis"
+    assert len(others(client)) == 1
+
+
+async def test_a_connection_that_ended_meanwhile_is_replaced_unnoticed(
+    cache: ResilientCache, client: redis.Redis
+) -> None:
+    await cache.aset("k", 1)
+    for _ in range(3):
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await asyncio.sleep(0.05)
+        assert await cache.aget("k") == 1
+    assert state(cache) == "redis"
+
+
+async def test_calls_that_wait_for_a_hung_redis_end_together(
+    cache: ResilientCache, redis_server: RedisServer, default_timeouts: None
+) -> None:
+    await cache.aset("k", 1)
+    redis_server.stop()
+    before = time.monotonic()
+    results = await asyncio.gather(*[cache.aget("k") for _ in range(3000)])
+    assert time.monotonic() - before < 5
+    assert results == [None] * 3000
+    assert state(cache) == "memory"
+    redis_server.cont()
+    while state(cache) == "memory":
+        await asyncio.sleep(0.02)
+    assert await cache.aget("k") == 1
+
+
+async def test_the_connection_of_before_an_outage_is_not_used_after_it(
+    cache: ResilientCache, client: redis.Redis
+) -> None:
+    await cache.aset("k", 1)
+    before = {found["id"] for found in others(client)}
+    # Another thread's call found out; this loop's connection has nothing to say for itself.
+    cache.state.breaker.failure("told by the test", decisive=True)
+    cache.state.breaker.close()
+    assert await cache.aget("k") == 1
+    wait_for(lambda: not before & {found["id"] for found in others(client)}, "it is closed")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_loops_that_end_without_a_word_leave_no_connection(
+    cache: ResilientCache, client: redis.Redis
+) -> None:
+    for _ in range(5):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(cache.aset("k", 1))
+        loop.close()
+    asyncio.run(cache.aset("k", 1))
+    del loop
+    gc.collect()
+    wait_for(lambda: not others(client), "only this connection is left")
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    server = RedisServer("--unixsocket", str(path))
+    server.start()
+    cache = make_cache(f"unix://{path}?db=3")
+    try:
+        asyncio.run(cache.aset("k", 1))
+        assert cache.get("k") == 1
+    finally:
+        cache.state.close()
+        server.close()
+
+
+WITHOUT_HIREDIS = """
+    import sys
+    sys.modules["hiredis"] = None
+    import asyncio, django
+    from django.conf import settings
+    settings.configure(INSTALLED_APPS=["cache_layer"], SECRET_KEY="only-for-tests")
+    django.setup()
+    from cache_layer.backends import ResilientCache
+
+    async def main():
+        cache = ResilientCache(sys.argv[1], {"KEY_PREFIX": sys.argv[2]})
+        values = {f"k{number}": "x" * 997 * number for number in range(100)}
+        await cache.aset_many(values)
+        assert await cache.aget_many(values) == values
+        assert await asyncio.gather(*map(cache.aget, values)) == list(values.values())
+        assert await cache.aincr("n", 1) if await cache.aadd("n", 1) else False
+        assert len(await cache.akeys("k*")) == await cache.adelete_pattern("k*") == 100
+        assert await cache.aget("k1") is None
+        return cache.state.describe()["state"]
+
+    assert asyncio.run(main()) == "redis"
+"""
+
+
+def test_hiredis_is_not_needed(redis_url: str) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(WITHOUT_HIREDIS), redis_url, uuid.uuid4().hex]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": "error"}, check=True)
+
+
+REPLIES = st.recursive(
+    st.one_of(
+        st.binary(max_size=30).map(lambda data: b"$%d\r\n%b\r\n" % (len(data), data)),
+        st.integers(-(2**63), 2**63 - 1).map(lambda number: b":%d\r\n" % number),
+        st.sampled_from([b"+OK\r\n", b"$-1\r\n", b"*-1\r\n", b"_\r\n", b"#t\r\n", b"#f\r\n"]),
+        st.sampled_from([b"-WRONGTYPE bad\r\n", b"-NOSCRIPT no\r\n", b"-ERR x\r\n", b",1.5\r\n"]),
+    ),
+    lambda inner: st.lists(inner, max_size=4).map(
+        lambda items: b"*%d\r\n%b" % (len(items), b"".join(items))
+    ),
+    max_leaves=12,
+)
+
+
+def as_read(reader: Any, data: bytes, cuts: list[int]) -> list[Any]:
+    replies = []
+    for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+        reader.feed(data[start:end])
+        while (reply := reader.gets()) is not NOTHING:
+            replies.append(reply)
+    return replies
+
+
+@given(st.data(), st.lists(REPLIES, min_size=1, max_size=5))
+def test_both_readers_read_the_same(data: st.DataObject, replies: list[bytes]) -> None:
+    pytest.importorskip("hiredis")
+    wire = b"".join(replies)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=5)))
+    assert repr(as_read(PythonReader(), wire, cuts)) == repr(as_read(make_reader(), wire, cuts))
+    assert len(as_read(PythonReader(), wire, cuts)) == len(replies)
+
+
+@given(st.lists(st.binary() | st.text() | st.integers(), min_size=1).map(tuple))
+def test_both_packers_write_the_same(command: tuple[Any, ...]) -> None:
+    pytest.importorskip("hiredis")
+    assert pack_in_python(command) == pack(command)
