@@ -17,23 +17,20 @@ OUR_ROWS = ("cache_layer", "agent_sessions")
 def _axes(height: float, title: str) -> tuple[Any, Any]:
     import matplotlib as mpl
 
-    mpl.use("svg")
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "docs", "font.size": 9})
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
-    figure, axes = pyplot.subplots(figsize=(7, height))
+    figure = Figure(figsize=(7, height))
+    axes = figure.subplots()
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
 def _save(figure: Any, name: str) -> Path:
-    from matplotlib import pyplot
-
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}.svg"
-    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
-    pyplot.close(figure)
+    figure.savefig(path, format="svg", bbox_inches="tight", metadata={"Date": None})
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line.rstrip() for line in lines) + "\n")
     return path

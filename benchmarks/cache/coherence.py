@@ -45,8 +45,7 @@ def measure(url: str, options: Options) -> list[Table]:
             continue
         seen = sorted(delay for _, (_, delays) in runs for delay in delays)
         stale = [
-            sum(last.get(key) != final.get(key) for key in KEYS)
-            for (final, _), (last, _) in runs
+            sum(last.get(key) != final.get(key) for key in KEYS) for (final, _), (last, _) in runs
         ]
         made.rows[name] = [
             ", ".join(map(str, stale)),
@@ -77,8 +76,7 @@ def _write(name: str, url: str, seconds: float) -> tuple[dict[str, str], int]:
         peer = _peer(name, url)
         last: dict[str, str] = {}
         choice, count = random.Random(1), 0
-        while not raw.exists("reading"):
-            await asyncio.sleep(0.05)
+        raw.blpop(["reader-ready"], timeout=60)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for _ in range(choice.randrange(1, 40)):
@@ -105,6 +103,7 @@ def _read(name: str, url: str) -> tuple[dict[str, Any], list[float]]:
         for key in KEYS:
             await peer.aset(key, "")
         raw.set("reading", 1, ex=60)
+        raw.rpush("reader-ready", 1)
         turns = itertools.count()
         while next(turns) % 20 or raw.exists("reading"):
             for key in KEYS:

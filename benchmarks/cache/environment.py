@@ -48,6 +48,15 @@ def configure(url: str, *, near: bool = False) -> None:
     settings.CACHES["django-redis"]["OPTIONS"] = {
         "CONNECTION_POOL_KWARGS": {"max_connections": POOL}
     }
+    careful = "django-redis, 250 ms timeouts, IGNORE_EXCEPTIONS"
+    settings.CACHES[careful] = {
+        **settings.CACHES["django-redis"],
+        "OPTIONS": {
+            "SOCKET_TIMEOUT": 0.25,
+            "SOCKET_CONNECT_TIMEOUT": 0.25,
+            "IGNORE_EXCEPTIONS": True,
+        },
+    }
     if near:
         settings.CACHES["django-vcache"]["OPTIONS"] = {"CLIENT_SIDE_CACHE": {"ENABLED": True}}
     if find_spec("cacheops"):

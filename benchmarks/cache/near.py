@@ -44,8 +44,11 @@ def measure(url: str, options: Options) -> list[Table]:
             hits[f"{name}, {label}"] = lambda hit=hit: hit(1)
         for label, hit in peer.ahits.items():
             hits[f"{name}, {label}, awaited"] = Awaited(lambda hit=hit: hit(1))
-    if not options.peers:
-        hits |= _memory(value)
+    for name, hit in ({} if options.peers else _memory(value)).items():
+        if isinstance(hit, Failed):
+            failed[name] = hit
+        else:
+            hits[name] = hit
     hits[FLOOR] = gets[FLOOR]
     tables = [
         timings(
@@ -93,36 +96,58 @@ def _contestants():
     }
 
 
-def _memory(value: str) -> dict[str, Call]:
+def _memory(value: str) -> dict[str, Call | Failed]:
     """Decorators that know nothing of Redis: fast, and each process has its own truth."""
+    found: dict[str, Call | Failed] = {}
+    for name, decorator in {
+        "functools.lru_cache": _lru,
+        "cachetools.TTLCache": _ttl,
+        "aiocache, memory, awaited": _aiocache,
+        "cashews, memory, awaited": _cashews,
+    }.items():
+        try:
+            decorate = decorator()
+        except Exception as error:
+            found[name] = Failed.by(error)
+            continue
+        if name.endswith("awaited"):
+
+            @decorate
+            async def hit(number):
+                return value
+
+            found[name] = Awaited(lambda hit=hit: hit(1))
+        else:
+
+            @decorate
+            def hit(number):
+                return value
+
+            found[name] = lambda hit=hit: hit(1)
+    return found
+
+
+def _lru():
     import functools
 
-    import aiocache
+    return functools.lru_cache(maxsize=1000)
+
+
+def _ttl():
     from cachetools import TTLCache, cached
+
+    return cached(TTLCache(maxsize=1000, ttl=600))
+
+
+def _aiocache():
+    import aiocache
+
+    return aiocache.cached(ttl=600)
+
+
+def _cashews():
     from cashews import Cache
 
     memory = Cache("memory")
     memory.setup("mem://")
-
-    @functools.lru_cache(maxsize=1000)
-    def lru(number):
-        return value
-
-    @cached(TTLCache(maxsize=1000, ttl=600))
-    def ttl(number):
-        return value
-
-    @aiocache.cached(ttl=600)
-    async def aio(number):
-        return value
-
-    @memory(ttl="10m", key="hit:{number}")
-    async def cashews(number):
-        return value
-
-    return {
-        "functools.lru_cache": lambda: lru(1),
-        "cachetools.TTLCache": lambda: ttl(1),
-        "aiocache, memory, awaited": Awaited(lambda: aio(1)),
-        "cashews, memory, awaited": Awaited(lambda: cashews(1)),
-    }
+    return memory(ttl="10m", key="hit:{number}")

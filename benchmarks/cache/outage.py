@@ -59,7 +59,7 @@ def _observe(
 ) -> dict[str, list[Cell]]:
     """All peers at once, each in a process of its own: most of the time they only wait."""
     context = multiprocessing.get_context("spawn")
-    names = options.peers or tuple(classes())
+    names = options.peers or tuple(_classes())
     pipes: dict[str, Connection] = {}
     processes = []
     for name in names:
@@ -104,12 +104,18 @@ def _observe(
     return {name: rows[name] for name in names}
 
 
+def _classes() -> dict[str, Callable[[str, str], Peer]]:
+    from benchmarks.cache.peers.django_backends import CarefulDjangoRedis
+
+    return {**classes(), CarefulDjangoRedis.name: CarefulDjangoRedis}
+
+
 def _suffer(name: str, url: str, pipe: Connection, wait: float) -> None:
     configure(url)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        peer = classes()[name](url, "value")
+        peer = _classes()[name](url, "value")
         get, set = _get(peer, loop), _set(peer, loop)
         set("key", "value")
         for _ in range(10):
@@ -135,9 +141,7 @@ def _suffer(name: str, url: str, pipe: Connection, wait: float) -> None:
     pipe.send(_back(name, url, set, healed))
 
 
-def _back(
-    name: str, url: str, set: Callable[[str, str], Any], healed: float
-) -> float | None:
+def _back(name: str, url: str, set: Callable[[str, str], Any], healed: float) -> float | None:
     """Set keys until one of them is in Redis; return the seconds since it was healed."""
     raw = redis.Redis.from_url(url)
     number = 0

@@ -22,7 +22,9 @@ WORK = 0.05
 LIMIT = 60.0
 
 _peers: dict[str, Peer] = {}
+_broken: dict[str, str] = {}
 _loop: asyncio.AbstractEventLoop
+_counter: redis.Redis
 
 
 def measure(url: str, options: Options) -> list[Table]:
@@ -40,9 +42,8 @@ def measure(url: str, options: Options) -> list[Table]:
     names = [name for name in options.peers or classes() if name not in ("redis-py",)]
     context = multiprocessing.get_context("spawn")
     counter = redis.Redis.from_url(url)
-    with context.Pool(2, _start, (url,)) as pool:
-        listed = pool.map(_ways, [names] * 2, chunksize=1)[0]
-        for name, ways in listed.items():
+    with context.Pool(2, _start, (url, names)) as pool:
+        for name, ways in pool.apply(_ways).items():
             if isinstance(ways, str):
                 made.rows[name] = [f"failed: {ways}"]
             for way in ways if isinstance(ways, list) else ():
@@ -69,29 +70,27 @@ def _row(pool: Any, counter: redis.Redis, name: str, way: str) -> list[Cell]:
     return cells
 
 
-def _start(url: str) -> None:
+def _start(url: str, names: list[str]) -> None:
+    """In a worker: connect the peers, or note why one does not work."""
     global _loop, _counter
     configure(url)
     _loop = asyncio.new_event_loop()
     asyncio.set_event_loop(_loop)
     _counter = redis.Redis.from_url(url)
-    _peers["url"] = url  # type: ignore[assignment]
-
-
-_counter: redis.Redis
-
-
-def _ways(names: list[str]) -> dict[str, list[str] | str]:
-    """Connect the peers; return the ways of each, or why it does not work."""
-    known, found = classes(), {}
+    known = classes()
     for name in names:
         try:
-            _peers[name] = known[name](str(_peers["url"]), "")
+            _peers[name] = known[name](url, "")
         except Exception as error:
-            found[name] = Failed.by(error).reason
-        else:
-            found[name] = [*_peers[name].once, *_peers[name].aonce]
-    return found
+            _broken[name] = Failed.by(error).reason
+
+
+def _ways() -> dict[str, list[str] | str]:
+    """In a worker: the ways of each peer, or why it does not work."""
+    return {
+        **{name: [*peer.once, *peer.aonce] for name, peer in _peers.items()},
+        **_broken,
+    }
 
 
 def _stampede(name: str, way: str, key: str, start: float) -> float:

@@ -13,12 +13,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.report import Report
-from benchmarks.sessions import maintenance, processes
+from benchmarks.sessions import appending, maintenance
 from benchmarks.sessions.data import Mass
 from benchmarks.sessions.database import Dsn, scratch
 from benchmarks.sessions.options import FULL, QUICK, SMOKE, Options
 from benchmarks.sessions.peers import connect
 from benchmarks.sessions.single import FLOOR, Single, at_size, growth
+from benchmarks.sessions.workers import workers
 
 PACKAGES = (
     *("Django", "psycopg", "openai-agents", "langchain-postgres", "google-adk", "agno"),
@@ -70,12 +71,9 @@ def measure(report: Report, dsn: Dsn, options: Options) -> None:
     single = Single(peers, failed, options)
     report.add(*single.tables())
     report.add(*single.listings())
-    report.add(*processes.measure(peers, failed, dsn, options))
-    report.add(
-        maintenance.cleanup(dsn, options),
-        maintenance.contexts(dsn),
-        maintenance.bulk_status(dsn, options),
-    )
+    with workers(dsn, list(peers)) as pool:
+        report.add(*appending.measure(pool, peers, failed, options))
+        report.add(*maintenance.measure(pool, options))
     for peer in peers.values():
         loop.run_until_complete(peer.aclose())
     loop.close()

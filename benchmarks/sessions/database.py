@@ -42,9 +42,7 @@ def configure(name: str) -> Dsn:
 def url(dsn: Dsn, scheme: str) -> str:
     """The same database as a URL, as SQLAlchemy has them."""
     password = f":{quote(dsn['password'])}" if dsn["password"] else ""
-    return (
-        f"{scheme}://{quote(dsn['user'])}{password}@{dsn['host']}:{dsn['port']}/{dsn['dbname']}"
-    )
+    return f"{scheme}://{quote(dsn['user'])}{password}@{dsn['host']}:{dsn['port']}/{dsn['dbname']}"
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ class Options:
     lengths: tuple[int, ...] = (10, 100, 1_000, 10_000, 50_000)
     listed: tuple[int, ...] = (100, 10_000, 60_000)
     expired: int = 100_000
-    bulk: int = 2_000
+    bulk: int = 1_000
     rounds: int = 40
     calls: int = 5
     budget: float = 12.0

@@ -88,9 +88,7 @@ class Single:
     def _table(
         self, name: str, title: str, results: dict[str, Result | Failed], note: str = ""
     ) -> Table:
-        return timings(
-            title, results | self.failed, floor=FLOOR, unit="ms", name=name, note=note
-        )
+        return timings(title, results | self.failed, floor=FLOOR, unit="ms", name=name, note=note)
 
     def listings(self) -> list[Table]:
         """The newest sessions of a user, deep pages, statistics."""
@@ -156,9 +154,7 @@ class Single:
         return made
 
 
-def _growth(
-    name: str, title: str, results: Mapping[int, Mapping[str, Result | Failed]]
-) -> Table:
+def _growth(name: str, title: str, results: Mapping[int, Mapping[str, Result | Failed]]) -> Table:
     """Medians by length, and the longest against the shortest."""
     few, many = min(results), max(results)
     made = Table(
@@ -193,6 +189,4 @@ def at_size(peers: Mapping[str, Peer], options: Options, talk: Mapping[str, Any]
             contestants[f"{name}, last 50"] = peer.call(peer.last, talk[name], 50)
             contestants[f"{name}, newest 50"] = peer.call(peer.newest, user, 50)
     assert not any(isinstance(call, Awaited) for call in contestants.values())
-    return race(
-        contestants, rounds=options.rounds, calls=options.calls, budget=options.budget
-    )
+    return race(contestants, rounds=options.rounds, calls=options.calls, budget=options.budget)

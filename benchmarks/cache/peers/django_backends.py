@@ -30,6 +30,12 @@ class DjangoRedis(_Backend):
     name = "django-redis"
 
 
+class CarefulDjangoRedis(_Backend):
+    """With the options that its documentation offers for a Redis that may be away."""
+
+    name = "django-redis, 250 ms timeouts, IGNORE_EXCEPTIONS"
+
+
 class Django(_Backend):
     name = "Django"
 

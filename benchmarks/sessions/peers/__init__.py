@@ -13,7 +13,10 @@ from typing import Any
 from benchmarks.measure import Awaited, Call, Failed
 from benchmarks.sessions.database import Dsn
 
-WORDS = "loop agent cache django python error answer retry index message token window".split()
+WORDS = (
+    *("loop", "agent", "cache", "django", "python", "error"),
+    *("answer", "retry", "index", "message", "token", "window"),
+)
 
 
 def text(number: int) -> str:

@@ -36,7 +36,7 @@ class Agno(Peer):
         self._session = AgentSession
 
     def set_up(self) -> None:
-        self._make(str(uuid.uuid4()), USER)
+        self._make("first", USER)
         self._upsert("first", 0, ["first"])
 
     def converse(self, length: int) -> str:
