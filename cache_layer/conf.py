@@ -40,6 +40,8 @@ class Settings:
     RENEWAL_PAUSE: float = 5.0
     #: Pause between two additions of this process's counters to those of all processes.
     METRICS_FLUSH_INTERVAL: float = 10.0
+    #: Pause between two looks whether a near cache still hears of every change.
+    NEAR_PING_INTERVAL: float = 0.5
 
 
 class _Reader:

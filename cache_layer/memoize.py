@@ -6,6 +6,7 @@ import functools
 import inspect
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
+from cache_layer.backends.near import ABSENT
 from cache_layer.backends.operations.tagged import MISSING, Aged
 from cache_layer.background import background
 from cache_layer.commit import aafter_commit, after_commit
@@ -69,6 +70,9 @@ class CachedFunction(_Base, Generic[P, R]):
         """Return the kept result, or call the function and keep what it returns."""
         every = self._bound + args if self._bound else args
         recipe = self._recipe
+        near = recipe.nearby.get(every, kwargs)
+        if near is not ABSENT:
+            return near  # type: ignore[no-any-return]
         backend = resilient_cache()
         results = recipe.results(backend)
         entry = recipe.entry(results, every, kwargs)
@@ -83,6 +87,7 @@ class CachedFunction(_Base, Generic[P, R]):
             renewal = Renewal(recipe, backend, entry, found, every, kwargs)
             background.run(renewal.identity, renewal.do)
             return found.value  # type: ignore[no-any-return]
+        recipe.nearby.learn(backend, every, kwargs, read)
         return found  # type: ignore[no-any-return]
 
     def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
@@ -133,6 +138,9 @@ class AsyncCachedFunction(_Base, Generic[P, R]):
         """See ``CachedFunction.__call__``."""
         every = self._bound + args if self._bound else args
         recipe = self._recipe
+        near = recipe.nearby.get(every, kwargs)
+        if near is not ABSENT:
+            return near  # type: ignore[no-any-return]
         backend = resilient_cache()
         results = recipe.results(backend)
         entry = recipe.entry(results, every, kwargs)
@@ -147,6 +155,7 @@ class AsyncCachedFunction(_Base, Generic[P, R]):
             renewal = Renewal(recipe, backend, entry, found, every, kwargs)
             background.start(renewal.identity, renewal.ado)
             return found.value  # type: ignore[no-any-return]
+        recipe.nearby.learn(backend, every, kwargs, read)
         return found  # type: ignore[no-any-return]
 
     def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:

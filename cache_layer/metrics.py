@@ -15,6 +15,8 @@ from typing import Any, Final, Protocol
 
 #: What is counted; each is reported for every namespace that was used.
 EVENTS: Final = ("hits", "misses", "sets", "deletes", "errors")
+#: Counted instead of ``hits`` where the near cache answered; reported beside them and within them.
+NEAR_HITS: Final = "near_hits"
 #: The name under which the empty namespace is reported.
 DEFAULT_NAMESPACE: Final = "default"
 
@@ -58,7 +60,7 @@ _flushed: _Counts = {}
 
 def record(namespace: str, event: str, n: int = 1) -> None:
     """Count ``n`` occurrences of one of ``EVENTS`` in a namespace (``""`` is the default one)."""
-    counts = _local.counts
+    counts = own_counts.counts
     key = (namespace, event)
     counts[key] = counts.get(key, 0) + n
 
@@ -151,8 +153,9 @@ def _subtract(counts: _Counts, base: _Counts) -> _Counts:
 def _named(counts: _Counts) -> dict[str, int]:
     named: dict[str, int] = {}
     for (namespace, event), n in counts.items():
-        name = f"{namespace or DEFAULT_NAMESPACE}:{event}"
-        named[name] = named.get(name, 0) + n
+        for each in (event, "hits") if event == NEAR_HITS else (event,):
+            name = f"{namespace or DEFAULT_NAMESPACE}:{each}"
+            named[name] = named.get(name, 0) + n
     return named
 
 
@@ -185,5 +188,6 @@ def _start_again_in_child() -> None:
         total.clear()
 
 
-_local = _Local()
+#: The counters of the thread that looks; for whoever cannot afford the call of ``record``.
+own_counts: Final = _Local()
 os.register_at_fork(after_in_child=_start_again_in_child)

@@ -12,6 +12,7 @@ from cache_layer.backends.envelope import Entry
 from cache_layer.backends.results import Results, Terms
 from cache_layer.exceptions import UnstableArgumentError
 from cache_layer.keys import CallKeys
+from cache_layer.nearby import Nearby
 from cache_layer.tags import TagTemplates
 
 logger = logging.getLogger("cache_layer")
@@ -40,6 +41,7 @@ class Recipe:
     ) -> None:
         self.function = function
         self.options = options
+        self.nearby = Nearby(options.namespace)
         self._keys = keys
         self._tags = tags
         self._fixed_tags = (keys.tag, *tags.fixed)

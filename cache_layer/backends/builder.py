@@ -55,7 +55,7 @@ class Operations:
             key = f"{self._prefix}{key}"
         return self._backend.make_and_validate_key(key, version=version)
 
-    def get(self, key: Any, default: Any, version: int | None) -> Operation[Any]:
+    def get(self, key: Any, default: Any, version: int | None) -> Get:
         """Return the value of a key, or the default."""
         return Get(self.context, self.key(key, version), default)
 

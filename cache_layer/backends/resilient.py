@@ -16,6 +16,7 @@ from django.utils.functional import cached_property
 from cache_layer.backends.builder import Operations
 from cache_layer.backends.context import Context, Lease, Scope
 from cache_layer.backends.counters import flush_when_due
+from cache_layer.backends.near import ABSENT, Answers
 from cache_layer.backends.operations.base import Operation, Unconfirmed
 from cache_layer.backends.operations.scans import STEP
 from cache_layer.backends.state import MemoryState, state_for
@@ -66,6 +67,10 @@ class ResilientCache(BaseCache):
         return Context("", self.state.codec, self.scope)
 
     @cached_property
+    def _answers(self) -> Answers | None:
+        return self.state.answers("", (self.key_func, self.key_prefix, self.version))
+
+    @cached_property
     def _operations(self) -> Operations:
         return self.operations()
 
@@ -96,11 +101,27 @@ class ResilientCache(BaseCache):
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """Return the value of a key, or the default."""
-        return self.run(self._operations.get(key, default, version))
+        answers = self._answers
+        if answers is None or version is not None or type(key) is not str:
+            return self.run(self._operations.get(key, default, version))
+        value = answers.get(key)
+        if value is ABSENT:
+            read = self._operations.get(key, default, version)
+            value = self.run(read)
+            answers.learn(key, read)
+        return value
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """See ``get()``."""
-        return await self.arun(self._operations.get(key, default, version))
+        answers = self._answers
+        if answers is None or version is not None or type(key) is not str:
+            return await self.arun(self._operations.get(key, default, version))
+        value = answers.get(key)
+        if value is ABSENT:
+            read = self._operations.get(key, default, version)
+            value = await self.arun(read)
+            answers.learn(key, read)
+        return value
 
     def set(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None

@@ -13,14 +13,16 @@ import threading
 from typing import Any, TypeVar
 
 from django.core.cache.backends.base import BaseCache
+from django.core.signals import setting_changed
 
 from cache_layer.backends.context import Context, Scope, options_of
 from cache_layer.backends.encoding import Codec
 from cache_layer.backends.failures import CircuitOpenError, RedisUnavailableError
 from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.near import Answers
 from cache_layer.backends.operations.base import Operation
 from cache_layer.breaker import Breaker
-from cache_layer.conf import settings
+from cache_layer.conf import PREFIX, settings
 from cache_layer.journal import Journal
 from cache_layer.locations import without_password
 from cache_layer.signals import cache_state_changed
@@ -53,9 +55,19 @@ class MemoryState:
         with self.lock:
             return operation.in_memory(self.memory)
 
+    def answers(self, namespace: str, view: tuple[Any, ...] | None = None) -> Answers | None:
+        """Return answers of the near cache by names of the caller's; None where there is none.
+
+        With a ``view``, which tells whose names they are, everyone who gives it gets the same.
+        """
+        return None
+
     def describe(self) -> dict[str, Any]:
         """Return who answers (``"redis"`` or ``"memory"``), since when, and why."""
         return {"state": "memory", "since": self._since, "reason": "no LOCATION is configured"}
+
+    def forget_answers(self) -> None:
+        """Drop everything that ``answers()`` would find."""
 
     def close(self) -> None:
         """Forget this state: the alias begins anew, empty, at its next use."""
@@ -223,11 +235,27 @@ def state_for(
         with _states_lock:
             state = _states.get(key)
             if state is None:
-                state = RedisState(location, params, backend) if location else MemoryState(params)
-                _states[key] = state
+                state = _states[key] = _make_state(location, params, backend)
     if isinstance(state, RedisState) and isinstance(scope, Scope):
         state.scopes[scope] = None
     return state
+
+
+def _make_state(location: Any, params: dict[str, Any], backend: BaseCache) -> MemoryState:
+    if not location:
+        return MemoryState(params)
+    if options_of(params).get("NEAR_CACHE"):
+        from cache_layer.backends.near_state import NearState
+
+        return NearState(location, params, backend)
+    return RedisState(location, params, backend)
+
+
+def _forget_answers(*, setting: str, **kwargs: Any) -> None:
+    # Names may lead to other keys now.
+    if setting == "CACHES" or setting.startswith(PREFIX):
+        for state in list(_states.values()):
+            state.forget_answers()
 
 
 def _start_again_in_child() -> None:
@@ -237,4 +265,5 @@ def _start_again_in_child() -> None:
         state.start_again()
 
 
+setting_changed.connect(_forget_answers)
 os.register_at_fork(after_in_child=_start_again_in_child)

@@ -102,6 +102,11 @@ class Transport:
         made = self._made
         return made[0] if made is not None else self._make()[0]
 
+    def listener(self) -> Any:
+        """Return a connection of its own, not connected yet, on which Redis may speak unasked."""
+        pool = self._client().connection_pool
+        return pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
+
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
         with self._lock:

@@ -1,0 +1,153 @@
+"""The state of an alias with a near cache."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from django.core.cache.backends.base import BaseCache
+
+from cache_layer.backends.context import Context, Scope, options_of
+from cache_layer.backends.failures import RedisUnavailableError
+from cache_layer.backends.near import Answers, NearCache, NearJournal, NearOptions, recount
+from cache_layer.backends.operations.base import Operation, Read, Single
+from cache_layer.backends.operations.near import NearRead
+from cache_layer.backends.state import RedisState
+from cache_layer.backends.tracking import Tracker
+from cache_layer.journal import Journal
+
+T = TypeVar("T")
+
+
+class NearState(RedisState):
+    """Redis, memory while it cannot be used, and copies of what was read while it can."""
+
+    def __init__(self, location: Any, params: dict[str, Any], backend: BaseCache) -> None:
+        super().__init__(location, params, backend)
+        options = NearOptions.of(options_of(params)["NEAR_CACHE"])
+        self.near = NearCache(options or NearOptions())
+        self._namespaces = self.near.options.namespaces
+        self._views: dict[tuple[Any, ...], Answers] = {}
+        self._forgetting = cast("Journal", NearJournal(self.near))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._tracker: Tracker | None = None
+        self._tracker_lock = threading.Lock()
+        self._closed = False
+
+    def run(self, operation: Operation[T]) -> T:
+        """See ``MemoryState.run``."""
+        if operation.writes:
+            self._forget(operation)
+            try:
+                return super().run(operation)
+            finally:
+                self._forget(operation)
+        if isinstance(operation, Read) and self._keeps(operation.context):
+            read: Read[T] = operation
+            found = self._find(read)
+            return found[0] if found else super().run(NearRead(self.near, read))
+        return super().run(operation)
+
+    async def arun(self, operation: Operation[T]) -> T:
+        """See ``run()``."""
+        if operation.writes:
+            self._forget(operation)
+            try:
+                return await super().arun(operation)
+            finally:
+                self._forget(operation)
+        if isinstance(operation, Read) and self._keeps(operation.context):
+            read: Read[T] = operation
+            found = self._find(read)
+            return found[0] if found else await super().arun(NearRead(self.near, read))
+        return await super().arun(operation)
+
+    def answers(self, namespace: str, view: tuple[Any, ...] | None = None) -> Answers | None:
+        """See ``MemoryState.answers``."""
+        if self._namespaces is not None and namespace not in self._namespaces:
+            return None
+        answers = Answers(self.near, self.codec.decode)
+        return answers if view is None else self._views.setdefault(view, answers)
+
+    def forget_answers(self) -> None:
+        """See ``MemoryState.forget_answers``."""
+        self.near.drop_all()
+
+    def describe(self) -> dict[str, Any]:
+        """See ``MemoryState.describe``; ``near`` tells what the near cache holds."""
+        near = self.near
+        held = {"on": near.on, "entries": len(near), "bytes": near.bytes}
+        return {**super().describe(), "near": held}
+
+    def close(self) -> None:
+        """See ``MemoryState.close``."""
+        with self._tracker_lock:
+            self._closed = True
+            tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            tracker.stop()
+            tracker.join(5)
+        super().close()
+
+    def start_again(self) -> None:
+        """See ``MemoryState.start_again``."""
+        super().start_again()
+        self.near.start_again()
+        # The parent's listener is kept from being collected: its socket is the parent's.
+        self._inherited = self._tracker
+        self._begin()
+
+    def _failed(self, operation: Operation[Any], failure: RedisUnavailableError) -> None:
+        super()._failed(operation, failure)
+        if not self.breaker.closed and self.near.on:
+            self.near.turn_off()
+
+    def _forget(self, operation: Operation[Any]) -> None:
+        if self.near.on:
+            operation.remember(self._forgetting)
+            # What stores under a lease has nothing for the journal.
+            if isinstance(operation, Single) and not isinstance(operation, Read):
+                self.near.drop((operation.key,))
+
+    def _find(self, operation: Read[T]) -> tuple[T] | None:
+        held = self.near.find(operation.reads)
+        if held is None:
+            return None
+        answered, value = operation.answer(held)
+        if not answered:
+            return None
+        recount(operation.context.namespace)
+        return (cast("T", value),)
+
+    def _keeps(self, context: Context) -> bool:
+        scope = context.scope
+        if scope is None or (
+            self._namespaces is not None and context.namespace not in self._namespaces
+        ):
+            return False
+        tracker = self._tracker
+        if tracker is None or scope not in tracker.scopes:
+            self._listen(scope)
+            return False
+        return self.near.on
+
+    def _listen(self, scope: Scope) -> None:
+        with self._tracker_lock:
+            before = self._tracker
+            if self._closed or (before is not None and scope in before.scopes):
+                return
+            scopes = {scope, *(before.scopes if before is not None else ())}
+            if before is not None:
+                before.stop()
+            self._tracker = Tracker(self.near, self.transport, self._usable, scopes)
+            # The interpreter may be about to end.
+            with contextlib.suppress(RuntimeError):
+                self._tracker.start()
+
+    @property
+    def _usable(self) -> Callable[[], bool]:
+        return lambda: self.breaker.closed

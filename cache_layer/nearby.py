@@ -1,0 +1,60 @@
+"""Results of one decorated function in the near cache, found by the arguments themselves.
+
+Making the key of a call takes longer than everything else about a hit in this process.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import UUID
+
+from cache_layer.backends import ResilientCache
+from cache_layer.backends.near import ABSENT, Answers
+from cache_layer.backends.operations.base import Read
+from cache_layer.backends.state import MemoryState
+
+#: Of these types, values are equal exactly when their keys are; other arguments take the long way.
+_TELLING: Final = frozenset({str, int, bool, bytes, type(None), UUID})
+
+
+class Nearby:
+    """Of one function; shared by threads and event loops."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._answers: Answers | None = None
+        self._state: MemoryState | None = None
+
+    def get(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the result of a call, or ``ABSENT``."""
+        answers = self._answers
+        if answers is None:
+            return ABSENT
+        name = _name(args, kwargs)
+        return ABSENT if name is None else answers.get(name)
+
+    def learn(
+        self,
+        backend: ResilientCache,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        read: Read[Any],
+    ) -> None:
+        """Take note of the read that a call took."""
+        state = backend.state
+        if state is not self._state:
+            self._state = state
+            self._answers = state.answers(self._namespace)
+        answers = self._answers
+        if answers is not None and (name := _name(args, kwargs)) is not None:
+            answers.learn(name, read)
+
+
+def _name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    types: tuple[type, ...] = tuple(map(type, args))
+    if kwargs:
+        types += tuple(map(type, kwargs.values()))
+        if _TELLING.issuperset(types):
+            return types, args, tuple(kwargs.items())
+        return None
+    return (types, args) if _TELLING.issuperset(types) else None

@@ -1,0 +1,644 @@
+"""The near cache: what it answers, and that it is never older than it may be."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from asgiref.sync import async_to_sync
+from django.core.cache import caches
+from django.test import override_settings
+
+from cache_layer import cached, get_cache, metrics
+from cache_layer.backends import ResilientCache
+from cache_layer.backends.near import NearCache, NearOptions
+from cache_layer.backends.near_state import NearState
+from cache_layer.backends.tracking import literal_start
+from cache_layer.globs import escape_glob
+from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
+from tests.cache_layer.test_backend import Asynchronous, Contract, LeaseContract, Synchronous
+from tests.faults.proxy import Proxy
+from tests.services import RedisServer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def near_of(cache: ResilientCache) -> NearCache:
+    assert isinstance(cache.state, NearState)
+    return cache.state.near
+
+
+def listening(cache: ResilientCache) -> None:
+    """Wait until the near cache is on; a read begins it."""
+    cache.get("nothing")
+    wait_for(lambda: near_of(cache).on, "the near cache is on")
+
+
+def make_near(location: str, near: Any = True, **params: Any) -> ResilientCache:
+    cache = make_cache(location, OPTIONS={"NEAR_CACHE": near}, **params)
+    listening(cache)
+    return cache
+
+
+@pytest.fixture
+def cache(redis_url: str) -> Iterator[ResilientCache]:
+    cache = make_near(redis_url)
+    yield cache
+    cache.state.close()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url, socket_timeout=10) as client:
+        yield client
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
+    return cache if request.param == "sync" else Awaited(cache)
+
+
+def asked(client: redis.Redis, command: str = "get") -> int:
+    """How many such commands Redis was sent."""
+    found = client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})
+    return int(found["calls"])
+
+
+class Near:
+    """Mix-in: what holds for a backend holds with a near cache too."""
+
+    @pytest.fixture
+    def backend(self, redis_url: str) -> Iterator[ResilientCache]:
+        cache = make_near(redis_url)
+        yield cache
+        assert near_of(cache).on
+        cache.state.close()
+
+
+class TestSynchronous(Near, Synchronous, Contract):
+    pass
+
+
+class TestAwaited(Near, Asynchronous, Contract):
+    pass
+
+
+class TestLeases(Near, Synchronous, LeaseContract):
+    pass
+
+
+def test_a_value_that_was_read_is_not_asked_for_again(
+    face: Any, cache: ResilientCache, client: redis.Redis
+) -> None:
+    face.set_many({"text": "t", "list": [1]})
+    metrics.reset()
+    before = asked(client)
+    for _ in range(5):
+        assert face.get("text") == "t"
+        found = face.get("list")
+        assert found == [1]
+        # What a caller changes is changed for nobody else.
+        found.append(2)
+    assert asked(client) - before == 2
+    counted = metrics.snapshot()
+    assert counted["metrics"]["default:hits"] == 10
+    assert counted["metrics"]["default:near_hits"] == 8
+    assert counted["hit_rate"] == 100.0
+    # Threads and loops share it.
+    assert async_to_sync(cache.aget)("text") == "t"
+    assert ResilientCache(cache._location, cache._params).get("list") == [1]
+    assert asked(client) - before == 2
+
+
+WRITES: dict[str, tuple[Callable[[Any], object], Any]] = {
+    "set": (lambda face: face.set("k", 2), 2),
+    "set_many": (lambda face: face.set_many({"k": 2}), 2),
+    "set, expired": (lambda face: face.set("k", 2, 0), None),
+    "delete": (lambda face: face.delete("k"), None),
+    "delete_many": (lambda face: face.delete_many(["k"]), None),
+    "delete_pattern": (lambda face: face.delete_pattern("k*"), None),
+    "clear": (lambda face: face.clear(), None),
+    "incr": (lambda face: face.incr("k"), 2),
+    "expire": (lambda face: face.touch("k", 0), None),
+    "incr_version": (lambda face: face.incr_version("k"), None),
+}
+
+
+@pytest.mark.parametrize(("write", "expected"), WRITES.values(), ids=WRITES)
+def test_a_process_reads_its_own_writes(
+    face: Any, write: Callable[[Any], object], expected: Any
+) -> None:
+    for _ in range(5):
+        face.set("k", 1)
+        assert [face.get("k"), face.get("k")] == [1, 1]
+        write(face)
+        assert face.get("k") == expected
+
+
+def test_what_is_stored_under_a_lease_is_read(face: Any) -> None:
+    for number in range(5):
+        assert face.get("k") is None
+        lease = face.get_or_lease("k")
+        assert face.get("k") is None
+        assert face.fill("k", number, lease)
+        assert face.get("k") == face.get("k") == number
+        face.delete("k")
+
+
+FOREIGN: dict[str, Callable[[redis.Redis, str], object]] = {
+    "SET": lambda client, key: client.set(key, b"2"),
+    "DEL": lambda client, key: client.delete(key),
+    "FLUSHDB": lambda client, key: client.flushdb(),
+    "INCR": lambda client, key: client.incr(key),
+    "RENAME": lambda client, key: client.rename(key, f"{key}:renamed"),
+    "EXPIRE": lambda client, key: client.pexpire(key, 1),
+}
+
+
+@pytest.mark.parametrize("write", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("key", ["k", "\ud800 ü*"], ids=["plain", "odd"])
+@pytest.mark.filterwarnings("ignore::django.core.cache.CacheKeyWarning")
+def test_what_others_change_is_heard_of(
+    cache: ResilientCache,
+    client: redis.Redis,
+    key: str,
+    write: Callable[[redis.Redis, bytes], object],
+) -> None:
+    full = cache.make_key(key).encode("utf-8", "surrogatepass")
+    cache.set(key, 1)
+    assert [cache.get(key), cache.get(key)] == [1, 1]
+    assert len(near_of(cache)) == 1
+    write(client, full)
+    wait_for(lambda: len(near_of(cache)) == 0, "the change is heard of")
+    stored = client.get(full)
+    assert cache.get(key) == (None if stored is None else int(stored))
+
+
+def test_racing_changes_of_others_leave_nothing_stale(
+    cache: ResilientCache, client: redis.Redis
+) -> None:
+    keys = [f"k{number}" for number in range(40)]
+    full = [cache.make_key(key) for key in keys]
+    done = threading.Event()
+    reads = [0]
+    backwards: list[tuple[int, int]] = []
+
+    def seen(latest: dict[str, int], key: str, found: Any) -> None:
+        reads[0] += 1
+        if found is not None:
+            if found < latest.get(key, 0):
+                backwards.append((found, latest[key]))
+            latest[key] = found
+
+    def read() -> None:
+        latest: dict[str, int] = {}
+        while not done.is_set():
+            key = random.choice(keys)
+            seen(latest, key, cache.get(key))
+
+    async def aread() -> None:
+        latest: dict[str, int] = {}
+        while not done.is_set():
+            for key, found in zip(keys, await asyncio.gather(*map(cache.aget, keys)), strict=True):
+                seen(latest, key, found)
+            await asyncio.sleep(0)
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    threads.append(threading.Thread(target=lambda: asyncio.run(aread())))
+    for thread in threads:
+        thread.start()
+    value = 0
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        for key in random.sample(full, 10):
+            value += 1
+            client.set(key, value)
+        time.sleep(random.random() / 500)
+    written = [int(found or 0) for found in client.mget(full)]
+    # The news is on its way or has come; a moment later all of it has.
+    time.sleep(0.1)
+    kept = [cache.get(key, 0) for key in keys]
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert kept == written
+    assert backwards == []
+    assert reads[0] > 1000
+    assert near_of(cache).on
+
+
+def test_nothing_outlives_its_timeout(face: Any, client: redis.Redis) -> None:
+    # So that Redis does not tell by itself.
+    client.config_set("hz", 1)
+    try:
+        for _ in range(3):
+            face.set("k", 1, 0.1)
+            begun = time.monotonic()
+            assert face.get("k") in (1, None)
+            while face.get("k") == 1:
+                assert time.monotonic() - begun < 0.15
+    finally:
+        client.config_set("hz", 10)
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[ResilientCache]:
+    """The alias of the decorators, with a near cache."""
+    entry = {
+        "BACKEND": "cache_layer.backends.ResilientCache",
+        "LOCATION": redis_url,
+        "KEY_PREFIX": uuid.uuid4().hex,
+        "OPTIONS": {"NEAR_CACHE": True},
+    }
+    with override_settings(CACHES={"default": entry}):
+        cache = caches["default"]
+        assert isinstance(cache, ResilientCache)
+        listening(cache)
+        yield cache
+        cache.state.close()
+
+
+def other_process(store: ResilientCache) -> ResilientCache:
+    """Sees the same Redis and nothing of this near cache."""
+    return make_cache(store._location, KEY_PREFIX=store.key_prefix)
+
+
+def test_results_of_functions(store: ResilientCache, client: redis.Redis) -> None:
+    calls: list[Any] = []
+
+    @cached(tags=["user:{user}"])
+    def get_user(user: Any, mark: Any = None) -> Any:
+        calls.append(user)
+        return len(calls)
+
+    @cached()
+    async def aget_user(user: Any) -> Any:
+        calls.append(user)
+        return [len(calls)]
+
+    for user in (1, "1", True, b"1", None):
+        assert get_user(user) == get_user(user) == get_user(user=user) == len(calls)
+        assert get_user(user, 1) != get_user(user, True)
+    assert len(calls) == 15
+    before = asked(client, "mget"), asked(client)
+    found = [get_user(1) for _ in range(10)]
+    assert found == [1] * 10
+    assert (asked(client, "mget"), asked(client)) == before
+    # Each of the ways to invalidate, in this process and in another.
+    other = other_process(store)
+    for invalidate in (
+        lambda: get_user.invalidate(1),
+        get_user.invalidate_all,
+        lambda: other.delete(get_user.cache_key(1)),
+        lambda: other.delete_pattern("*@tag:user:1"),
+        lambda: other.delete_pattern("*@function:*"),
+        client.flushdb,
+    ):
+        known = get_user(1)
+        assert get_user(1) == get_user(1) == known
+        invalidate()
+        wait_for(lambda known=known: get_user(1) != known, "the result is computed anew")
+        assert get_user(1) == get_user(1) == len(calls)
+    changed = async_to_sync(aget_user)(1)
+    changed.append("changed")
+    assert async_to_sync(aget_user)(1) == async_to_sync(aget_user)(1) == [len(calls)]
+
+
+def test_a_result_is_renewed_when_it_is_due(store: ResilientCache) -> None:
+    calls: list[int] = []
+
+    @cached(ttl=0.3, stale_ttl=30)
+    def compute(number: int) -> int:
+        calls.append(number)
+        return len(calls)
+
+    assert [compute(1), compute(1), compute(1)] == [1, 1, 1]
+    time.sleep(0.35)
+    assert compute(1) == 1
+    wait_for(lambda: compute(1) == 2, "it is renewed in the background")
+
+
+def test_the_same_arguments_under_other_settings(store: ResilientCache) -> None:
+    @cached()
+    def compute(number: int) -> str:
+        return uuid.uuid4().hex
+
+    first = compute(1)
+    assert compute(1) == compute(1) == first
+    other = {**store._params, "BACKEND": "cache_layer.backends.ResilientCache"}
+    other |= {"LOCATION": store._location, "KEY_PREFIX": uuid.uuid4().hex}
+    with override_settings(CACHES={"default": other}):
+        assert compute(1) != first
+    assert compute(1) == first
+
+
+def test_only_the_namespaces_that_were_asked_for(redis_url: str, client: redis.Redis) -> None:
+    cache = make_cache(redis_url, OPTIONS={"NEAR_CACHE": {"namespaces": ["users"]}})
+    make = cache.operations("users")
+    cache.run(make.get("nothing", None, None))
+    wait_for(lambda: near_of(cache).on, "the near cache is on")
+    cache.set("users:1", 1)
+    before = asked(client)
+    assert [cache.get("users:1") for _ in range(3)] == [1] * 3
+    assert asked(client) - before == 3
+    assert [cache.run(make.get("1", None, None)) for _ in range(3)] == [1] * 3
+    assert asked(client) - before == 4
+    cache.state.close()
+
+
+async def test_the_namespaced_face(store: ResilientCache, client: redis.Redis) -> None:
+    users = await get_cache("users")
+    await users.set("1", "one")
+    before = asked(client)
+    assert [await users.get("1") for _ in range(5)] == ["one"] * 5
+    assert asked(client) - before == 1
+    other_process(store).set("users:1", "two")
+    while await users.get("1") != "two":
+        await asyncio.sleep(0.01)
+
+
+def test_foreign_bytes_are_not_kept(cache: ResilientCache, client: redis.Redis) -> None:
+    client.set(cache.make_key("k"), b"\xff\xfe")
+    client.rpush(cache.make_key("l"), "a list")
+    for _ in range(3):
+        assert cache.get("k", "default") == "default"
+        assert cache.get("l", "default") == "default"
+    assert len(near_of(cache)) == 0
+    cache.set("k", None)
+    assert cache.get("k", "default") is None
+    assert cache.get("k", "default") is None
+    assert len(near_of(cache)) == 1
+
+
+def test_it_is_bounded(redis_url: str) -> None:
+    cache = make_near(redis_url, {"max_entries": 100, "max_bytes": 100_000})
+    near = near_of(cache)
+    cache.set_many({f"k{number}": "x" * number for number in range(300)})
+    cache.set("often", "used")
+    for number in range(300):
+        cache.get("often")
+        cache.get(f"k{number}")
+        assert len(near) <= 100
+    cache.get("often")
+    assert "used" in [answer.value for answer in cache._answers._answers.values()]  # type: ignore[union-attr]
+    assert len(cache._answers._answers) == len(near)  # type: ignore[union-attr]
+    cache.set_many({f"l{number}": b"x" * 30_000 for number in range(9)})
+    for number in range(9):
+        cache.get(f"l{number}")
+        assert 0 < near.bytes <= 100_000
+    cache.set("large", b"x" * 200_000)
+    assert cache.get("large") == cache.get("large")
+    assert 0 < near.bytes <= 100_000
+    cache.state.close()
+
+
+def test_two_prefixes_with_the_same_options(redis_url: str, client: redis.Redis) -> None:
+    one = make_near(redis_url, KEY_PREFIX="a*:")
+    longer = make_cache(redis_url, OPTIONS={"NEAR_CACHE": True}, KEY_PREFIX="a*:b")
+    other = make_cache(redis_url, OPTIONS={"NEAR_CACHE": True}, KEY_PREFIX="c")
+    assert one.state is longer.state is other.state
+    for each in (longer, other):
+        listening(each)
+    for each in (one, longer, other):
+        each.set("k", 1)
+        listening(each)
+        assert [each.get("k"), each.get("k")] == [1, 1]
+    assert len(near_of(one)) == 3
+    for left, each in enumerate((one, longer, other)):
+        client.set(each.make_key("k"), 2)
+        wait_for(lambda left=left: len(near_of(one)) == 2 - left, "the change is heard of")
+    one.state.close()
+
+
+def test_closing_leaves_neither_thread_nor_connection(redis_server: RedisServer) -> None:
+    cache = make_near(redis_server.url)
+    cache.state.close()
+    assert "cache-layer-tracker" not in [thread.name for thread in threading.enumerate()]
+    with redis.Redis.from_url(redis_server.url) as client:
+        wait_for(lambda: len(client.client_list()) == 1, "only this connection is left")
+
+
+def test_literal_starts() -> None:
+    for text in ("", "app", "a*b?[c]\\^", "ü\ud800"):
+        assert literal_start(f"{escape_glob(text)}*:x") == text.encode("utf-8", "surrogatepass")
+
+
+FORK = """
+    import os, sys, time
+    import django
+    from django.conf import settings
+    settings.configure(INSTALLED_APPS=["cache_layer"], SECRET_KEY="only-for-tests")
+    django.setup()
+    from cache_layer.backends import ResilientCache
+
+    options = {"NEAR_CACHE": True}
+    cache = ResilientCache(sys.argv[1], {"KEY_PREFIX": sys.argv[2], "OPTIONS": options})
+    plain = ResilientCache(sys.argv[1], {"KEY_PREFIX": sys.argv[2]})
+
+    def follows(value):
+        deadline = time.monotonic() + 20
+        while not cache.state.near.on or not len(cache.state.near):
+            assert time.monotonic() < deadline
+            cache.get("k")
+            time.sleep(0.01)
+        plain.set("k", value)
+        while cache.get("k") != value:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    cache.set("k", 0)
+    follows(1)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            assert not cache.state.near.on and not len(cache.state.near)
+            follows(2)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert cache.state.near.on
+    follows(3)
+"""
+
+
+def test_a_child_listens_for_itself_and_its_parent_goes_on(redis_url: str) -> None:
+    subprocess.run(
+        [
+            *(sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(FORK)),
+            *(redis_url, uuid.uuid4().hex),
+        ],
+        cwd=ROOT,
+        timeout=60,
+        check=True,
+    )
+
+
+@pytest.mark.usefixtures("default_timeouts")
+class TestBrokenRedis:
+    @pytest.fixture
+    def cache(self, redis_server: RedisServer) -> Iterator[ResilientCache]:
+        cache = make_near(redis_server.url)
+        yield cache
+        cache.state.close()
+
+    def test_killed(self, cache: ResilientCache, redis_server: RedisServer) -> None:
+        cache.set("k", 1)
+        assert [cache.get("k"), cache.get("k")] == [1, 1]
+        redis_server.kill()
+        wait_for(lambda: not near_of(cache).on, "the near cache is off")
+        assert len(near_of(cache)) == 0
+        wait_for(lambda: cache.get("k") is None, "it is empty")
+        redis_server.restart()
+        wait_for(
+            lambda: (
+                (cache.set("k", 2), cache.get("k") == cache.get("k") == 2)[1]
+                and state(cache) == "redis"
+                and len(near_of(cache)) == 1
+            ),
+            "everything is as it was",
+        )
+
+    def test_hung(self, cache: ResilientCache, redis_server: RedisServer, settings: Any) -> None:
+        cache.set("k", 1)
+        assert [cache.get("k"), cache.get("k")] == [1, 1]
+        redis_server.stop()
+        begun = time.monotonic()
+        wait_for(lambda: cache.get("k") is None, "the near cache is off")
+        allowed = settings.CACHE_LAYER_OPERATION_TIMEOUT * 2 + 0.5
+        assert time.monotonic() - begun < allowed + 0.5
+        redis_server.cont()
+        wait_for(lambda: state(cache) == "redis", "Redis answers again")
+        wait_for(lambda: cache.get("k") == 1, "it was not lost")
+
+    def test_cut_off_without_a_word(self, redis_server: RedisServer) -> None:
+        proxy = Proxy(redis_server.port)
+        proxy.start()
+        cache = make_near(proxy.url)
+        cache.set("k", 1)
+        assert [cache.get("k"), cache.get("k")] == [1, 1]
+        proxy.seconds = 60
+        proxy.fault = "delay"
+        with redis.Redis.from_url(redis_server.url) as client:
+            client.set(cache.make_key("k"), 2)
+        begun = time.monotonic()
+        while cache.get("k") == 1:
+            time.sleep(0.001)
+        # An interval and a timeout, and the machine's own business.
+        assert time.monotonic() - begun < 0.5 + 0.25 + 0.5
+        cache.state.close()
+        proxy.close()
+
+    def test_a_redis_that_does_not_tell(
+        self, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with redis.Redis.from_url(redis_server.url) as client:
+            client.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all")
+            client.execute_command("ACL", "SETUSER", "app", "-client|tracking")
+        url = redis_server.url.replace("redis://", "redis://app:secret@")
+        with caplog.at_level(logging.WARNING, logger="cache_layer"):
+            cache = make_cache(url, OPTIONS={"NEAR_CACHE": True})
+            cache.set("k", 1)
+            cache.get("k")
+            wait_for(lambda: "near cache stays off" in caplog.text, "it says so")
+            assert [cache.get("k"), cache.get("k")] == [1, 1]
+            assert state(cache) == "redis"
+        assert not near_of(cache).on
+        assert len(caplog.records) == 1
+        cache.state.close()
+
+
+class TestOrder:
+    """Announcements, replies and news in every order; no Redis."""
+
+    @pytest.fixture
+    def near(self) -> NearCache:
+        near = NearCache(NearOptions(max_entries=3))
+        near.turn_on(float("inf"), lambda: True)
+        return near
+
+    def test_news_before_the_reply(self, near: NearCache) -> None:
+        mark = near.expect(["k"])
+        assert mark is not None
+        near.drop(["k"])
+        near.keep(mark, ["k"], [b"old"], [-1])
+        assert near.find(["k"]) is None
+
+    def test_news_after_the_reply(self, near: NearCache) -> None:
+        mark = near.expect(["k"])
+        assert mark is not None
+        near.keep(mark, ["k"], [b"old"], [-1])
+        assert near.find(["k"]) == [b"old"]
+        near.drop(["k"])
+        assert near.find(["k"]) is None
+
+    def test_a_reader_after_the_news_is_not_spoiled_by_one_before(self, near: NearCache) -> None:
+        before = near.expect(["k"])
+        near.drop(["k"])
+        after = near.expect(["k"])
+        assert before is not None
+        assert after is not None
+        near.keep(before, ["k"], [b"old"], [-1])
+        assert near.find(["k"]) is None
+        near.keep(after, ["k"], [b"new"], [-1])
+        assert near.find(["k"]) == [b"new"]
+
+    def test_the_earlier_of_two_replies_does_not_stay(self, near: NearCache) -> None:
+        first, second = near.expect(["k"]), near.expect(["k"])
+        assert first is not None
+        assert second is not None
+        near.keep(first, ["k"], [b"old"], [-1])
+        near.keep(second, ["k"], [b"new"], [-1])
+        assert near.find(["k"]) is None
+
+    def test_an_answer_of_before_it_was_off_is_not_kept(self, near: NearCache) -> None:
+        mark = near.expect(["k"])
+        assert mark is not None
+        near.turn_off()
+        assert near.expect(["k"]) is None
+        near.turn_on(float("inf"), lambda: True)
+        near.keep(mark, ["k"], [b"old"], [-1])
+        near.expect(["k"])
+        near.keep(mark, ["k"], [b"old"], [-1])
+        assert near.find(["k"]) is None
+
+    def test_an_announcement_that_is_taken_back(self, near: NearCache) -> None:
+        mark = near.expect(["k"])
+        assert mark is not None
+        near.forget(mark, ["k"])
+        near.keep(mark, ["k"], [b"old"], [-1])
+        assert near.find(["k"]) is None
+
+    def test_without_news_it_ends_by_itself(self) -> None:
+        near = NearCache(NearOptions())
+        near.turn_on(time.monotonic() + 0.05, lambda: True)
+        mark = near.expect(["k"])
+        assert mark is not None
+        near.keep(mark, ["k"], [b"v"], [-1])
+        assert near.find(["k"]) == [b"v"]
+        time.sleep(0.06)
+        assert near.find(["k"]) is None
+
+    def test_what_is_used_stays(self, near: NearCache) -> None:
+        for number in range(6):
+            key = f"k{number}"
+            mark = near.expect([key])
+            assert mark is not None
+            near.keep(mark, [key], [b"v"], [-1])
+            assert near.find(["k0"]) == [b"v"]
+        assert len(near) == 3
+        assert near.find(["k5"]) == [b"v"]
+        assert near.find(["k3"]) is None
