@@ -32,7 +32,7 @@ class Background:
     def __init__(self) -> None:
         # Reentrant: a finalizer may come here while this thread holds it.
         self._lock = threading.RLock()
-        self._under_way: set[Key] = set()
+        self.under_way: set[Key] = set()
         self._jobs: queue.SimpleQueue[tuple[Key, Callable[[], Any]]] = queue.SimpleQueue()
         self._threads = 0
         self._idle = 0
@@ -68,14 +68,14 @@ class Background:
 
     def _begin(self, key: Key) -> bool:
         with self._lock:
-            if key in self._under_way:
+            if key in self.under_way:
                 return False
-            self._under_way.add(key)
+            self.under_way.add(key)
             return True
 
     def _end(self, key: Key) -> None:
         with self._lock:
-            self._under_way.discard(key)
+            self.under_way.discard(key)
 
     def _work(self) -> None:
         while True:

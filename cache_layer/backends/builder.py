@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func
 
 from cache_layer.backends.context import Context, Lease, Surroundings
 from cache_layer.backends.operations.base import Operation
@@ -46,11 +46,18 @@ class Operations:
         self._backend = backend
         self._prefix = f"{namespace}:" if namespace else ""
         self._codec = backend.state.codec
+        # Any other may depend on more than its arguments, such as the tenant of a request.
+        default = backend.key_func is default_key_func
+        self._before = f"{backend.key_prefix}:{backend.version}:{self._prefix}" if default else None
         #: What each operation is given.
         self.context = Context(namespace, self._codec, backend.scope)
 
     def key(self, key: Any, version: int | None) -> str:
         """Return the full key."""
+        if version is None and self._before is not None:
+            full = f"{self._before}{key}"
+            self._backend.validate_key(full)
+            return full
         if self._prefix:
             key = f"{self._prefix}{key}"
         return self._backend.make_and_validate_key(key, version=version)

@@ -55,9 +55,34 @@ class Entry:
 
     def __init__(self, key: str, tags: Sequence[str]) -> None:
         self.key = key
-        self.tags = tuple(tags)
+        self.tags = tags
         #: The key, then the tags, as Redis has them.
-        self.raw = [each.encode("utf-8", "surrogatepass") for each in (key, *tags)]
+        self.raw = [key.encode("utf-8", "surrogatepass")]
+        for tag in tags:
+            self.raw.append(tag.encode("utf-8", "surrogatepass"))
+
+    def start(self, held: Sequence[bytes | None]) -> int:
+        """Return where the encoded value begins, for what the key and the tags hold.
+
+        0 when the key holds no envelope, or that of other tags or other tokens.
+        """
+        data = held[0]
+        if data is None or not data.startswith(ENVELOPE):
+            return 0
+        at = HEAD
+        for number, key in enumerate(self.raw):
+            if number:
+                token = held[number]
+                after = at + 2 + len(key)
+                if (
+                    token is None
+                    or len(token) != TOKEN
+                    or not data.startswith(key, at + 2)
+                    or not data.startswith(token, after)
+                ):
+                    return 0
+                at = after + TOKEN
+        return at if data.startswith(_SIZE.pack(at - HEAD), CLAIM_END) else 0
 
     def section(self, tokens: Sequence[bytes | None]) -> bytes | None:
         """Return the tags with these tokens as an envelope has them; None where one is missing."""

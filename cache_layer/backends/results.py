@@ -39,12 +39,15 @@ class Results:
     def __init__(self, backend: ResilientCache, namespace: str, terms: Terms) -> None:
         self._make = backend.operations(namespace)
         self._terms = terms
-        self._lifetime = self._make.milliseconds(terms.timeout)
 
     @property
     def keeps(self) -> bool:
         """Whether results are kept at all."""
         return self._lifetime is None or self._lifetime > 0
+
+    @property
+    def _lifetime(self) -> int | None:
+        return self._make.milliseconds(self._terms.timeout)
 
     def entry(self, key: str, tags: Iterable[str]) -> Entry:
         """Return where the result of a call is kept, and under which tags."""
@@ -95,15 +98,19 @@ class Results:
 
     def _early(self) -> int:
         early = _ms(self._terms.early)
+        if not early:
+            return 0
         # Otherwise what was just stored, with a short default timeout, would be renewed at once.
-        return early if self._lifetime is None or early < self._lifetime else 0
+        lifetime = self._lifetime
+        return early if lifetime is None or early < lifetime else 0
 
     def _times(self) -> tuple[int | None, int]:
         """Return the milliseconds to live and the end of freshness (0: they are the same)."""
-        if self._lifetime is None:
+        lifetime = self._lifetime
+        if lifetime is None:
             return None, 0
         terms = self._terms
-        fresh = max(1, self._lifetime - int(random.random() * _ms(terms.jitter)))  # noqa: S311
+        fresh = max(1, lifetime - int(random.random() * _ms(terms.jitter)))  # noqa: S311
         if not terms.stale and not terms.early:
             return fresh, 0
         return fresh + _ms(terms.stale), int(time.time() * 1000) + fresh

@@ -20,32 +20,9 @@ from asgiref.sync import async_to_sync, markcoroutinefunction
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.db import transaction
-from django.test import override_settings
 
 from cache_layer import FOREVER, cache_invalidate, cached, get_cache, get_redis_manager, metrics
 from cache_layer.exceptions import UnstableArgumentError
-from tests import services
-
-# These tests are not about outages: a busy machine must not look like one.
-PATIENT = {"SOCKET_TIMEOUT": 10, "SOCKET_CONNECT_TIMEOUT": 10}
-
-
-@pytest.fixture(params=["memory", "redis", "dead redis"])
-def store(request: pytest.FixtureRequest) -> Iterator[str]:
-    entry: dict[str, Any] = {
-        "BACKEND": "cache_layer.backends.ResilientCache",
-        "KEY_PREFIX": f"test-{uuid.uuid4().hex}",
-    }
-    if request.param == "redis":
-        entry["LOCATION"] = request.getfixturevalue("redis_url")
-        entry["OPTIONS"] = PATIENT
-    elif request.param == "dead redis":
-        entry["LOCATION"] = f"redis://127.0.0.1:{services.free_port()}/0"
-    with override_settings(CACHES={"default": entry}):
-        cache.clear()
-        yield request.param
-        cache.clear()
-
 
 pytestmark = pytest.mark.usefixtures("store")
 

@@ -3,13 +3,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import redis
+from django.test import override_settings
 
+from cache_layer import cached, invalidate_tags
 from cache_layer.backends import ResilientCache
+from cache_layer.background import background
 from cache_layer.signals import cache_state_changed
 from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
 from tests.services import RedisServer
@@ -205,6 +209,47 @@ def test_a_lease_of_before_the_outage_does_not_survive_an_invalidation_within(
     assert not face.fill("k", "old", lease)
     assert not face.fill("k", "old", within)
     assert face.get("k") is None
+
+
+def test_tags_invalidated_during_the_outage_stay_so(
+    cache: ResilientCache, redis_server: RedisServer
+) -> None:
+    calls = 0
+    renewing, proceed = threading.Event(), threading.Event()
+
+    def count(name: str) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            renewing.set()
+            proceed.wait(30)
+        return calls
+
+    tagged = cached(key_prefix="a", tags=["t"])(count)
+    renewed = cached(key_prefix="b", tags=["t"], ttl=0.05, stale_ttl=600)(count)
+    untouched = cached(key_prefix="c")(count)
+    entry = {
+        "BACKEND": "cache_layer.backends.ResilientCache",
+        "LOCATION": redis_server.url,
+        "KEY_PREFIX": cache.key_prefix,
+    }
+    with override_settings(CACHES={"default": entry}):
+        assert [tagged("x"), renewed("x")] == [1, 2]
+        time.sleep(0.1)
+        assert renewed("x") == 2
+        assert renewing.wait(30)
+        assert untouched("x") == 4
+        redis_server.stop()
+        # The first is sent to the hung server; the second it never hears of.
+        invalidate_tags("t")
+        invalidate_tags("t")
+        assert state(cache) == "memory"
+        assert [tagged("x"), tagged("x"), renewed("x")] == [5, 5, 6]
+        redis_server.cont()
+        back(cache)
+        proceed.set()
+        wait_for(lambda: not background.under_way, "the renewal of before the outage ends")
+        assert [tagged("x"), renewed("x"), untouched("x")] == [7, 8, 4]
 
 
 @pytest.mark.parametrize(

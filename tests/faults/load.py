@@ -10,11 +10,17 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
+from django.test import override_settings
+
+from cache_layer import ainvalidate_tags, cached, invalidate_tags
 from cache_layer.backends import ResilientCache
+from cache_layer.background import background
 from cache_layer.signals import cache_state_changed
 from tests.cache_layer.caches import state, wait_for
 
 KEYS = 8
+#: Numbers behind decorated functions: of threads, then of the event loop.
+TAGGED = 3
 THREADS = 4
 TASKS = 6
 
@@ -37,21 +43,48 @@ class Load:
 
     def __init__(self, cache: ResilientCache) -> None:
         self.cache = cache
-        self.database = [0] * KEYS
+        #: By key: those of the threads, that of the event loop, those of the decorated functions.
+        self.database = [0] * (KEYS + 1 + TAGGED + 1)
         #: The number that was current when the last finished invalidation of the key began.
-        self.invalidated = [0] * KEYS
+        self.invalidated = self.database.copy()
         self.stale: list[tuple[str, int, int]] = []
         self.errors: list[BaseException] = []
         self.calls: list[Call] = []
         self.changes: list[tuple[float, str]] = []
         self._done = threading.Event()
-        self._locks = [threading.Lock() for _ in range(KEYS)]
+        self._locks = [threading.Lock() for _ in self.database]
+        self._settings = override_settings(
+            CACHES={
+                "default": {
+                    "BACKEND": "cache_layer.backends.ResilientCache",
+                    "LOCATION": cache._location,
+                    "KEY_PREFIX": cache.key_prefix,
+                }
+            }
+        )
+        database = self.database
+
+        @cached(ttl=0.03, stale_ttl=600, tags=["n{number}"])
+        def current(number: int) -> int:
+            value = database[number]
+            time.sleep(random.random() / 300)
+            return value
+
+        @cached(ttl=0.03, stale_ttl=600, tags=["n{number}"])
+        async def acurrent(number: int) -> int:
+            value = database[number]
+            await asyncio.sleep(random.random() / 300)
+            return value
+
+        self._current = current
+        self._acurrent = acurrent
         works: list[Callable[[], None]] = [self._write] * 2 + [self._read] * 2
         works.append(lambda: asyncio.run(self._awaited()))
         self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in works]
 
     def __enter__(self) -> Self:
         cache_state_changed.connect(self._changed)
+        self._settings.enable()
         for thread in self._threads:
             thread.start()
         self.wait_for_calls()
@@ -61,6 +94,9 @@ class Load:
         self._done.set()
         for thread in self._threads:
             thread.join()
+        # Renewals of results are calls too.
+        wait_for(lambda: not background.under_way, "nothing is renewed any more")
+        self._settings.disable()
         cache_state_changed.disconnect(self._changed)
 
     def wait_for_calls(self, count: int = 300) -> None:
@@ -109,7 +145,10 @@ class Load:
     def _write(self) -> None:
         cache = self.cache
         while not self._done.is_set():
-            number = random.randrange(KEYS)
+            number = random.randrange(KEYS + TAGGED)
+            if number >= KEYS:
+                self._change(number + 1)
+                continue
             key = f"k{number}"
             with self._locks[number]:
                 self.database[number] += 1
@@ -124,12 +163,25 @@ class Load:
                 self.invalidated[number] = value
             time.sleep(random.random() / 200)
 
+    def _change(self, number: int) -> None:
+        """Of what stands behind a decorated function."""
+        current = self._current
+        with self._locks[number]:
+            self.database[number] += 1
+            value = self.database[number]
+            ways: list[Callable[[], object]] = [
+                lambda: invalidate_tags(f"n{number}"),
+                lambda: current.invalidate(number),
+                current.invalidate_all,
+            ]
+            self._timed(random.choice(ways))
+            self.invalidated[number] = value
+        time.sleep(random.random() / 200)
+
     async def _awrite(self) -> None:
         """Its keys are its own: waiting for a thread's lock would stop the loop."""
         cache = self.cache
-        number = KEYS
-        self.database.append(0)
-        self.invalidated.append(0)
+        number, tagged = KEYS, len(self.database) - 1
         while not self._done.is_set():
             self.database[number] += 1
             value = self.database[number]
@@ -141,11 +193,23 @@ class Load:
             ]
             await self._atimed(random.choice(ways)())
             self.invalidated[number] = value
+            self.database[tagged] += 1
+            value = self.database[tagged]
+            ways = [
+                lambda: ainvalidate_tags(f"n{tagged}"),
+                lambda: self._acurrent.invalidate(tagged),
+                self._acurrent.invalidate_all,
+            ]
+            await self._atimed(random.choice(ways)())
+            self.invalidated[tagged] = value
             await asyncio.sleep(random.random() / 200)
 
     def _read(self) -> None:
         while not self._done.is_set():
-            number = random.randrange(len(self.database))
+            number = random.randrange(KEYS + 1, len(self.database) - 1)
+            least = self.invalidated[number]
+            self._seen(number, least, self._current(number))
+            number = random.randrange(KEYS + 1)
             computing = 0.0
 
             def compute(number: int = number) -> int:
@@ -168,7 +232,10 @@ class Load:
 
     async def _aread(self) -> None:
         while not self._done.is_set():
-            number = random.randrange(len(self.database))
+            number = len(self.database) - 1
+            least = self.invalidated[number]
+            self._seen(number, least, await self._acurrent(number))
+            number = random.randrange(KEYS + 1)
 
             async def compute(number: int = number) -> int:
                 value = self.database[number]

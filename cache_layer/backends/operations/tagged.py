@@ -84,13 +84,9 @@ class CachedRead(Read[Any]):
         return ("MGET", *self.entry.raw)
 
     def parse(self, reply: Sequence[bytes | None] | None) -> Any:
-        data = reply[0] if reply else None
-        if reply is None or data is None or not data.startswith(ENVELOPE):
+        if reply is None or not (start := self.entry.start(reply)):
             return MISSING
-        section = self.entry.section(reply[1:])
-        if section is None or not data.startswith(section, CLAIM_END):
-            return MISSING
-        return self.opened(data, section)
+        return self.opened(reply[0] or b"", start)
 
     def rejected(self) -> Any:
         self.error()
@@ -99,10 +95,10 @@ class CachedRead(Read[Any]):
     def in_memory(self, store: MemoryStore) -> Any:
         return self.parse([store.read(key) for key in self.reads])
 
-    def opened(self, data: bytes, section: bytes) -> Any:
+    def opened(self, data: bytes, start: int) -> Any:
         """Return the value of a valid envelope."""
         try:
-            value = self.context.codec.decode(data[CLAIM_END + len(section) :])
+            value = self.context.codec.decode(data[start:])
         except UnreadableValueError:
             self.error()
             self.unreadable = data[len(ENVELOPE) : NONCE_END]
@@ -113,7 +109,7 @@ class CachedRead(Read[Any]):
             until = _number(fresh_until)
             now = time.time() * 1000
             if now >= until - self.early and now >= _number(data[FRESH_END:CLAIM_END]):
-                return Aged(value, data[:NONCE_END], section, until)
+                return Aged(value, data[:NONCE_END], data[CLAIM_END:start], until)
         return value
 
 
@@ -160,8 +156,7 @@ class Claim(CachedRead):
         if reply.startswith(MARKER):
             token = reply[len(MARKER) :]
             return self._lease(token, owner=token.startswith(self._random))
-        section = reply[CLAIM_END : payload_start(reply)]
-        found = self.opened(reply, section)
+        found = self.opened(reply, payload_start(reply))
         # It cannot be decoded: a token that is nowhere makes the fill come to nothing.
         return self._lease(self._random, owner=False) if found is MISSING else found
 
@@ -173,20 +168,19 @@ class Claim(CachedRead):
         return False, None
 
     def in_memory(self, store: MemoryStore) -> Any:
-        tokens = []
+        tokens: list[bytes] = []
         for tag in self.entry.tags:
             token = store.read(tag)
             if token is None or len(token) != TOKEN or not token.startswith(MARKER):
                 token = new_token()
                 store.write(tag, token, self.tags_milliseconds)
             tokens.append(token)
-        section = self.entry.section(tokens) or b""
         data = store.read(self.key)
         if data is not None:
             if data.startswith(MARKER) and data[NONCE_END:] == b"".join(tokens):
                 return self.parse(data)
-            if data.startswith(ENVELOPE) and data.startswith(section, CLAIM_END):
-                found = self.opened(data, section)
+            if start := self.entry.start([data, *tokens]):
+                found = self.opened(data, start)
                 if found is not MISSING:
                     return found
         marker = b"".join((MARKER, self._random, *tokens))
