@@ -1,8 +1,9 @@
-"""The app configuration: registers the system checks."""
+"""The app configuration: registers the system checks and what follows a migration."""
 
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 
 
@@ -14,5 +15,7 @@ class AgentSessionsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks."""
-        from agent_sessions import checks  # noqa: F401
+        """Register the checks and what follows a migration."""
+        from agent_sessions import append_function, checks  # noqa: F401
+
+        post_migrate.connect(append_function.create_if_missing, sender=self)

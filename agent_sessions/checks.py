@@ -1,4 +1,4 @@
-"""System checks: wrong and unknown settings, missing cleanup, missing search index."""
+"""System checks: settings, the schedule of the cleanup, what the database must have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004
 from django.db import connections, router
 
-from agent_sessions import search_index
+from agent_sessions import append_function, search_index
 from agent_sessions.conf import PREFIX, Settings, settings
 from agent_sessions.querysets import LONGEST_DAYS
 
@@ -110,6 +110,28 @@ def check_cleanup(**kwargs: Any) -> list[CheckMessage]:
             "if something else runs the command cleanup_expired_sessions.",
             id="agent_sessions.W002",
         )
+    ]
+
+
+@register(Tags.database)
+def check_append_function(
+    databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Report PostgreSQL databases that cannot append messages (W004)."""
+    from agent_sessions.models import Message
+
+    return [
+        # No error: the command that creates it would refuse to run.
+        Warning(
+            f"The function {append_function.NAME} is missing in database {alias!r}: "
+            "no message can be appended.",
+            hint=f"manage.py migrate --database {alias} creates it.",
+            id="agent_sessions.W004",
+        )
+        for alias in databases or ()
+        if connections[alias].vendor == "postgresql"
+        and router.allow_migrate_model(alias, Message)
+        and append_function.is_missing(connections[alias])
     ]
 
 

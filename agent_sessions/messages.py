@@ -33,6 +33,9 @@ _BASE64 = "b64:"
 # In bits. Python refuses to write integers of more than 4300 digits.
 _LONGEST_INTEGER = 13_288
 _EXACT_INTEGERS = 2**63
+# In bytes of JSON: an escaped character; a number, a constant or brackets with what separates them.
+_LONGEST_CHARACTER = 6
+_LONGEST_SMALL_ITEM = 32
 
 
 def is_storable(text: str) -> bool:
@@ -75,21 +78,27 @@ class JsonFacts(NamedTuple):
     """Whether every database can hold its texts."""
     exact: bool
     """Whether a JSON column gives it back equal on every database."""
+    size: int
+    """The bytes it has at most, written as JSON."""
 
 
 def inspect_json(value: Any) -> JsonFacts:
     """Look through a JSON value, without recursion."""
     clean = exact = True
+    size = 0
     waiting = [(value, 0)]
     while waiting:
         item, depth = waiting.pop()
+        size += _LONGEST_SMALL_ITEM
         if item is None or isinstance(item, bool):
             continue
         if isinstance(item, str):
+            size += len(item) * _LONGEST_CHARACTER
             clean = clean and is_storable(item)
         elif isinstance(item, int):
             if item.bit_length() > _LONGEST_INTEGER:
                 return _not_json(_("An integer has more than 4000 digits."))
+            size += item.bit_length() // 3
             exact = exact and -_EXACT_INTEGERS <= item < _EXACT_INTEGERS
         elif isinstance(item, float):
             if not math.isfinite(item):
@@ -102,17 +111,18 @@ def inspect_json(value: Any) -> JsonFacts:
             for key, inner in item.items():
                 if not isinstance(key, str):
                     return _not_json(_("The key %.100r is not a string.") % (key,))
+                size += len(key) * _LONGEST_CHARACTER + _LONGEST_SMALL_ITEM
                 clean = clean and is_storable(key)
                 waiting.append((inner, depth + 1))
         elif isinstance(item, list | tuple):
             waiting.extend((inner, depth + 1) for inner in item)
         else:
             return _not_json(_("%s is not a JSON type.") % type(item).__name__)
-    return JsonFacts(None, clean, clean and exact)
+    return JsonFacts(None, clean, clean and exact, size)
 
 
 def _not_json(problem: Any) -> JsonFacts:
-    return JsonFacts(str(problem), clean=False, exact=False)
+    return JsonFacts(str(problem), clean=False, exact=False, size=0)
 
 
 def validate_message(message: Any) -> dict[str, Any]:
@@ -143,15 +153,22 @@ def validate_message(message: Any) -> dict[str, Any]:
     key = checked.get("idempotency_key")
     if key is not None and not is_idempotency_key(key):
         errors["idempotency_key"] = _("A key is a string of 1 to 255 printable characters.")
+    largest = 0
     for name, value in checked.items():
         if not isinstance(name, str):
             errors["message"] = _("The key %.100r is not a string.") % (name,)
-        elif isinstance(value, str) or name in errors:
             continue
-        elif problem := inspect_json(value).problem:
-            errors[name] = problem
-    if not errors and (too_large := _size_problem(checked)):
-        errors["content"] = too_large
+        largest += len(name) * _LONGEST_CHARACTER + _LONGEST_SMALL_ITEM
+        if isinstance(value, str):
+            largest += len(value) * _LONGEST_CHARACTER + _LONGEST_SMALL_ITEM
+        elif name not in errors:
+            facts = inspect_json(value)
+            largest += facts.size
+            if facts.problem:
+                errors[name] = facts.problem
+    # Few messages come near the limit: only those are measured.
+    if not errors and largest > settings.MAX_MESSAGE_BYTES:
+        _refuse_too_large(checked)
     if errors:
         raise ValidationError(errors)
     return checked
@@ -252,23 +269,13 @@ def _content_problem(message: Mapping[Any, Any]) -> Any:
     return None
 
 
-def _size_problem(message: dict[str, Any]) -> Any:
+def _refuse_too_large(message: dict[str, Any]) -> None:
     limit = settings.MAX_MESSAGE_BYTES
-    if message.keys() == {"role", "content"} and isinstance(message["content"], str):
-        # At most six bytes a character in JSON: short texts need no exact measure.
-        largest = len(message["content"]) * 6 + 200
-    else:
-        largest = limit + 1
-    if largest <= limit:
-        return None
     try:
         written = json.dumps(message, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        return _("It cannot be written as JSON: %s.") % error
+        raise ValidationError({"content": _("It cannot be written as JSON: %s.") % error}) from None
     size = len(written.encode("utf-8", "surrogatepass"))
     if size > limit:
-        return _("The message has %(size)d bytes; %(limit)d are allowed.") % {
-            "size": size,
-            "limit": limit,
-        }
-    return None
+        problem = _("The message has %(size)d bytes; %(limit)d are allowed.")
+        raise ValidationError({"content": problem % {"size": size, "limit": limit}})

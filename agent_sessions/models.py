@@ -30,11 +30,10 @@ from agent_sessions.querysets import MessageManager, SessionQuerySet
 __all__ = ["Message", "MessageRole", "Session", "SessionStatus"]
 
 
-def default_expiry() -> datetime | None:
+def default_expiry(now: datetime | None = None) -> datetime | None:
     """Return when a session without further messages expires; None means never."""
-    if settings.EXPIRY_HOURS is None:
-        return None
-    return timezone.now() + timedelta(hours=settings.EXPIRY_HOURS)
+    hours = settings.EXPIRY_HOURS
+    return None if hours is None else (now or timezone.now()) + timedelta(hours=hours)
 
 
 def validate_text(value: str) -> None:
@@ -128,8 +127,17 @@ class Session(models.Model):
             models.Index(
                 fields=["user", "-last_activity_at", "-id"], name="agent_session_activity"
             ),
+            # For lists of one status, and, without a look at the rows, for the numbers of a user.
             models.Index(
-                fields=["user", "status", "-last_activity_at", "-id"], name="agent_session_status"
+                fields=[
+                    "user",
+                    "status",
+                    "-last_activity_at",
+                    "-id",
+                    "expires_at",
+                    "message_count",
+                ],
+                name="agent_session_numbers",
             ),
             models.Index(fields=["user", "-id"], name="agent_session_creation"),
             models.Index(

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Case, DateTimeField, F, Value, When
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Case, DateTimeField, Exists, F, OuterRef, Value, When
 from django.db.models.functions import Greatest
 
 from agent_sessions.choices import FINISHED_STATUSES, SessionStatus
 from agent_sessions.models import Message, Session, default_expiry
 
 
-def insert(session_id: UUID, rows: list[Message], using: str) -> int | None:
+def insert(
+    session_id: UUID, rows: list[Message], owner: Any, connection: BaseDatabaseWrapper
+) -> int | None:
     """Insert the rows behind the last message and complete them with their numbers.
 
-    Returns the session's count of messages; None if the session is missing or archived.
+    Returns the session's count of messages; None if the session is missing, archived, not
+    the owner's (where one is given) or has a message with one of the idempotency keys. Raises
+    IntegrityError, and leaves the transaction usable, if such a message came at that moment.
     """
+    using = connection.alias
     sessions = Session.objects.using(using).filter(pk=session_id)
-    expiry = default_expiry()
+    if owner is not None:
+        sessions = sessions.filter(user_id=owner)
+    if keys := [row.idempotency_key for row in rows if row.idempotency_key is not None]:
+        stored = Message.objects.using(using).filter(
+            session_id=OuterRef("pk"), idempotency_key__in=keys
+        )
+        sessions = sessions.filter(~Exists(stored))
     now = rows[0].created_at
+    expiry = default_expiry(now)
     with transaction.atomic(using=using):
         # The first statement writes: SQLite can then wait for its turn, and everywhere the
         # row is locked before the numbers are read.
@@ -41,7 +55,8 @@ def insert(session_id: UUID, rows: list[Message], using: str) -> int | None:
         )
         if not changed:
             return None
-        last, count, user_id = sessions.values_list(
+        written = Session.objects.using(using).filter(pk=session_id)
+        last, count, user_id = written.values_list(
             "last_sequence", "message_count", "user_id"
         ).get()
         for number, row in enumerate(rows, last - len(rows) + 1):

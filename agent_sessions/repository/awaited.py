@@ -58,16 +58,16 @@ class SessionRepository:
         return await sync_to_async(self.sync.get_messages)(session_id, after, before, limit)
 
     async def add_message_to_session(
-        self, session_id: SessionId, message: Mapping[str, Any]
+        self, session_id: SessionId, message: Mapping[str, Any], user_id: Any = None
     ) -> Message:
         """See SyncSessionRepository.add_message_to_session()."""
-        return await sync_to_async(self.sync.add_message_to_session)(session_id, message)
+        return await sync_to_async(self.sync.add_message_to_session)(session_id, message, user_id)
 
     async def add_messages(
-        self, session_id: SessionId, messages: Iterable[Mapping[str, Any]]
+        self, session_id: SessionId, messages: Iterable[Mapping[str, Any]], user_id: Any = None
     ) -> list[Message]:
         """See SyncSessionRepository.add_messages()."""
-        return await sync_to_async(self.sync.add_messages)(session_id, messages)
+        return await sync_to_async(self.sync.add_messages)(session_id, messages, user_id)
 
     async def update_session_context(
         self, session_id: SessionId, context: Mapping[str, Any], replace: bool = False

@@ -113,7 +113,9 @@ class SyncSessionRepository:
             raise Session.DoesNotExist(f"Session {session_id} does not exist.")
         return found
 
-    def add_message_to_session(self, session_id: SessionId, message: Mapping[str, Any]) -> Message:
+    def add_message_to_session(
+        self, session_id: SessionId, message: Mapping[str, Any], user_id: Any = None
+    ) -> Message:
         """Append one message and return it.
 
         The message is a dict in the chat format: ``role``, ``content`` (a string, a list of
@@ -122,24 +124,25 @@ class SyncSessionRepository:
 
         The session's counters, ``last_message_at`` and its sliding expiry move with it, all
         or nothing. A COMPLETED or FAILED session becomes ACTIVE again. Past
-        AGENT_SESSIONS_MAX_MESSAGES one warning is logged.
+        AGENT_SESSIONS_MAX_MESSAGES one warning is logged. With ``user_id`` the session must be
+        this user's: another user's does not exist. That costs no query.
 
         Inside a transaction of the caller's the session stays locked until that ends.
 
         Raises ValidationError, keyed by field; Session.DoesNotExist; SessionArchived;
         IdempotencyConflict if the key came with another message before.
         """
-        return appending.append_one(_uuid(session_id), message, self.using)
+        return appending.append_one(_uuid(session_id), message, _owner(user_id), self.using)
 
     def add_messages(
-        self, session_id: SessionId, messages: Iterable[Mapping[str, Any]]
+        self, session_id: SessionId, messages: Iterable[Mapping[str, Any]], user_id: Any = None
     ) -> list[Message]:
         """Append several messages at once, in consecutive numbers, all or none; return them.
 
         Messages whose ``idempotency_key`` was used before are returned in their place and not
         added again. See add_message_to_session.
         """
-        return appending.append_many(_uuid(session_id), messages, self.using)
+        return appending.append_many(_uuid(session_id), messages, _owner(user_id), self.using)
 
     def update_session_context(
         self, session_id: SessionId, context: Mapping[str, Any], replace: bool = False
@@ -216,7 +219,7 @@ class SyncSessionRepository:
         status is none or an id is not a UUID.
         """
         ids = [_uuid(session_id) for session_id in session_ids]
-        return maintenance.set_status(ids, status, user_key(user_id), self.using)
+        return maintenance.set_status(ids, status, _owner(user_id), self.using)
 
     def get_session_stats(self, user_id: Any) -> SessionStats:
         """Return the numbers of the user's sessions, from their counters."""
@@ -243,6 +246,14 @@ class SyncSessionRepository:
 def _uuid(session_id: SessionId) -> UUID:
     value: UUID = Session._meta.pk.to_python(session_id)
     return value
+
+
+def _owner(user_id: Any) -> Any:
+    key = user_key(user_id)
+    if key is None and user_id is not None:
+        # An unsaved user must not pass for "whoever it is".
+        raise ValueError("The user is not saved yet.")
+    return key
 
 
 def _checked(limit: int) -> int:

@@ -366,6 +366,56 @@ class TestIdempotency:
         with pytest.raises(SessionArchived):
             repository.add_message_to_session(session.id, say(idempotency_key="k2"))
 
+    def test_a_retry_takes_few_queries(self, repository, session):
+        def append(*keys: str) -> int:
+            with CaptureQueriesContext(connection) as queries:
+                messages = [say(idempotency_key=key) for key in keys]
+                added = repository.add_messages(session.id, messages)
+            assert [m.as_dict() for m in added] == [say()] * len(keys)
+            return len([q for q in queries if "SAVEPOINT" not in q["sql"]])
+
+        append("k1")
+        assert append("k1") <= 3
+        assert append("k1", "k2") <= 6
+        assert repository.get(session.id).message_count == 2
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_retry_outside_a_transaction(self, repository, session):
+        messages = [say("1", idempotency_key="k1"), say("2", idempotency_key="k2")]
+        first = repository.add_message_to_session(session.id, messages[0])
+        assert repository.add_message_to_session(session.id, messages[0]) == first
+        assert repository.add_messages(session.id, messages)[0] == first
+        assert repository.get(session.id).message_count == 2
+
+
+class TestOwner:
+    def test_may_append(self, repository, session, user):
+        with CaptureQueriesContext(connection) as free:
+            repository.add_message_to_session(session.id, say("1"))
+        with CaptureQueriesContext(connection) as owned:
+            repository.add_message_to_session(session.id, say("2"), user_id=user.pk)
+        assert len(owned) == len(free)
+        repository.add_messages(session.id, [say("3"), say("4")], user_id=user)
+        assert [m.content for m in repository.get_messages(session.id)] == ["1", "2", "3", "4"]
+
+    def test_another_users_session_does_not_exist(self, repository, session, other_user):
+        keyed = say("secret", idempotency_key="k1")
+        repository.add_message_to_session(session.id, keyed)
+        repository.update_session(session.id, {"status": "archived"})
+        for messages in ([say()], [keyed], [say(), keyed], []):
+            with pytest.raises(Session.DoesNotExist):
+                repository.add_messages(session.id, messages, user_id=other_user.pk)
+        with pytest.raises(Session.DoesNotExist):
+            repository.add_message_to_session(session.id, keyed, user_id=other_user)
+        assert repository.get(session.id).message_count == 1
+
+    def test_an_unsaved_user_owns_nothing(self, repository, session, django_user_model):
+        nobody = django_user_model(pk=None)
+        with pytest.raises(ValueError, match="not saved"):
+            repository.add_message_to_session(session.id, say(), user_id=nobody)
+        with pytest.raises(ValueError, match="not saved"):
+            repository.bulk_update_session_status([session.id], "failed", user_id=nobody)
+
 
 def test_a_batch_is_consecutive_and_in_order(repository, session):
     repository.add_message_to_session(session.id, say("0"))

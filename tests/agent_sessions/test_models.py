@@ -13,6 +13,8 @@ from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 import agent_sessions
+from agent_sessions import append_function
+from agent_sessions.checks import check_append_function
 from agent_sessions.ids import uuid7
 from agent_sessions.models import Message, MessageRole, Session, SessionStatus
 
@@ -75,6 +77,54 @@ def test_migrating_back_and_forth():
     finally:
         call_command("migrate", "agent_sessions", verbosity=0)
     assert "agent_sessions_message" in connection.introspection.table_names()
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
+class TestAppendFunction:
+    def test_comes_back_after_a_migration_where_it_is_missing(self, repository, session):
+        with connection.cursor() as cursor:
+            cursor.execute(append_function.DROP)
+        assert append_function.is_missing(connection)
+        (problem,) = check_append_function(databases=["default"])
+        assert problem.id == "agent_sessions.W004"
+        call_command("migrate", "agent_sessions", verbosity=0, skip_checks=False)
+        assert check_append_function(databases=["default"]) == []
+        message = {"role": "user", "content": "x"}
+        assert repository.add_message_to_session(session.id, message).sequence == 1
+
+    def test_is_missed_only_where_there_are_tables(self):
+        try:
+            call_command("migrate", "agent_sessions", "zero", verbosity=0)
+            assert not append_function.is_missing(connection)
+        finally:
+            call_command("migrate", "agent_sessions", verbosity=0)
+        assert not append_function.is_missing(connection)
+
+    def test_an_interrupted_build_of_an_index_is_repeated(self):
+        try:
+            call_command("migrate", "agent_sessions", "0001", verbosity=0)
+            with connection.cursor() as cursor:
+                # As a build that broke off leaves it: with the name, and invalid.
+                cursor.execute(
+                    "CREATE INDEX agent_session_numbers ON agent_sessions_session (title)"
+                )
+                cursor.execute(
+                    "UPDATE pg_index SET indisvalid = false "
+                    "WHERE indexrelid = 'agent_session_numbers'::regclass"
+                )
+        finally:
+            call_command("migrate", "agent_sessions", verbosity=0)
+        with connection.cursor() as cursor:
+            constraints = connection.introspection.get_constraints(cursor, Session._meta.db_table)
+        assert "agent_session_status" not in constraints
+        assert constraints["agent_session_numbers"]["columns"][:2] == ["user_id", "status"]
+
+    def test_is_shown_to_who_reviews_migrations(self, capsys):
+        call_command("sqlmigrate", "agent_sessions", "0002")
+        shown = capsys.readouterr().out
+        assert f"CREATE OR REPLACE FUNCTION {append_function.NAME}" in shown
+        assert 'CREATE INDEX CONCURRENTLY "agent_session_numbers"' in shown
 
 
 @pytest.mark.django_db

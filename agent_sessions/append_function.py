@@ -1,0 +1,126 @@
+"""The function of PostgreSQL that appends messages. A migration uses it.
+
+Called once for an append, it takes one round trip and is atomic in autocommit. PostgreSQL
+keeps the plans of its statements with the connection, so that they are not planned again at
+each append, without prepared statements of the client, which connection poolers and Django's
+defaults do without. Each statement in it sees what was committed before the lock was granted.
+
+A change of the function takes a new name, so that an older release and a newer one can run
+at the same time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+NAME = "agent_sessions_append_1"
+
+# Rows: [[role, content, metadata, payload, idempotency key], …]. The result: null if nothing
+# was written, or [count of messages, number of the last, the user, [id of each]].
+CREATE = """
+CREATE OR REPLACE FUNCTION agent_sessions_append_1(
+    p_session uuid, p_owner text, p_now timestamptz, p_expiry timestamptz,
+    p_rows json, p_keys json
+) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    v_number CONSTANT integer := json_array_length(p_rows);
+    v_count integer;
+    v_last integer;
+    v_user agent_sessions_session.user_id%TYPE;
+    v_id bigint;
+    v_ids json;
+BEGIN
+    IF p_keys IS NOT NULL THEN
+        PERFORM FROM agent_sessions_session WHERE id = p_session FOR NO KEY UPDATE;
+        -- A statement of its own, to see what was committed before the lock was granted.
+        IF EXISTS (
+            SELECT FROM agent_sessions_message
+            WHERE session_id = p_session AND idempotency_key IS NOT NULL
+                AND idempotency_key IN (SELECT json_array_elements_text(p_keys))
+        ) THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+
+    UPDATE agent_sessions_session SET
+        last_sequence = last_sequence + v_number,
+        message_count = message_count + v_number,
+        last_message_at = p_now,
+        last_activity_at = p_now,
+        updated_at = p_now,
+        status = CASE WHEN status IN ('completed', 'failed') THEN 'active' ELSE status END,
+        expires_at = CASE
+            WHEN p_expiry IS NOT NULL AND expires_at IS NOT NULL
+            THEN GREATEST(expires_at, p_expiry)
+        END
+    WHERE id = p_session AND status <> 'archived'
+        AND (p_owner IS NULL OR user_id::text = p_owner)
+    RETURNING message_count, last_sequence, user_id INTO v_count, v_last, v_user;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+
+    IF v_number = 1 THEN
+        -- Half the work of the statement below.
+        INSERT INTO agent_sessions_message (
+            session_id, user_id, sequence, created_at,
+            role, content, metadata, payload, idempotency_key
+        )
+        VALUES (
+            p_session, v_user, v_last, p_now, p_rows -> 0 ->> 0, p_rows -> 0 ->> 1,
+            (p_rows -> 0 -> 2)::jsonb, p_rows -> 0 ->> 3, p_rows -> 0 ->> 4
+        )
+        RETURNING id INTO v_id;
+        RETURN json_build_array(v_count, v_last, v_user, json_build_array(v_id));
+    END IF;
+
+    WITH inserted AS (
+        INSERT INTO agent_sessions_message (
+            session_id, user_id, sequence, created_at,
+            role, content, metadata, payload, idempotency_key
+        )
+        SELECT p_session, v_user, v_last - v_number + place, p_now,
+            item ->> 0, item ->> 1, (item -> 2)::jsonb, item ->> 3, item ->> 4
+        FROM json_array_elements(p_rows) WITH ORDINALITY AS given(item, place)
+        RETURNING id, sequence
+    )
+    SELECT json_agg(id ORDER BY sequence) FROM inserted INTO v_ids;
+    RETURN json_build_array(v_count, v_last, v_user, v_ids);
+END $$
+"""
+DROP = (
+    "DROP FUNCTION IF EXISTS "
+    "agent_sessions_append_1(uuid, text, timestamptz, timestamptz, json, json)"
+)
+
+
+def is_missing(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether a migrated PostgreSQL database lacks the function."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT to_regclass('agent_sessions_message') IS NOT NULL AND NOT EXISTS ("
+            "SELECT FROM pg_proc WHERE proname = %s AND pg_function_is_visible(oid))",
+            [NAME],
+        )
+        missing: bool = cursor.fetchone()[0]
+    return missing
+
+
+def create_if_missing(sender: Any, using: str, **kwargs: Any) -> None:
+    """Create the function after a migration where the tables came without migrations.
+
+    Test runners can do that, and so can a dump of tables alone.
+    """
+    from agent_sessions.models import Message
+
+    connection = connections[using]
+    if (
+        connection.vendor == "postgresql"
+        and router.allow_migrate_model(using, Message)
+        and is_missing(connection)
+    ):
+        with connection.cursor() as cursor:
+            cursor.execute(CREATE)
