@@ -49,7 +49,7 @@ def measure(url: str, options: Options) -> list[Table]:
             failed[name] = hit
         else:
             hits[name] = hit
-    hits[FLOOR] = gets[FLOOR]
+    hits = {FLOOR: gets[FLOOR], **hits}
     tables = [
         timings(
             title,

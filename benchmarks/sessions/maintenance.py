@@ -14,7 +14,6 @@ from benchmarks.sessions.workers import WRITERS, Workers
 
 KEYS = 40
 BULK_WRITERS = 4
-BULK_TURNS = 5
 
 
 def measure(pool: Workers, options: Options) -> list[Table]:
@@ -133,26 +132,26 @@ def bulk_status(pool: Workers, options: Options) -> Table:
         f"{BULK_WRITERS} processes set the status of the same {options.bulk:,} sessions, shuffled",
         ["deadlocks", "s"],
         name="bulk",
-        note=f"Each {BULK_TURNS} times. `row by row`: in one transaction, in the order given.",
+        note=f"Each {options.bulk_turns} times. `row by row`: in one transaction, in the order given.",
     )
     found = Session.objects.filter(agent_id="mass").order_by("pk").values_list("pk", flat=True)
     ids = list(found[: options.bulk])
     for name in ("agent_sessions", "row by row"):
         deadlocks, took = pool.together(
-            _set_status, [(name, ids, number) for number in range(BULK_WRITERS)]
+            _set_status, [(name, ids, number, options.bulk_turns) for number in range(BULK_WRITERS)]
         )
         made.rows[name] = [sum(deadlocks), took]
     return made
 
 
-def _set_status(name: str, ids: list[uuid.UUID], number: int) -> int:
+def _set_status(name: str, ids: list[uuid.UUID], number: int, turns: int) -> int:
     from django.db import OperationalError, transaction
 
     from agent_sessions.models import Session
     from agent_sessions.repository import SyncSessionRepository
 
     repository, choice, deadlocks = SyncSessionRepository(), random.Random(number), 0
-    for turn in range(BULK_TURNS):
+    for turn in range(turns):
         shuffled = choice.sample(ids, len(ids))
         status = "paused" if (turn + number) % 2 else "active"
         try:

@@ -73,7 +73,8 @@ class Cashews(Peer):
         from cashews import Cache
 
         self._cache = cache = Cache(self.name)
-        options = {"client_side": True} if self.near else {}
+        # With RESP3, which redis-py 8 speaks unless told otherwise, no invalidation arrives.
+        options = {"client_side": True, "protocol": 2} if self.near else {}
         cache.setup(url, secret="only-for-benchmarks", max_connections=POOL, **options)
         self.aget = lambda key: cache.get(f"cw:{key}")
         self.aset = lambda key, value: cache.set(f"cw:{key}", value, expire=600)
