@@ -61,7 +61,7 @@ def measure(report: Report, dsn: Dsn, options: Options) -> None:
     peers, failed = connect(options.peers, dsn, set_up=True)
     talk = {
         name: peers[name].open(peers[name].converse(options.lengths[-1]))
-        for name in (FLOOR, "raw CTE", "agent_sessions")
+        for name in (FLOOR, "raw psycopg, one CTE", "agent_sessions")
     }
     sizes = {}
     mass = Mass(options)

@@ -22,7 +22,7 @@ def measure(
 ) -> list[Table]:
     distinct = Table(
         f"{WRITERS} processes, each its own conversation",
-        ["messages/s", "of raw INSERT", "errors"],
+        ["messages/s", "of raw psycopg", "errors"],
         name="distinct",
     )
     shared = Table(
@@ -37,9 +37,9 @@ def measure(
         maker = peers["agent_sessions"] if name.endswith(", awaited") else peer
         distinct.rows[name] = _tried(lambda: _distinct(pool, name, maker, options))  # noqa: B023
         # One INSERT gives no order: there is nothing to follow.
-        if name != "raw INSERT":
+        if name != "raw psycopg":
             shared.rows[name] = _tried(lambda: _shared(pool, name, maker))  # noqa: B023
-    floor = distinct.column("messages/s")["raw INSERT"]
+    floor = distinct.column("messages/s")["raw psycopg"]
     for cells in distinct.rows.values():
         if isinstance(cells[0], float):
             cells.insert(1, cells[0] / floor)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -48,6 +50,8 @@ def url(dsn: Dsn, scheme: str) -> str:
 @contextlib.contextmanager
 def scratch() -> Iterator[Dsn]:
     """A migrated database of this run's own, dropped at the end."""
+    # An end by a signal is an end in order: the database goes.
+    signal.signal(signal.SIGTERM, lambda *args: sys.exit(1))
     name = f"bench_{os.getpid()}"
     dsn = configure(name)
     server = {**dsn, "dbname": "postgres"}

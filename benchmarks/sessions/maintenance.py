@@ -132,7 +132,8 @@ def bulk_status(pool: Workers, options: Options) -> Table:
         f"{BULK_WRITERS} processes set the status of the same {options.bulk:,} sessions, shuffled",
         ["deadlocks", "s"],
         name="bulk",
-        note=f"Each {options.bulk_turns} times. `row by row`: in one transaction, in the order given.",
+        note=f"Each {options.bulk_turns} times. `row by row`: in one transaction, in the order"
+        " given.",
     )
     found = Session.objects.filter(agent_id="mass").order_by("pk").values_list("pk", flat=True)
     ids = list(found[: options.bulk])

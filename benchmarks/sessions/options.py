@@ -32,7 +32,7 @@ QUICK = Options(
     expired=5_000,
     bulk=500,
     bulk_turns=3,
-    rounds=15,
+    rounds=10,
     calls=3,
     budget=3.0,
     seconds=1.5,
@@ -48,5 +48,5 @@ SMOKE = Options(
     rounds=1,
     calls=1,
     seconds=0.2,
-    peers=("raw INSERT", "raw CTE", "agent_sessions", "agent_sessions, awaited"),
+    peers=("raw psycopg", "raw psycopg, one CTE", "agent_sessions", "agent_sessions, awaited"),
 )

@@ -8,8 +8,8 @@ from benchmarks.plots import bars, curves
 from benchmarks.report import Table
 
 BARS = (
-    ("append", "ratio", "sessions-append", "Append one message: ratio to a raw INSERT"),
-    ("batch", "ratio", "sessions-batch", "Append 100 messages: ratio to raw executemany"),
+    ("append", "ratio", "sessions-append", "Append one message: ratio to raw psycopg"),
+    ("batch", "ratio", "sessions-batch", "Append 100 messages: ratio to raw psycopg"),
     ("distinct", "messages/s", "sessions-processes", "Eight processes: messages a second"),
 )
 CURVES = (

@@ -12,7 +12,7 @@ from benchmarks.sessions.data import listed
 from benchmarks.sessions.options import Options
 from benchmarks.sessions.peers import Peer, text
 
-FLOOR = "raw INSERT"
+FLOOR = "raw psycopg"
 
 
 class Single:
@@ -182,10 +182,10 @@ def at_size(peers: Mapping[str, Peer], options: Options, talk: Mapping[str, Any]
     """Append, last 50 and newest 50, of raw and ours, with what is in the table now."""
     contestants: dict[str, Call] = {}
     user = listed(options.listed[0])
-    for name in (FLOOR, "raw CTE", "agent_sessions"):
+    for name in (FLOOR, "raw psycopg, one CTE", "agent_sessions"):
         peer = peers[name]
         contestants[f"{name}, append"] = peer.call(peer.append, talk[name], text(1))
-        if name != "raw CTE":
+        if name != "raw psycopg, one CTE":
             contestants[f"{name}, last 50"] = peer.call(peer.last, talk[name], 50)
             contestants[f"{name}, newest 50"] = peer.call(peer.newest, user, 50)
     assert not any(isinstance(call, Awaited) for call in contestants.values())

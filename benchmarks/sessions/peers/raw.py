@@ -49,7 +49,7 @@ RETURNING id, sequence
 
 
 class Insert(Peer):
-    name = "raw INSERT"
+    name = "raw psycopg"
 
     def __init__(self, dsn: Dsn) -> None:
         self._raw = psycopg.connect(**dsn, autocommit=True)
@@ -127,7 +127,7 @@ class Insert(Peer):
 class Cte(Peer):
     """Appends as a complete store has to, in one statement. What it reads is the same."""
 
-    name = "raw CTE"
+    name = "raw psycopg, one CTE"
 
     def __init__(self, dsn: Dsn) -> None:
         self._plain = Insert(dsn)
