@@ -37,13 +37,20 @@ types: $(VENV)/.dev  ## mypy, strict
 check: lint types test
 
 clean:
-	rm -rf $(VENV) .nox .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-bench .nox .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
 
-bench-sessions: $(VENV)/.dev  ## The session store against raw psycopg and a plain ORM pair
-	$(BIN)/python -m benchmarks.sessions $(ARGS)
+# The libraries that the stores and caches are compared with have an environment of their own.
+$(VENV)-bench/.bench: setup.cfg pyproject.toml
+	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	PYTHONWARNINGS=ignore $(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	touch $@
 
-bench-cache: $(VENV)/.dev  ## The cache against raw redis-py, django-redis and Django's own backend
-	$(BIN)/python -m benchmarks.cache $(ARGS)
+bench-sessions: $(VENV)-bench/.bench  ## The session store beside its peers; ARGS=--quick, --docs
+	$(VENV)-bench/bin/python -m benchmarks.sessions $(ARGS)
+
+bench-cache: $(VENV)-bench/.bench  ## The cache beside its peers; ARGS=--quick, --docs
+	$(VENV)-bench/bin/python -m benchmarks.cache $(ARGS)
 
 bench-fill-race: $(VENV)/.dev  ## Invalidations against computations of another process: how often the old value stays
 	$(BIN)/python -m benchmarks.fill_race $(ARGS)

@@ -9,6 +9,7 @@ class NaiveSession(models.Model):
     title = models.CharField(max_length=255)
     updated_at = models.DateTimeField(auto_now=True)
     message_count = models.IntegerField(default=0)
+    context = models.JSONField(default=dict)
 
     def __str__(self) -> str:
         return self.title

@@ -1,0 +1,153 @@
+"""Hits that never leave the process: near caches and memory decorators."""
+
+from __future__ import annotations
+
+import asyncio
+
+from benchmarks.cache.environment import configure
+from benchmarks.cache.options import Options
+from benchmarks.cache.peers import Peer, close
+from benchmarks.measure import Awaited, Call, Failed, race
+from benchmarks.report import Table, timings
+
+FLOOR = "redis-py"
+INNER = 200
+
+
+def measure(url: str, options: Options) -> list[Table]:
+    configure(url, near=True)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    value = "x" * 200
+    gets: dict[str, Call] = {}
+    hits: dict[str, Call] = {}
+    failed: dict[str, Failed] = {}
+    connected: list[Peer] = []
+    for name, connect in _contestants().items():
+        if options.peers and name not in options.peers:
+            continue
+        try:
+            peer = connect(url, value)
+            connected.append(peer)
+            if peer.set:
+                peer.set("key", value)
+            elif peer.aset:
+                loop.run_until_complete(peer.aset("key", value))
+        except Exception as error:
+            failed[name] = Failed.by(error)
+            continue
+        if get := peer.get:
+            gets[name] = lambda get=get: get("key")
+        if aget := peer.aget:
+            gets[f"{name}, awaited"] = Awaited(lambda aget=aget: aget("key"))
+        for label, hit in peer.hits.items():
+            hits[f"{name}, {label}"] = lambda hit=hit: hit(1)
+        for label, hit in peer.ahits.items():
+            hits[f"{name}, {label}, awaited"] = Awaited(lambda hit=hit: hit(1))
+    for name, hit in ({} if options.peers else _memory(value)).items():
+        if isinstance(hit, Failed):
+            failed[name] = hit
+        else:
+            hits[name] = hit
+    hits = {FLOOR: gets[FLOOR], **hits}
+    tables = [
+        timings(
+            title,
+            race(
+                contestants,
+                rounds=options.rounds,
+                calls=max(1, options.calls // 10),
+                inner=INNER,
+                loop=loop,
+                budget=4.0,
+            )
+            | failed,
+            floor=FLOOR,
+            name=name,
+            note=f"`redis-py` is a plain GET. p99 is that of the means of {INNER} calls in a row.",
+        )
+        for title, name, contestants in (
+            ("get, answered in the process", "near-get", gets),
+            ("A decorated function, hit in the process", "near-hit", hits),
+        )
+    ]
+    close(connected, loop)
+    return tables
+
+
+def _contestants():
+    from benchmarks.cache.peers import aio, django_backends, floor, ours
+
+    class Locmem(Peer):
+        name = "locmem"
+
+        def __init__(self, url: str, value: str) -> None:
+            from django.core.cache import caches
+
+            cache = caches["locmem"]
+            self.get, self.set = cache.get, cache.set
+
+    return {
+        floor.Sync.name: floor.Sync,
+        "cache_layer": ours.Ours,
+        "django-vcache, CLIENT_SIDE_CACHE": django_backends.VCache,
+        aio.CashewsNear.name: aio.CashewsNear,
+        Locmem.name: Locmem,
+    }
+
+
+def _memory(value: str) -> dict[str, Call | Failed]:
+    """Decorators that know nothing of Redis: fast, and each process has its own truth."""
+    found: dict[str, Call | Failed] = {}
+    for name, decorator in {
+        "functools.lru_cache": _lru,
+        "cachetools.TTLCache": _ttl,
+        "aiocache, memory, awaited": _aiocache,
+        "cashews, memory, awaited": _cashews,
+    }.items():
+        try:
+            decorate = decorator()
+        except Exception as error:
+            found[name] = Failed.by(error)
+            continue
+        if name.endswith("awaited"):
+
+            @decorate
+            async def hit(number):
+                return value
+
+            found[name] = Awaited(lambda hit=hit: hit(1))
+        else:
+
+            @decorate
+            def hit(number):
+                return value
+
+            found[name] = lambda hit=hit: hit(1)
+    return found
+
+
+def _lru():
+    import functools
+
+    return functools.lru_cache(maxsize=1000)
+
+
+def _ttl():
+    from cachetools import TTLCache, cached
+
+    return cached(TTLCache(maxsize=1000, ttl=600))
+
+
+def _aiocache():
+    import aiocache
+
+    return aiocache.cached(ttl=600)
+
+
+def _cashews():
+    from cashews import Cache
+
+    memory = Cache("memory")
+    memory.setup("mem://")
+    return memory(ttl="10m", key="hit:{number}")

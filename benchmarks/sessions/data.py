@@ -1,0 +1,108 @@
+"""The mass of sessions and messages, loaded by COPY in steps, so that growth can be measured."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.sessions.options import Options
+from benchmarks.sessions.peers import WORDS, text
+from benchmarks.sessions.peers.ours import user_key
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+FAR = datetime(2100, 1, 1, tzinfo=UTC)
+SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+
+SESSION_COLUMNS = (
+    "id, user_id, agent_id, title, status, context, metadata, created_at, updated_at,"
+    " last_message_at, last_activity_at, expires_at, message_count, last_sequence,"
+    " idempotency_digest"
+)
+MESSAGE_COLUMNS = "session_id, user_id, sequence, role, content, metadata, created_at"
+
+
+def listed(count: int) -> str:
+    """The user who has so many sessions."""
+    return f"owner of {count:,}"
+
+
+class Mass:
+    """Sessions of users with few, many and very many of them, among those of a crowd."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        few, *more = options.listed
+        crowd = [user_key(f"crowd{number}") for number in range(300)]
+        owners = itertools.chain(
+            itertools.repeat(user_key(listed(few)), few),
+            itertools.islice(itertools.cycle(crowd), max(0, min(1000, options.sessions) - few)),
+            *(itertools.repeat(user_key(listed(count)), count) for count in more),
+            itertools.cycle(crowd),
+        )
+        self._owners = itertools.islice(owners, options.sessions)
+        self._each = max(1, options.messages // options.sessions)
+        self.loaded = 0
+
+    def steps(self) -> Iterator[int]:
+        """Load up to each size on the way; yield the number of sessions then in the table."""
+        reached = [size for size in SIZES if size < self.options.sessions]
+        for size in [*reached, self.options.sessions]:
+            self._load(size - self.loaded)
+            yield self.loaded
+
+    def _load(self, count: int) -> None:
+        from django.db import connection
+
+        from agent_sessions.ids import uuid7
+
+        made = [
+            (uuid7(), owner, number)
+            for number, owner in enumerate(itertools.islice(self._owners, count), self.loaded)
+        ]
+        self._copy(
+            f"agent_sessions_session ({SESSION_COLUMNS})",
+            (self._session(id, owner, number) for id, owner, number in made),
+            len(made),
+        )
+        self._copy(
+            f"agent_sessions_message ({MESSAGE_COLUMNS})",
+            (
+                (id, owner, sequence, "user", text(number + sequence), "{}", EPOCH)
+                for id, owner, number in made
+                for sequence in range(1, self._each + 1)
+            ),
+            len(made) * self._each,
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO raw_session SELECT session.id, username, message_count,"
+                " last_activity_at, expires_at FROM agent_sessions_session AS session"
+                " JOIN auth_user ON auth_user.id = user_id"
+                " WHERE agent_id = 'mass' ON CONFLICT DO NOTHING"
+            )
+            cursor.execute(
+                "INSERT INTO raw_message (session_id, sequence, role, content, metadata,"
+                " created_at) SELECT session_id, sequence, role, content, metadata, created_at"
+                " FROM agent_sessions_message WHERE session_id >= %s AND created_at = %s",
+                (made[0][0], EPOCH),
+            )
+            cursor.execute("VACUUM ANALYZE")
+        self.loaded += len(made)
+
+    def _session(self, id: Any, owner: Any, number: int) -> tuple[Any, ...]:
+        at = EPOCH + timedelta(seconds=number)
+        title = f"Session {number} {WORDS[number % len(WORDS)]}"
+        counters = (self._each, self._each, "")
+        return (id, owner, "mass", title, "active", "{}", "{}", at, at, at, at, FAR, *counters)
+
+    @staticmethod
+    def _copy(target: str, rows: Iterator[tuple[Any, ...]], total: int) -> None:
+        from django.db import connection
+
+        with connection.cursor() as cursor, cursor.copy(f"COPY {target} FROM STDIN") as copy:
+            for row in tqdm(rows, total=total, desc=target.split()[0], unit=" rows"):
+                copy.write_row(row)
