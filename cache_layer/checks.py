@@ -69,7 +69,7 @@ def check_alias(
 def check_entries(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Look at every ``CACHES`` entry of our backend (E004 to E010, W002, W003, I001)."""
+    """Look at every ``CACHES`` entry of our backend (E004 to E011, W002, W003, I001)."""
     return [
         message
         for alias, entry in django_settings.CACHES.items()
@@ -249,7 +249,7 @@ def _examine_cluster(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
         if is_clustered(options):
             hash_tag(caches.create_connection(alias))
     except ImproperlyConfigured as problem:
-        yield checks.Error(f"CACHES[{alias!r}]: {problem}", id="cache_layer.E010")
+        yield checks.Error(f"CACHES[{alias!r}]: {problem}", id="cache_layer.E011")
     except ImportError:
         # E006 tells of a missing client; a factory that is not there, of its first use.
         return

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
+from cache_layer import cached, invalidate_tags
 from cache_layer.backends import ResilientCache
 from cache_layer.backends.cluster import slot_of
 from cache_layer.checks import check_entries
@@ -104,6 +106,36 @@ def test_both_worlds_reach_the_owner_of_the_slot(quiet_cluster: Cluster) -> None
     cache.state.close()
 
 
+@pytest.mark.parametrize("near", [False, True])
+def test_tags_and_functions(quiet_cluster: Cluster, near: bool) -> None:
+    first, _second = quiet_cluster.others
+    entry = {
+        "BACKEND": "cache_layer.backends.ResilientCache",
+        "LOCATION": first.url,
+        "KEY_PREFIX": f"{TAG}-{uuid.uuid4().hex}",
+        "OPTIONS": {"CONNECTION_FACTORY": FACTORY, "NEAR_CACHE": near},
+    }
+    calls = []
+
+    with override_settings(CACHES={"default": entry}):
+
+        @cached(key_prefix="t", tags=["user:{number}"])
+        def double(number: int) -> int:
+            calls.append(number)
+            return number * 2
+
+        assert [double(1), double(2), double(1)] == [2, 4, 2]
+        invalidate_tags("user:1")
+        assert [double(1), double(2)] == [2, 4]
+        assert calls == [1, 2, 1]
+        double.invalidate_all()
+        assert [double(1), double(2)] == [2, 4]
+        assert calls == [1, 2, 1, 1, 2]
+        assert state(caches["default"]) == "redis"
+        caches["default"].clear()
+        caches["default"].state.close()
+
+
 @pytest.mark.parametrize("wrap", [lambda cache: cache, Awaited], ids=["sync", "async"])
 def test_a_replica_takes_over(cluster: Cluster, wrap: Any) -> None:
     cache = make(cluster)
@@ -161,7 +193,7 @@ def test_a_prefix_without_a_hash_tag_is_refused(prefix: str) -> None:
         "OPTIONS": {"CONNECTION_FACTORY": FACTORY},
     }
     with override_settings(CACHES={"default": entry}):
-        assert "cache_layer.E010" in [message.id for message in check_entries()]
+        assert "cache_layer.E011" in [message.id for message in check_entries()]
     cache = make_cache(
         "redis://127.0.0.1:1/0", KEY_PREFIX=prefix, OPTIONS={"CONNECTION_FACTORY": FACTORY}
     )
