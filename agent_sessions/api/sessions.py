@@ -26,6 +26,7 @@ from agent_sessions.api.renderers import NDJSONRenderer
 from agent_sessions.api.serializers import (
     BulkStatusSerializer,
     ConfirmSerializer,
+    FoundSessionSerializer,
     SearchQuerySerializer,
     SessionChangeSerializer,
     SessionSerializer,
@@ -160,7 +161,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         """Search titles and messages."""
         query = parse_query(SearchQuerySerializer, request)
         found = self.repository.search_sessions(self.owner_id, query["q"], query["limit"])
-        return Response({"results": SessionSummarySerializer(found, many=True).data})
+        return Response({"results": FoundSessionSerializer(found, many=True).data})
 
     @action(detail=True, url_path="export", renderer_classes=[NDJSONRenderer])
     def export_one(self, request: Request, id: str) -> StreamingHttpResponse:  # noqa: A002
