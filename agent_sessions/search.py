@@ -12,14 +12,13 @@ from django.db.models import Q
 from django.db.models.lookups import IContains, IRegex, Lookup
 
 from agent_sessions import search_terms
-from agent_sessions.search_terms import IDEOGRAPHS, words_of
+from agent_sessions.search_terms import IDEOGRAPHS
+from agent_sessions.search_terms import words_of as words_of
 
 if TYPE_CHECKING:
     _TextLookup = Lookup[str]
 else:
     _TextLookup = Lookup
-
-__all__ = ["WORDS_SQL", "HasPrefix", "HasText", "HasWord", "matches", "words_of"]
 
 WORDS_SQL = (
     "to_tsvector('pg_catalog.simple', translate(regexp_replace("
@@ -69,7 +68,7 @@ class HasText(_TextLookup):
             return _joined(" AND ", [found, _in_words(column, params, self.rhs)])
         if search_terms.has_likes(self.rhs):
             pattern = search_terms.pattern_of(self.rhs)
-            return f"UPPER({column}::text) ~ UPPER(%s)", [*params, pattern]
+            return f"UPPER({column}::text) ~ UPPER(%s::text)", [*params, pattern]
         return self.as_sql(compiler, connection)
 
     def _without_trigram(self, column: str, params: Any) -> tuple[str, Any]:
@@ -103,7 +102,7 @@ class HasWord(_TextLookup):
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
         """Look for the text first, which is cheap, then for its ends."""
-        text = compiler.compile(HasText(self.lhs, self.rhs))
+        text: tuple[str, Any] = compiler.compile(HasText(self.lhs, self.rhs))
         if not search_terms.has_boundaries(self.rhs):
             return text
         pattern = search_terms.word_pattern_of(self.rhs, prefix=self.prefix)
@@ -111,7 +110,7 @@ class HasWord(_TextLookup):
 
     def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
         """Ask the index of words, too. What is cheap to see stands first, for want of an index."""
-        text = compiler.compile(HasText(self.lhs, self.rhs))
+        text: tuple[str, Any] = compiler.compile(HasText(self.lhs, self.rhs))
         if not search_terms.has_boundaries(self.rhs):
             return text
         column, params = self.process_lhs(compiler, connection)
@@ -127,12 +126,15 @@ class HasPrefix(HasWord):
     prefix = True
 
 
+LOOKUPS: dict[str, type[Any]] = {each.lookup_name: each for each in (HasText, HasWord, HasPrefix)}
+
+
 def _in_words(
     column: str, params: Any, word: str, *, prefix: bool = False
 ) -> tuple[str, list[Any]]:
     # Of characters that the parser takes for no letters nothing is left to ask for.
     words = search_terms.word_query_of(word, prefix=prefix)
-    query = "to_tsquery('pg_catalog.simple', %s)"
+    query = "to_tsquery('pg_catalog.simple', %s::text)"
     sql = f"(numnode({query}) = 0 OR {WORDS_SQL.format(column=column)} @@ {query})"
     return sql, [words, *params, words]
 

@@ -36,12 +36,18 @@ def create(connection: BaseDatabaseWrapper, concurrently: bool = False) -> None:
     """
     with connection.cursor() as cursor:
         cursor.execute(EXTENSIONS_SQL)
-        for name in missing(connection):
-            partitions = _partitions(cursor) if concurrently else []
-            for number, partition in partitions:
-                _create(cursor, f"{name}_{number}", partition, INDEXES[name], concurrently=True)
-            # On a table with partitions this takes up their indexes and builds nothing.
-            _create(cursor, name, _table(), INDEXES[name], concurrently and not partitions)
+    for name in missing(connection):
+        create_one(connection, name, concurrently)
+
+
+def create_one(connection: BaseDatabaseWrapper, name: str, concurrently: bool = False) -> None:
+    """Create one of the indexes, where the extensions are. See create()."""
+    with connection.cursor() as cursor:
+        partitions = _partitions(cursor) if concurrently else []
+        for number, partition in partitions:
+            _create(cursor, f"{name}_{number}", partition, INDEXES[name], concurrently=True)
+        # On a table with partitions this takes up their indexes and builds nothing.
+        _create(cursor, name, _table(), INDEXES[name], concurrently and not partitions)
 
 
 def missing(connection: BaseDatabaseWrapper) -> list[str]:

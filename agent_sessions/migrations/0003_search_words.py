@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("agent_sessions", "0001_initial"),
+        ("agent_sessions", "0002_append_and_statistics"),
     ]
 
     operations = [

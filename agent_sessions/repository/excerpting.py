@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from django.db import connections
-from django.db.models import F, QuerySet, TextField, Value
+from django.db.models import F, Q, TextField, Value, Window
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import (
     Coalesce,
     Greatest,
     Length,
     NullIf,
+    RowNumber,
     StrIndex,
     Substr,
     Upper,
@@ -19,12 +22,13 @@ from django.db.models.functions import (
 
 from agent_sessions.excerpts import Excerpt, Highlighter
 from agent_sessions.models import Message, Session
+from agent_sessions.querysets import MessageQuerySet
 from agent_sessions.search import matches
 from agent_sessions.search_terms import forms_of
 
 _AROUND = 10_000
 _WORDS_PLACED = 4
-_AT_ONCE = 100
+_COLUMNS = ("sequence", "role", "piece", "start", "length")
 
 
 def load(
@@ -34,24 +38,15 @@ def load(
     limit: int,
     using: str,
 ) -> None:
-    """Set the excerpts of each session: of its first messages that match by its lookup.
-
-    One query for each hundred sessions.
-    """
-    arms = [
-        _matching(number, session, words, lookup, limit, using).query
-        for number, (session, lookup) in enumerate(zip(sessions, lookups, strict=True))
-    ]
-    rows: list[tuple[Any, ...]] = []
-    for first in range(0, len(arms), _AT_ONCE):
-        batch = [arm.get_compiler(using).as_sql() for arm in arms[first : first + _AT_ONCE]]
-        statement = " UNION ALL ".join(f"SELECT * FROM ({sql}) m" for sql, _ in batch)  # noqa: S608
-        with connections[using].cursor() as cursor:
-            cursor.execute(statement, [param for _, params in batch for param in params])
-            rows += sorted(cursor.fetchall())
+    """Set the excerpts of each session: of its first messages that match by its lookup."""
+    by_lookup: dict[str, list[UUID]] = {}
+    for session, lookup in zip(sessions, lookups, strict=True):
+        by_lookup.setdefault(lookup, []).append(session.pk)
+    messages = Message.objects.using(using).for_user(sessions[0].user_id)
+    read = _read_laterally if connections[using].vendor == "postgresql" else _read_numbered
     highlighter = Highlighter(words)
-    found: list[list[Excerpt]] = [[] for _ in sessions]
-    for number, sequence, role, text, start, length in rows:
+    found: dict[UUID, list[Excerpt]] = {}
+    for pk, sequence, role, text, start, length in read(messages, words, by_lookup, limit):
         piece = highlighter.piece(text)
         excerpt = Excerpt(
             sequence=sequence,
@@ -61,29 +56,59 @@ def load(
             begins_inside=start + piece.start > 1,
             ends_inside=start - 1 + piece.end < length,
         )
-        found[number].append(excerpt)
-    for session, excerpts in zip(sessions, found, strict=True):
-        session.excerpts = tuple(excerpts)
+        found.setdefault(pk, []).append(excerpt)
+    for session in sessions:
+        excerpts = found.get(session.pk, ())
+        session.excerpts = tuple(sorted(excerpts, key=lambda excerpt: excerpt.sequence))
 
 
-def _matching(
-    number: int, session: Session, words: Sequence[str], lookup: str, limit: int, using: str
-) -> QuerySet[Message, Any]:
+def _read_laterally(
+    messages: MessageQuerySet,
+    words: Sequence[str],
+    by_lookup: Mapping[str, Sequence[UUID]],
+    limit: int,
+) -> list[tuple[Any, ...]]:
+    """Read each session until so many messages match."""
+    arms: list[str] = []
+    params: list[Any] = []
+    for lookup, keys in by_lookup.items():
+        matching = messages.filter(
+            matches("content", words, lookup), session_id=RawSQL("s.id", ())
+        ).order_by("sequence")
+        first = _around_match(matching, words).values_list(*_COLUMNS)[:limit]
+        sql, more = first.query.get_compiler(messages.db).as_sql()
+        arms.append(
+            f"SELECT s.id, m.* FROM unnest(%s::uuid[]) s(id) CROSS JOIN LATERAL ({sql}) m"  # noqa: S608
+        )
+        params += [list(keys), *more]
+    with connections[messages.db].cursor() as cursor:
+        cursor.execute(" UNION ALL ".join(arms), params)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows
+
+
+def _read_numbered(
+    messages: MessageQuerySet,
+    words: Sequence[str],
+    by_lookup: Mapping[str, Sequence[UUID]],
+    limit: int,
+) -> list[tuple[Any, ...]]:
+    """Number all messages that match, for want of a lateral join."""
+    matching = Q()
+    for lookup, keys in by_lookup.items():
+        matching |= Q(matches("content", words, lookup), session_id__in=keys)
+    number = Window(RowNumber(), partition_by=F("session_id"), order_by="sequence")
+    first = messages.filter(matching).annotate(number=number).filter(number__lte=limit)
+    return list(_around_match(first, words).values_list("session_id", *_COLUMNS).order_by())
+
+
+def _around_match(messages: MessageQuerySet, words: Sequence[str]) -> MessageQuerySet:
     # Megabytes stay in the database: what is fetched is around the first match.
     start = Greatest(Coalesce(*_places(words), Value(1)) - _AROUND, Value(1))
-    return (
-        Message.objects.using(using)
-        .for_session(session)
-        .for_user(session.user_id)
-        .filter(matches("content", words, lookup))
-        .order_by("sequence")
-        .annotate(
-            number=Value(number),
-            start=start,
-            text=Substr("content", F("start"), 2 * _AROUND, output_field=TextField()),
-            length=Length("content"),
-        )
-        .values_list("number", "sequence", "role", "text", "start", "length")[:limit]
+    return messages.annotate(
+        start=start,
+        piece=Substr("content", F("start"), 2 * _AROUND, output_field=TextField()),  # type: ignore[arg-type]
+        length=Length("content"),
     )
 
 
