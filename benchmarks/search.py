@@ -280,9 +280,15 @@ def search_sqlite(messages: int, rounds: int) -> None:
         database.executemany(
             "INSERT INTO session VALUES (?, ?)", ((n, n % 3) for n in range(sessions))
         )
+        number = itertools.count()
         database.executemany(
             "INSERT INTO message (session_id, sequence, content) VALUES (?, ?, ?)",
-            ((n % sessions, n // sessions, texts(n, "english")) for n in range(messages)),
+            (
+                (first + place, sequence, texts(next(number), "english"))
+                for first in range(0, sessions, OPEN_AT_ONCE)
+                for sequence in range(PER_SESSION)
+                for place in range(min(OPEN_AT_ONCE, sessions - first))
+            ),
         )
         database.commit()
         plain = path.stat().st_size
