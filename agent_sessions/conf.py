@@ -35,7 +35,7 @@ class Settings:
     MAX_PAGE_SIZE: int = 100
     """Largest page that may be asked for by number."""
 
-    CLEANUP_BATCH_SIZE: int = 1_000
+    CLEANUP_BATCH_SIZE: int = 500
     """Rows changed in one transaction by cleanup, purge, bulk changes and erasure."""
 
     MAX_REQUEST_BYTES: int = 32 * 1024 * 1024

@@ -4,16 +4,39 @@ import inspect
 import os
 import shutil
 from collections.abc import Iterator
+from io import StringIO
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.management import call_command
 from django.db import connection
 
+from agent_sessions.partitioning import is_partitioned
 from tests import services
 
 MISSED: set[str] = set()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """With TEST_PARTITIONED=1 the messages of the test database lie in partitions."""
+    with django_db_blocker.unblock():
+        partition()
+
+
+@pytest.fixture
+def migrated_again() -> Iterator[None]:
+    """For tests that undo migrations: the tables are as before when the test is over."""
+    yield
+    call_command("migrate", "agent_sessions", verbosity=0)
+    partition()
+
+
+def partition() -> None:
+    if os.environ.get("TEST_PARTITIONED") == "1" and not is_partitioned(connection):
+        call_command("partition_messages", partitions=4, stdout=StringIO())
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -98,3 +98,44 @@ class RedisServer:
             self.cont()
             self.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class PgBouncer:
+    """A pgbouncer process of the test's own, in transaction mode, in front of a PostgreSQL."""
+
+    def __init__(self, host: str, port: str, user: str, password: str, pool_size: int = 2) -> None:
+        self.port = free_port()
+        self._directory = Path(tempfile.mkdtemp(prefix="pgbouncer-test-"))
+        secret = f" password={password}" if password else ""
+        (self._directory / "pgbouncer.ini").write_text(
+            "[databases]\n"
+            f"* = host={host or '127.0.0.1'} port={port or 5432} user={user}{secret}\n"
+            "[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            "auth_type = any\npool_mode = transaction\n"
+            f"default_pool_size = {pool_size}\nmax_client_conn = 100\n",
+            encoding="utf-8",
+        )
+        command = ["pgbouncer", "-q", str(self._directory / "pgbouncer.ini")]
+        if os.geteuid() == 0:
+            # It refuses to run as root.
+            command[1:1] = ["-u", "nobody"]
+            self._directory.chmod(0o755)
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    self.close()
+                    raise
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+        shutil.rmtree(self._directory, ignore_errors=True)

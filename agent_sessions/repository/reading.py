@@ -51,8 +51,13 @@ def page(sessions: SessionQuerySet, number: int, size: int) -> Page[Session]:
     start = (number - 1) * size
     items: list[Session] = []
     if start < total:
-        # The skipped rows are read in the index alone.
-        ids = sessions.newest_activity_first().values("pk")[start : start + size]
+        # The skipped rows are read in the index alone, and counted from the nearer end.
+        behind = total - start - size
+        if start <= behind:
+            listed = sessions.newest_activity_first()[start : start + size]
+        else:
+            listed = sessions.newest_activity_first().reverse()[max(behind, 0) : behind + size]
+        ids = listed.values("pk")
         every = sessions.model._default_manager.using(sessions.db)
         items = list(every.filter(pk__in=ids).order_by("-last_activity_at", "-id"))
     return Page(items, number, size, total)

@@ -70,12 +70,10 @@ def test_no_migration_is_missing():
 
 @pytest.mark.postgres
 @pytest.mark.django_db(transaction=True)
-def test_migrating_back_and_forth():
-    try:
-        call_command("migrate", "agent_sessions", "zero", verbosity=0)
-        assert "agent_sessions_message" not in connection.introspection.table_names()
-    finally:
-        call_command("migrate", "agent_sessions", verbosity=0)
+def test_migrating_back_and_forth(migrated_again):
+    call_command("migrate", "agent_sessions", "zero", verbosity=0)
+    assert "agent_sessions_message" not in connection.introspection.table_names()
+    call_command("migrate", "agent_sessions", verbosity=0)
     assert "agent_sessions_message" in connection.introspection.table_names()
 
 
@@ -93,28 +91,22 @@ class TestAppendFunction:
         message = {"role": "user", "content": "x"}
         assert repository.add_message_to_session(session.id, message).sequence == 1
 
-    def test_is_missed_only_where_there_are_tables(self):
-        try:
-            call_command("migrate", "agent_sessions", "zero", verbosity=0)
-            assert not append_function.is_missing(connection)
-        finally:
-            call_command("migrate", "agent_sessions", verbosity=0)
+    def test_is_missed_only_where_there_are_tables(self, migrated_again):
+        call_command("migrate", "agent_sessions", "zero", verbosity=0)
+        assert not append_function.is_missing(connection)
+        call_command("migrate", "agent_sessions", verbosity=0)
         assert not append_function.is_missing(connection)
 
-    def test_an_interrupted_build_of_an_index_is_repeated(self):
-        try:
-            call_command("migrate", "agent_sessions", "0001", verbosity=0)
-            with connection.cursor() as cursor:
-                # As a build that broke off leaves it: with the name, and invalid.
-                cursor.execute(
-                    "CREATE INDEX agent_session_numbers ON agent_sessions_session (title)"
-                )
-                cursor.execute(
-                    "UPDATE pg_index SET indisvalid = false "
-                    "WHERE indexrelid = 'agent_session_numbers'::regclass"
-                )
-        finally:
-            call_command("migrate", "agent_sessions", verbosity=0)
+    def test_an_interrupted_build_of_an_index_is_repeated(self, migrated_again):
+        call_command("migrate", "agent_sessions", "0001", verbosity=0)
+        with connection.cursor() as cursor:
+            # As a build that broke off leaves it: with the name, and invalid.
+            cursor.execute("CREATE INDEX agent_session_numbers ON agent_sessions_session (title)")
+            cursor.execute(
+                "UPDATE pg_index SET indisvalid = false "
+                "WHERE indexrelid = 'agent_session_numbers'::regclass"
+            )
+        call_command("migrate", "agent_sessions", verbosity=0)
         with connection.cursor() as cursor:
             constraints = connection.introspection.get_constraints(cursor, Session._meta.db_table)
         assert "agent_session_status" not in constraints
