@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from agent_sessions.choices import (
     SessionStatus,
 )
 from agent_sessions.conf import settings
+from agent_sessions.excerpts import Excerpt
 from agent_sessions.fields import ContentField, MetadataField, PayloadField
 from agent_sessions.ids import uuid7
 from agent_sessions.querysets import MessageManager, SessionQuerySet
@@ -75,6 +76,9 @@ class Session(models.Model):
 
     # Kept in step with the messages by the repository, under the lock of the row.
     COUNTERS = frozenset({"message_count", "last_sequence", "last_message_at", "last_activity_at"})
+
+    excerpts: Sequence[Excerpt] = ()
+    """What search found in the messages, on the sessions that it returns."""
 
     _loaded: Mapping[str, Any] = MappingProxyType({})
 

@@ -111,12 +111,15 @@ class SessionQuerySet(_SessionQuerySet):
         moment = timezone.now() - timedelta(days=days)
         return self.filter(status__in=FINISHED_STATUSES, updated_at__lt=moment)
 
-    def search(self, term: str) -> Self:
+    def search(self, term: str, newest: int | None = None) -> Self:
         """Keep sessions whose title, or one of whose messages, has all words of the term.
 
         Case does not matter, parts of words count, and every character stands for itself.
-        An empty term keeps nothing. Put :meth:`for_user` before it: the index of messages
-        then serves one user. Ranking is the repository's ``search_sessions``.
+        An empty term keeps nothing. Put :meth:`for_user` before it: the indexes of messages
+        then serve one user. Ranking is the repository's ``search_sessions``.
+
+        With ``newest`` only so many of the latest messages that match are looked at, so that
+        a common word is not looked up in all messages of all users.
         """
         words = search.words_of(term)
         if not words:
@@ -125,6 +128,8 @@ class SessionQuerySet(_SessionQuerySet):
         found = message_model._default_manager.using(self.db).containing(term)
         if self._owner is not None:
             found = found.for_user(self._owner)
+        if newest is not None:
+            found = found.order_by("-pk")[:newest]
         return self.filter(Q(pk__in=found.values("session_id")) | search.matches("title", words))
 
     def newest_activity_first(self) -> Self:

@@ -1,9 +1,10 @@
-"""The search index of messages on PostgreSQL. The first migration names this module.
+"""The search indexes of messages on PostgreSQL. Migrations name this module.
 
-A trigram index finds words and parts of words in any script; the user's key in front of it
-keeps one user's search from reading the matches of others. It needs the extensions pg_trgm
-and btree_gin. A database owner may create them; where the migration may not, search answers
-without the index (slower) and a check of the database tells what is missing.
+One index of words answers for whole words and their beginnings, however common they are; one
+of trigrams for parts of words, in any script. The user's key in front of both keeps one user's
+search from reading the matches of others. They need the extensions pg_trgm and btree_gin. A
+database owner may create them; where the migration may not, search answers without the
+indexes (slower) and a check of the database tells what is missing.
 """
 
 from __future__ import annotations
@@ -13,66 +14,97 @@ from typing import Any
 from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from agent_sessions.search import WORDS_SQL
+
 NAME = "agent_message_search"
+WORDS_NAME = "agent_message_words"
 EXTENSIONS = ("pg_trgm", "btree_gin")
 EXTENSIONS_SQL = " ".join(f"CREATE EXTENSION IF NOT EXISTS {name};" for name in EXTENSIONS)
 
-_CREATE = (
-    "CREATE INDEX {concurrently} IF NOT EXISTS {name} ON {table} "
-    'USING gin ("user_id", UPPER("content"::text) gin_trgm_ops)'
-)
+INDEXES = {
+    NAME: 'gin ("user_id", UPPER("content"::text) gin_trgm_ops)',
+    WORDS_NAME: f'gin ("user_id", {WORDS_SQL.format(column=chr(34) + "content" + chr(34))})',
+}
 
 
 def create(connection: BaseDatabaseWrapper, concurrently: bool = False) -> None:
-    """Create the extensions and the index where they are missing.
+    """Create the extensions and the indexes where they are missing.
 
     ``concurrently`` does not block writers while a filled table is indexed; it cannot run
-    inside a transaction. Raises DatabaseError if the database does not allow it.
+    inside a transaction. The partitions of a partitioned table are then indexed one by one.
+    Raises DatabaseError if the database does not allow it.
     """
-    from agent_sessions.models import Message
-
     with connection.cursor() as cursor:
         cursor.execute(EXTENSIONS_SQL)
-        if concurrently:
-            # What an interrupted build leaves behind is invalid and would count as present.
-            cursor.execute(
-                "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid",
-                [NAME],
-            )
-            if cursor.fetchone():
-                cursor.execute(f"DROP INDEX CONCURRENTLY {NAME}")
-        cursor.execute(
-            _CREATE.format(
-                concurrently="CONCURRENTLY" if concurrently else "",
-                name=NAME,
-                table=connection.ops.quote_name(Message._meta.db_table),
-            )
-        )
+    for name in missing(connection):
+        create_one(connection, name, concurrently)
 
 
-def exists(connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether the index is there and valid."""
+def create_one(connection: BaseDatabaseWrapper, name: str, concurrently: bool = False) -> None:
+    """Create one of the indexes, where the extensions are. See create()."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid", [NAME]
-        )
-        return cursor.fetchone() is not None
+        partitions = _partitions(cursor) if concurrently else []
+        for number, partition in partitions:
+            _create(cursor, f"{name}_{number}", partition, INDEXES[name], concurrently=True)
+        # On a table with partitions this takes up their indexes and builds nothing.
+        _create(cursor, name, _table(), INDEXES[name], concurrently and not partitions)
+
+
+def missing(connection: BaseDatabaseWrapper) -> list[str]:
+    """Return the names of the indexes that are not there, or not valid."""
+    with connection.cursor() as cursor:
+        return [name for name in INDEXES if not _is_valid(cursor, name)]
 
 
 def create_if_possible(apps: Any, schema_editor: Any) -> None:
-    """Create the index in a migration; go on without it where that is not allowed."""
+    """Create the indexes in a migration; go on without them where that is not allowed."""
     connection = schema_editor.connection
     if connection.vendor != "postgresql":
         return
     try:
-        with transaction.atomic(using=connection.alias):
-            create(connection)
+        if connection.in_atomic_block:
+            with transaction.atomic(using=connection.alias):
+                create(connection)
+        else:
+            create(connection, concurrently=True)
     except DatabaseError:
         # The database check names what is missing and how to add it.
         return
 
 
 def drop(apps: Any, schema_editor: Any) -> None:
-    """Drop the index as the migration is unapplied; the extensions may have other users."""
+    """Drop the indexes as the migration is unapplied; the extensions may have other users."""
     if schema_editor.connection.vendor == "postgresql":
-        schema_editor.execute(f"DROP INDEX IF EXISTS {NAME}")
+        for name in INDEXES:
+            schema_editor.execute(f"DROP INDEX IF EXISTS {name}")
+
+
+def _table() -> str:
+    from agent_sessions.models import Message
+
+    return f'"{Message._meta.db_table}"'
+
+
+def _create(cursor: Any, name: str, table: str, definition: str, concurrently: bool) -> None:
+    how = "CONCURRENTLY" if concurrently else ""
+    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [name])
+    if cursor.fetchone()[0] and not _is_valid(cursor, name):
+        # What an interrupted build leaves behind would count as present.
+        cursor.execute(f"DROP INDEX {how} {name}")
+    cursor.execute(f"CREATE INDEX {how} IF NOT EXISTS {name} ON {table} USING {definition}")
+
+
+def _is_valid(cursor: Any, name: str) -> bool:
+    cursor.execute(
+        "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid", [name]
+    )
+    return cursor.fetchone() is not None
+
+
+def _partitions(cursor: Any) -> list[tuple[int, str]]:
+    cursor.execute(
+        "SELECT relid::oid::bigint, relid::text FROM pg_partition_tree(%s) "
+        "WHERE isleaf AND level > 0 ORDER BY relid::text",
+        [_table()],
+    )
+    return [(int(number), str(name)) for number, name in cursor.fetchall()]

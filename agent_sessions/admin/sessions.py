@@ -51,6 +51,7 @@ audit = logging.getLogger("agent_sessions.audit")
 
 _BATCH = 500
 _LISTED = 100
+_SEARCHED = 10_000
 _CHANGEABLE = ("title", "agent_id", "status", "metadata", "expires_at")
 
 
@@ -171,7 +172,7 @@ class SessionAdmin(_ModelAdmin):
             user = user_model._default_manager.filter(**{user_model.USERNAME_FIELD: name}).first()
             sessions = sessions.for_user(user) if user else sessions.none()
         if words:
-            sessions = sessions.search(" ".join(words))
+            sessions = sessions.search(" ".join(words), newest=_SEARCHED)
         return sessions, False
 
     # --- One session ----------------------------------------------------------------------------

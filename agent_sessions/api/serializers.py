@@ -44,6 +44,29 @@ class SessionSummarySerializer(serializers.Serializer[Any]):
     expires_at = MomentField(read_only=True, allow_null=True)
 
 
+class SegmentSerializer(serializers.Serializer[Any]):
+    """A run of characters of an excerpt: one of the words that were searched for, or not."""
+
+    text = serializers.CharField(trim_whitespace=False)
+    is_match = serializers.BooleanField()
+
+
+class ExcerptSerializer(serializers.Serializer[Any]):
+    """A piece of a message around what was found: plain text, in segments."""
+
+    sequence = serializers.IntegerField(min_value=1)
+    role = serializers.CharField()
+    segments = SegmentSerializer(many=True)
+    begins_inside = serializers.BooleanField(help_text="The message has text before the piece.")
+    ends_inside = serializers.BooleanField(help_text="The message has text behind the piece.")
+
+
+class FoundSessionSerializer(SessionSummarySerializer):
+    """A session that was found, with pieces of the messages that match."""
+
+    excerpts = ExcerptSerializer(many=True, read_only=True)
+
+
 class SessionSerializer(SessionSummarySerializer):
     """A session with its context; its messages have their own address."""
 
@@ -130,6 +153,14 @@ def summarize_session(session: Session) -> dict[str, Any]:
 def represent_session(session: Session) -> dict[str, Any]:
     """Return the session as SessionSerializer describes it."""
     return {**summarize_session(session), "context": session.context}
+
+
+def represent_found(session: Session) -> dict[str, Any]:
+    """Return the session as FoundSessionSerializer describes it."""
+    return {
+        **summarize_session(session),
+        "excerpts": ExcerptSerializer(session.excerpts, many=True).data,
+    }
 
 
 def represent_message(message: Message) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from agent_sessions.api.serializers import (
     SessionChangeSerializer,
     SessionSerializer,
     StatsSerializer,
+    represent_found,
     represent_session,
     summarize_session,
 )
@@ -166,7 +167,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         """Search titles and messages."""
         query = parse_query(SearchQuerySerializer, request)
         found = self.repository.search_sessions(self.owner_id, query["q"], query["limit"])
-        return Response({"results": [summarize_session(session) for session in found]})
+        return Response({"results": [represent_found(session) for session in found]})
 
     @action(detail=True, url_path="export", renderer_classes=[NDJSONRenderer])
     def export_one(self, request: Request, id: str) -> StreamingHttpResponse:  # noqa: A002

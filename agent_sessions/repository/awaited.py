@@ -145,10 +145,10 @@ class SessionRepository:
         return await sync_to_async(self.sync.get_paginated_user_sessions)(user_id, page, page_size)
 
     async def search_sessions(
-        self, user_id: Any, search_term: str, limit: int = 20
+        self, user_id: Any, search_term: str, limit: int = 20, excerpts: int = 3
     ) -> list[Session]:
         """See SyncSessionRepository.search_sessions()."""
-        return await sync_to_async(self.sync.search_sessions)(user_id, search_term, limit)
+        return await sync_to_async(self.sync.search_sessions)(user_id, search_term, limit, excerpts)
 
 
 # Readers of help() should not have to look in two places.

@@ -1,17 +1,13 @@
-"""Reads that are more than a queryset: numbers, pages by number, ranked search."""
+"""Reads that are more than a queryset: numbers, pages by number."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from django.db import connections
-from django.db.models import Case, Count, F, IntegerField, Q, Sum, Value, When
+from django.db.models import Count, Q, Sum, Value
 from django.utils import timezone
 
-from agent_sessions import search as searching
 from agent_sessions.choices import SessionStatus
 from agent_sessions.conf import settings
-from agent_sessions.models import Message, Session
+from agent_sessions.models import Session
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository.results import Page, SessionStats
 
@@ -61,52 +57,3 @@ def page(sessions: SessionQuerySet, number: int, size: int) -> Page[Session]:
         every = sessions.model._default_manager.using(sessions.db)
         items = list(every.filter(pk__in=ids).order_by("-last_activity_at", "-id"))
     return Page(items, number, size, total)
-
-
-def search(user_id: Any, term: str, limit: int, using: str) -> list[Session]:
-    """Return the best matches. See SyncSessionRepository.search_sessions()."""
-    words = searching.words_of(term)
-    if not words:
-        return []
-    titles = (
-        Session.objects.using(using)
-        .for_user(user_id)
-        .filter(searching.matches("title", words))
-        .order_by()
-        .annotate(
-            session_key=F("pk"),
-            title_rank=Case(
-                When(title__has_text=term.strip(), then=Value(2)),
-                default=Value(1),
-                output_field=IntegerField(),
-            ),
-            hits=Value(0),
-        )
-        .values_list("session_key", "title_rank", "hits")
-    )
-    contents = (
-        Message.objects.using(using)
-        .for_user(user_id)
-        .filter(searching.matches("content", words))
-        .order_by()
-        .values(session_key=F("session_id"))
-        .annotate(title_rank=Value(0), hits=Count("*"))
-        .values_list("session_key", "title_rank", "hits")
-    )
-    found = titles.union(contents, all=True).order_by()
-    found_sql, found_params = found.query.get_compiler(using).as_sql()
-    quote = connections[using].ops.quote_name
-    table = quote(Session._meta.db_table)
-    columns = ", ".join(f"s.{quote(str(f.column))}" for f in Session._meta.local_concrete_fields)
-    owner = Session._meta.get_field("user").get_db_prep_value(user_id, connections[using])
-    ranked = Session.objects.using(using).raw(
-        f"SELECT {columns} FROM ("  # noqa: S608
-        "SELECT f.session_key, MAX(f.title_rank) AS title_rank, SUM(f.hits) AS hits "
-        f"FROM ({found_sql}) f GROUP BY f.session_key"
-        # Whatever the copies of the user in messages say: nobody finds what is another's.
-        f") r JOIN {table} s ON s.id = r.session_key AND s.user_id = %s "
-        "ORDER BY r.title_rank DESC, r.hits DESC, s.last_activity_at DESC, s.id DESC "
-        "LIMIT %s",
-        [*found_params, owner, limit],
-    )
-    return list(ranked)

@@ -12,7 +12,14 @@ from django.db.models import Prefetch
 from agent_sessions.conf import settings
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import SessionQuerySet, user_key
-from agent_sessions.repository import appending, counters, maintenance, reading, sessions
+from agent_sessions.repository import (
+    appending,
+    counters,
+    maintenance,
+    reading,
+    searching,
+    sessions,
+)
 from agent_sessions.repository.locking import Check
 from agent_sessions.repository.results import Erased, Page, SessionStats
 
@@ -264,14 +271,25 @@ class SyncSessionRepository:
         """
         return reading.page(self._sessions.for_user(user_id), page, page_size)
 
-    def search_sessions(self, user_id: Any, search_term: str, limit: int = 20) -> list[Session]:
-        """Return the user's sessions with all words of the term in the title or in a message.
+    def search_sessions(
+        self, user_id: Any, search_term: str, limit: int = 20, excerpts: int = 3
+    ) -> list[Session]:
+        """Return the user's sessions with all words of the term in the title or in one message.
 
-        Case does not matter, parts of words count, every character stands for itself. Titles
-        come first, then the sessions with most matching messages, then the most recent. An
-        empty term finds nothing. Raises ValueError if the limit is below 1.
+        Case does not matter, parts of words count, every character stands for itself. Whole
+        words come before beginnings of words, those before other parts; then the title comes
+        before messages; then the most recent. An empty term finds nothing.
+
+        Each session has as ``excerpts`` what was found in its messages, at most so many of
+        them: see :class:`agent_sessions.excerpts.Excerpt`. They take one more query; 0 spares it.
+
+        Raises ValueError if the limit is below 1 or the number of excerpts below 0.
         """
-        return reading.search(user_key(user_id), search_term, _checked(limit), self.using)
+        if excerpts < 0:
+            raise ValueError(f"The number of excerpts is {excerpts}; it must be at least 0.")
+        return searching.search(
+            user_key(user_id), search_term, _checked(limit), min(excerpts, 2**31), self.using
+        )
 
 
 def _uuid(session_id: SessionId) -> UUID:

@@ -150,19 +150,197 @@ def test_what_is_another_users_is_not_found_whatever_messages_say(
 
 
 def test_ranking(repository, make_session, say):
-    once, often, none, titled, exact = (
-        make_session(title=t) for t in ("a", "b", "c", "Script that Python runs", "A python script")
+    names = ["part", "prefix", "word", "title part", "title prefix", "title word", "newer word"]
+    titles = {"title part": "Recatching", "title prefix": "Catching up", "title word": "A cat"}
+    made = {name: make_session(title=titles.get(name, name)) for name in names}
+    say(made["part"], "concatenated")
+    say(made["prefix"], "catalogue", "concatenated")
+    say(made["word"], "the cat sat", "cat", "cat-like")
+    say(made["newer word"], "my Cat.")
+    say(make_session(title="none"), "dog")
+    expected = [
+        made[name]
+        for name in (
+            "title word",
+            "newer word",
+            "word",
+            "title prefix",
+            "prefix",
+            "title part",
+            "part",
+        )
+    ]
+    user_id = made["part"].user_id
+    assert repository.search_sessions(user_id, "cat") == expected
+    for limit in range(1, len(expected)):
+        assert repository.search_sessions(user_id, "CAT", limit) == expected[:limit]
+
+
+def test_ranking_of_several_words(repository, make_session, say):
+    scattered, exact = (
+        make_session(title=t) for t in ("Script that Python runs", "A python script")
     )
-    say(often, "python script", "python script")
-    say(once, "a script in python")
-    say(none, "java")
-    say(often, "more")
-    recent = make_session(title="d")
-    say(recent, "python script")
-    user_id = once.user_id
-    expected = [exact, titled, often, recent, once]
-    assert repository.search_sessions(user_id, "python script") == expected
-    assert repository.search_sessions(user_id, "python script", limit=2) == expected[:2]
+    older, newer, prefix = (make_session(title=t) for t in "abc")
+    say(prefix, "pythonic scripts", "script")
+    say(older, "a script in python")
+    say(newer, "python script")
+    scattered_later = make_session(title="Scripts of python")
+    assert repository.search_sessions(older.user_id, "python script") == [
+        exact,
+        scattered,
+        newer,
+        older,
+        scattered_later,
+        prefix,
+    ]
+
+
+def test_places_in_code_and_addresses_are_words(repository, make_session, say):
+    texts = [
+        "see src/loop/main.py",
+        "mail ada@loop.org",
+        "max_loop=3",
+        "<loop>",
+        "v1.loop-2",
+        "loop",
+    ]
+    sessions = [make_session(title=str(n)) for n in range(len(texts))]
+    say(make_session(title="prefix"), "loops")
+    for session, text in zip(sessions, texts, strict=True):
+        say(session, text)
+    prefix = make_session(title="later")
+    say(prefix, "looping")
+    found = repository.search_sessions(prefix.user_id, "loop")
+    assert found[: len(texts)] == sessions[::-1]
+
+
+@pytest.mark.parametrize(
+    ("stored", "term"),
+    [
+        ("caf\u00e9", "cafe\u0301"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("\u304c\u3063\u3053\u3046", "\u304b\u3099\u3063\u3053\u3046"),
+        ("django", "\uff44\uff4a\uff41\uff4e\uff47\uff4f"),
+        ("\u30c6\u30b9\u30c8", "\uff83\uff7d\uff84"),
+        ("أَنَا هُنَا", "انا"),
+        ("انا هنا", "أنا"),
+        ("إلى المدرسة", "الي"),
+        ("إلى المدرسة", "المدرسه"),
+        ("ســـلام", "سلام"),
+        ("سلام", "ســلام"),
+    ],
+)
+def test_spellings_that_are_taken_for_the_same(repository, make_session, say, stored, term):
+    session, titled = make_session(title="x"), make_session(title=stored)
+    say(session, f"one, {stored}")
+    found = repository.search_sessions(session.user_id, term)
+    assert set(found) == {session, titled}
+    excerpt = found[found.index(session)].excerpts[0]
+    assert [segment.is_match for segment in excerpt.segments].count(True) == 1
+    assert set(Session.objects.for_user(session.user_id).search(term)) == {session, titled}
+
+
+@pytest.mark.parametrize(
+    ("stored", "term"),
+    [("cafe", "caf\u00e9"), ("2", "\u00b2"), ("\uff41", "a"), ("strasse", "straße")],
+)
+def test_spellings_that_are_not(repository, session, say, stored, term):
+    say(session, stored)
+    assert repository.search_sessions(session.user_id, term) == []
+
+
+def test_scripts_without_spaces_have_no_better_and_worse_places(repository, make_session, say):
+    alone, inside, titled = (make_session(title=t) for t in ("x", "y", "说你好吗"))
+    say(alone, "你好")
+    say(inside, "朋友你好世界")
+    assert repository.search_sessions(alone.user_id, "你好") == [titled, inside, alone]
+    assert repository.search_sessions(alone.user_id, "你") == [titled, inside, alone]
+
+
+class TestExcerpts:
+    def test_show_where_the_words_are(self, repository, session, say):
+        say(session, "nothing", "I said: Red <b>apples</b> & pears", "a red apple", "apple, red")
+        [found] = repository.search_sessions(session.user_id, "apple red", excerpts=2)
+        assert [(e.sequence, e.role, e.text) for e in found.excerpts] == [
+            (3, "user", "a red apple"),
+            (4, "user", "apple, red"),
+        ]
+        assert found.excerpts[0].matches == ((2, 5), (6, 11))
+        assert found.excerpts[0].segments == [
+            ("a ", False),
+            ("red", True),
+            (" ", False),
+            ("apple", True),
+        ]
+        assert not found.excerpts[0].begins_inside
+        assert not found.excerpts[0].ends_inside
+
+    def test_are_cut_between_words(self, repository, session, say):
+        say(session, "before " * 9_000 + "the needle itself" + " behind" * 9_000)
+        [found] = repository.search_sessions(session.user_id, "NEEDLE")
+        [excerpt] = found.excerpts
+        assert len(excerpt.text) <= 200
+        assert set(excerpt.text.split()) == {"before", "the", "needle", "itself", "behind"}
+        assert [excerpt.text[start:end] for start, end in excerpt.matches] == ["needle"]
+        assert excerpt.begins_inside
+        assert excerpt.ends_inside
+
+    def test_of_other_scripts_deep_in_a_text(self, repository, session, say):
+        say(session, "🙂" * 30_000 + "ПРИВЕТ" + "🙂" * 30_000)
+        [found] = repository.search_sessions(session.user_id, "привет")
+        [excerpt] = found.excerpts
+        assert [excerpt.text[start:end] for start, end in excerpt.matches] == ["ПРИВЕТ"]
+
+    def test_take_one_query_for_all(self, repository, make_session, say, django_assert_num_queries):
+        for number in range(20):
+            say(make_session(title=str(number)), "kittens", "more kittens")
+        user_id = make_session().user_id
+        with django_assert_num_queries(2):
+            found = repository.search_sessions(user_id, "kittens")
+            assert [len(each.excerpts) for each in found] == [2] * 20
+        with django_assert_num_queries(1):
+            found = repository.search_sessions(user_id, "kittens", excerpts=0)
+            assert {each.excerpts for each in found} == {()}
+
+    def test_of_more_sessions_than_one_statement_holds(self, repository, make_session, say):
+        for number in range(120):
+            say(make_session(title=str(number)), "kittens")
+        found = repository.search_sessions(make_session().user_id, "kittens", limit=1_000)
+        assert [each.excerpts[0].text for each in found] == ["kittens"] * 120
+
+    def test_of_a_title_that_was_found_are_of_messages(self, repository, make_session, say):
+        titled = make_session(title="kittens")
+        bare = make_session(title="my kittens")
+        say(titled, "puppies", "Look, Kittens")
+        found = repository.search_sessions(titled.user_id, "kittens")
+        assert found == [titled, bare]
+        assert [e.sequence for e in found[0].excerpts] == [2]
+        assert found[1].excerpts == ()
+
+    def test_number_of_excerpts_is_checked(self, repository, session):
+        with pytest.raises(ValueError, match="at least 0"):
+            repository.search_sessions(session.user_id, "x", excerpts=-1)
+
+
+def test_four_megabytes_are_searchable_to_their_end(repository, session, say):
+    say(session, "one two " * 500_000 + "needle", "ä " * 40_000 + "x" * 5_000 + " häystack")
+    [found] = repository.search_sessions(session.user_id, "needle")
+    [excerpt] = found.excerpts
+    assert excerpt.text.endswith("two needle")
+    assert not excerpt.ends_inside
+    assert repository.search_sessions(session.user_id, "HÄYSTACK") == [session]
+
+
+def test_any_term_is_answered(repository, session, say):
+    say(session, "a:b & c | 'd' \\ <e> %f% _g_ (h)* é\u0301 ئ")
+    terms = (
+        "' '' a:b :* & | ! a&b <-> \\ \\' % _ ( [ * é é ́ ـ ئ ***:a (?i)a 🙂 1e5 -5 x:AB Ⅷ ß İ ǆ "
+        "ﬁ ﷺ ٣ ² ½ क्षि แม่ ・ 々 ䷀ ｶﾞ \x1f \x01 3abc x² a_ 你a 你_好"
+    )
+    for term in (*terms.split(" "), "a & b", "a" * 600, "b " * 40, "\u2028", terms):
+        found = repository.search_sessions(session.user_id, term)
+        assert found in ([], [session]), term
+        assert list(Session.objects.for_user(session.user_id).search(term)) == found, term
 
 
 def test_parts_and_unstorable_text_are_searchable(repository, session):
@@ -191,6 +369,14 @@ def test_searching_composes(make_session):
     assert list(query) == [found]
 
 
+def test_the_newest_messages_can_be_enough(session, make_session, say):
+    later, titled = make_session(), make_session(title="kittens")
+    say(session, "kittens", "kittens")
+    say(later, "kittens", "kittens")
+    assert set(Session.objects.search("kitten", newest=2)) == {later, titled}
+    assert set(Session.objects.search("kitten", newest=3)) == {session, later, titled}
+
+
 def test_sessions_of_two_users_compose(session, make_session, other_user, say):
     theirs = make_session(user=other_user)
     say(session, "kittens")
@@ -205,22 +391,30 @@ def test_sessions_of_two_users_compose(session, make_session, other_user, say):
 @pytest.mark.postgres
 class TestIndex:
     def test_is_there(self):
-        assert search_index.exists(connection)
+        assert search_index.missing(connection) == []
 
-    @pytest.mark.parametrize("scoped", [True, False])
-    def test_serves_the_query(self, session, scoped):
-        messages = Message.objects.containing("python")
-        if scoped:
-            messages = messages.for_user(session.user)
+    @pytest.mark.parametrize(
+        ("lookup", "term", "name"),
+        [
+            ("has_text", "ytho", search_index.NAME),
+            ("has_text", "\u0645\u0631\u062d\u0628\u0627", search_index.NAME),
+            ("has_text", "\u4f60", search_index.WORDS_NAME),
+            ("has_text", "\u4f60\u597d", search_index.WORDS_NAME),
+            ("has_word", "py", search_index.WORDS_NAME),
+            ("has_prefix", "p", search_index.WORDS_NAME),
+        ],
+    )
+    def test_serves_the_query(self, db, lookup, term, name):
+        messages = Message.objects.filter(**{f"content__{lookup}": term})
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL enable_seqscan = off")
-        assert search_index.NAME in messages.order_by().explain()
+        assert name in messages.order_by().explain()
 
     def test_search_answers_without_it(self, repository, session, say):
         say(session, "kittens")
         with connection.cursor() as cursor:
             cursor.execute(f"DROP INDEX {search_index.NAME}")
-        assert not search_index.exists(connection)
+        assert search_index.missing(connection) == [search_index.NAME]
         assert repository.search_sessions(session.user_id, "KITTEN") == [session]
 
     def test_migrating_goes_on_where_extensions_are_forbidden(self, repository, session, say):
@@ -233,7 +427,7 @@ class TestIndex:
             cursor.execute(f"SET LOCAL ROLE {role}")
             search_index.create_if_possible(None, SimpleNamespace(connection=connection))
             cursor.execute("RESET ROLE")
-        assert not search_index.exists(connection)
+        assert search_index.missing(connection) == [search_index.NAME, search_index.WORDS_NAME]
         assert repository.search_sessions(session.user_id, "kitten") == [session]
 
 
@@ -241,9 +435,9 @@ class TestIndex:
 @pytest.mark.django_db(transaction=True)
 def test_the_index_can_be_built_concurrently():
     with connection.cursor() as cursor:
-        cursor.execute(f"DROP INDEX {search_index.NAME}")
+        cursor.execute(f"DROP INDEX {search_index.NAME}, {search_index.WORDS_NAME}")
     search_index.create(connection, concurrently=True)
-    assert search_index.exists(connection)
+    assert search_index.missing(connection) == []
     with CaptureQueriesContext(connection) as queries:
         search_index.create(connection, concurrently=True)
     assert not any("DROP" in query["sql"] for query in queries)

@@ -41,7 +41,7 @@ REQUESTS = [
     ("get", "/sessions/?page=1", None, 2),
     ("get", "/sessions/?text=x&status=active", None, 1),
     ("get", "/sessions/stats/", None, 1),
-    ("get", "/sessions/search/?q=x", None, 1),
+    ("get", "/sessions/search/?q=x", None, 2),
     ("post", "/sessions/", {"agent_id": "a"}, 2),
 ]
 

@@ -398,6 +398,22 @@ def test_search(api: APIClient, owner: Any, session: Session, stranger: Any) -> 
     say(other, "I like PYTHONS")
     found = api.get(f"{SESSIONS}search/?q=python").json()["results"]
     assert [item["title"] for item in found] == ["Debug Python script", "Other"]
+    assert [item["excerpts"] for item in found] == [
+        [],
+        [
+            {
+                "sequence": 1,
+                "role": "user",
+                "segments": [
+                    {"text": "I like ", "is_match": False},
+                    {"text": "PYTHON", "is_match": True},
+                    {"text": "S", "is_match": False},
+                ],
+                "begins_inside": False,
+                "ends_inside": False,
+            }
+        ],
+    ]
     assert len(api.get(f"{SESSIONS}search/?q=python&limit=1").json()["results"]) == 1
     assert api.get(f"{SESSIONS}search/?q=").json() == {"results": []}
     assert api.get(f"{SESSIONS}search/?q=%25").json() == {"results": []}

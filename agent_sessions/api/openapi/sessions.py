@@ -149,7 +149,7 @@ class _Sessions(OpenApiViewExtension):
                 "searchSessions",
                 "Search titles and messages",
                 inline_serializer(
-                    "SearchResult", {"results": ours.SessionSummarySerializer(many=True)}
+                    "SearchResult", {"results": ours.FoundSessionSerializer(many=True)}
                 ),
                 (400, *READ),
                 parameters=[
@@ -162,7 +162,9 @@ class _Sessions(OpenApiViewExtension):
                     ),
                     OpenApiParameter("limit", page_size_schema()),
                 ],
-                description="Most relevant first. Nothing is found for an empty term.",
+                description="Whole words before beginnings of words, those before other parts; "
+                "then titles before messages; then the most recent. Each session carries pieces "
+                "of up to three messages that match. Nothing is found for an empty term.",
             ),
             export_one=operation(
                 "exportSession",
