@@ -53,9 +53,8 @@ STAGES = {
     "authentication (one query)": ("api/base.py", "perform_authentication"),
     "before the method, with authentication": ("api/owned.py", "initial"),
     "reading the body": ("api/parsers.py", "parse"),
-    "finding the session (one query)": ("api/owned.py", "find_session"),
-    "repository: the append (one query)": ("repository/sync.py", "add_message_to_session"),
-    "of these three, time in psycopg": ("psycopg/cursor.py", "execute"),
+    "repository: the append (one query)": ("repository/sync.py", "add_messages"),
+    "of these two, time in psycopg": ("psycopg/cursor.py", "execute"),
     "representing the message": ("api/serializers.py", "represent_message"),
     "rendering the answer": ("rest_framework/response.py", "rendered_content"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Any
 
 from django.db.models import QuerySet
@@ -41,6 +42,11 @@ class FormDecoder(json.JSONDecoder):
         if problem := inspect_json(value).problem:
             raise json.JSONDecodeError(problem, s[:100], 0)
         return value
+
+
+def is_visible(text: str) -> bool:
+    """Tell whether there is anything to see of the text, and so to click on."""
+    return any(unicodedata.category(character)[0] not in "CZ" for character in text)
 
 
 def pretty_json(value: Any) -> SafeString:

@@ -29,6 +29,7 @@ from agent_sessions.admin.display import (
     FormDecoder,
     PrettyEncoder,
     conversation,
+    is_visible,
     pretty_json,
 )
 from agent_sessions.admin.listing import AgentFilter, CappedPaginator
@@ -138,7 +139,7 @@ class SessionAdmin(_ModelAdmin):
     @admin.display(description=_("session"))
     def name(self, session: Session) -> str:
         """Return the title, or what else tells sessions apart."""
-        return str(session)
+        return session.title if is_visible(session.title) else f"{session.agent_id} {session.pk}"
 
     @admin.display(description=_("user"))
     def owner(self, session: Session) -> str:

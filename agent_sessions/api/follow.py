@@ -10,6 +10,10 @@ is sent, and in which order, the database alone decides.
 With each look the rights are looked at again: a stream ends when its session is deleted or
 given to another user, or when its reader may no longer read it.
 
+A message reached its reader 21 ms after the append was answered (median; at most 44) with
+notices and 89 ms (at most 295) by the poll alone, on a busy machine of two cores. An append pays
+0.3 µs where nobody listens, 7 µs where somebody does, and a message to Redis in the background.
+
 Why not LISTEN and NOTIFY: PostgreSQL holds one lock for the whole cluster from a NOTIFY until
 its transaction is on the disk, so that commits cannot share a write. Eight processes appending
 to sessions of their own made 514 to 848 appends a second without it, 158 to 206 with it in the

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.pagination import BasePagination
@@ -17,9 +18,27 @@ from rest_framework.utils.urls import remove_query_param, replace_query_param
 
 from agent_sessions.api.problems import InvalidParameter
 from agent_sessions.conf import settings
+from agent_sessions.models import Session
 
-CURSOR_PATTERN = "^[np][A-Za-z0-9_-]{22}$"
+Order = tuple[tuple[str, ...], bool]
+"""By which fields, and whether descending."""
+
+CURSOR_PATTERN = "^[np][A-Za-z0-9_-]{32}$"
 DEFAULT_PAGE_SIZE = 50
+
+_CREATION, _ACTIVITY = ("id",), ("last_activity_at", "id")
+# All that an index of the user's sessions has; ids are time-ordered.
+ORDERS = {
+    "-created": (_CREATION, True),
+    "created": (_CREATION, False),
+    "-activity": (_ACTIVITY, True),
+    "activity": (_ACTIVITY, False),
+}
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_EARLIEST = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LATEST = (datetime(9999, 12, 30, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 def parse_query(serializer_class: type[serializers.Serializer[Any]], request: Request) -> Any:
@@ -54,15 +73,17 @@ class _PageQuery(serializers.Serializer[Any]):
     page_size = PageSizeField()
     page = serializers.IntegerField(min_value=1, required=False)
     cursor = serializers.RegexField(CURSOR_PATTERN, required=False)
+    ordering = serializers.ChoiceField(list(ORDERS), required=False)
 
 
 class SessionPagination(BasePagination):
     """Newest sessions first by cursor; with `?page=` by number, newest activity first.
 
-    A cursor holds the id of the session it stands at. Ids are time-ordered and never change, so
-    following the links shows every session once, whatever is created or appended meanwhile, and
-    page 1,000 costs what page 1 costs. Numbered pages count all sessions: they cost more, and
-    activity between two pages moves sessions from one to the other.
+    A cursor holds the id, and the activity, of the session it stands at. Ids are time-ordered
+    and never change, so following the links shows every session once, whatever is created or
+    appended meanwhile, and page 1,000 costs what page 1 costs. By activity it costs the same;
+    a session that is used meanwhile moves to the end where the newest are. Numbered pages count
+    all sessions: they cost more, and activity moves sessions from one to the other.
     """
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
@@ -72,8 +93,10 @@ class SessionPagination(BasePagination):
         self.size: int = query["page_size"]
         self.extra: dict[str, Any] = {}
         if "page" in query and "cursor" not in query:
-            return self._numbered(queryset, query["page"])
-        return self._at_cursor(queryset, query.get("cursor"))
+            order = ORDERS[query.get("ordering", "-activity")]
+            return self._numbered(queryset, order, query["page"])
+        order = ORDERS[query.get("ordering", "-created")]
+        return self._at_cursor(queryset, order, query.get("cursor"))
 
     def get_paginated_response(self, data: Any) -> Response:
         """Return the page with its links."""
@@ -104,6 +127,11 @@ class SessionPagination(BasePagination):
                 _("A page by number, newest activity first, with totals. A cursor outdoes it."),
                 {"type": "integer", "minimum": 1},
             ),
+            _parameter(
+                "ordering",
+                _("By creation (the default) or by activity (the default with `page`)."),
+                {"type": "string", "enum": list(ORDERS)},
+            ),
         ]
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +155,7 @@ class SessionPagination(BasePagination):
             },
         }
 
-    def _numbered(self, queryset: QuerySet[Any], number: int) -> list[Any]:
+    def _numbered(self, queryset: QuerySet[Any], order: Order, number: int) -> list[Any]:
         total = queryset.count()
         pages = -(-total // self.size)
         self.next = self._link("page", number + 1) if number < pages else None
@@ -143,39 +171,62 @@ class SessionPagination(BasePagination):
         if number > pages:
             return []
         start = (number - 1) * self.size
-        return list(queryset.order_by("-last_activity_at", "-id")[start : start + self.size])
+        return list(_ordered(queryset, *order)[start : start + self.size])
 
-    def _at_cursor(self, queryset: QuerySet[Any], cursor: str | None) -> list[Any]:
+    def _at_cursor(self, queryset: QuerySet[Any], order: Order, cursor: str | None) -> list[Any]:
+        fields, descending = order
         backwards = cursor is not None and cursor.startswith("p")
+        descending ^= backwards
         if cursor is not None:
-            position = _decode(cursor)
-            queryset = queryset.filter(**{"id__gt" if backwards else "id__lt": position})
+            queryset = _beyond(queryset, fields, descending, *_decode(cursor))
         # One more than asked for tells whether there is another page.
-        found = list(queryset.order_by("id" if backwards else "-id")[: self.size + 1])
+        found = list(_ordered(queryset, fields, descending)[: self.size + 1])
         more, items = len(found) > self.size, found[: self.size]
         if backwards:
             items.reverse()
         there_is_next = bool(items) and (more or backwards)
         there_is_previous = bool(items) and (more if backwards else cursor is not None)
-        self.next = self._link("cursor", _encode("n", items[-1].id)) if there_is_next else None
-        self.previous = (
-            self._link("cursor", _encode("p", items[0].id)) if there_is_previous else None
-        )
+        self.next = self._link("cursor", _encode("n", items[-1])) if there_is_next else None
+        self.previous = self._link("cursor", _encode("p", items[0])) if there_is_previous else None
         return items
 
     def _link(self, parameter: str, value: Any) -> str:
         return replace_query_param(remove_query_param(self.url, parameter), parameter, value)
 
 
-def _encode(direction: str, position: uuid.UUID) -> str:
-    return direction + base64.urlsafe_b64encode(position.bytes).decode("ascii").rstrip("=")
+def _ordered(queryset: QuerySet[Any], fields: Iterable[str], descending: bool) -> QuerySet[Any]:
+    return queryset.order_by(*(f"-{field}" if descending else field for field in fields))
 
 
-def _decode(cursor: str) -> uuid.UUID:
-    try:
-        return uuid.UUID(bytes=base64.urlsafe_b64decode(cursor[1:] + "=="))
-    except (ValueError, binascii.Error):
-        raise InvalidParameter({"cursor": [_("This is not a cursor.")]}) from None
+def _beyond(
+    queryset: QuerySet[Any],
+    fields: tuple[str, ...],
+    descending: bool,
+    moment: datetime,
+    session_id: uuid.UUID,
+) -> QuerySet[Any]:
+    comparison = "lt" if descending else "gt"
+    behind = Q(**{f"id__{comparison}": session_id})
+    if fields == _CREATION:
+        return queryset.filter(behind)
+    return queryset.filter(
+        behind | Q(**{f"last_activity_at__{comparison}": moment}),
+        # Said once more, for the index.
+        **{f"last_activity_at__{comparison}e": moment},
+    )
+
+
+def _encode(direction: str, session: Session) -> str:
+    microseconds = (session.last_activity_at - _EPOCH) // _MICROSECOND
+    position = microseconds.to_bytes(8, "big", signed=True) + session.pk.bytes
+    return direction + base64.urlsafe_b64encode(position).decode("ascii")
+
+
+def _decode(cursor: str) -> tuple[datetime, uuid.UUID]:
+    position = base64.urlsafe_b64decode(cursor[1:])
+    microseconds = int.from_bytes(position[:8], "big", signed=True)
+    moment = _EPOCH + min(max(microseconds, _EARLIEST), _LATEST) * _MICROSECOND
+    return moment, uuid.UUID(bytes=position[8:])
 
 
 def _parameter(name: str, description: Any, schema: dict[str, Any]) -> dict[str, Any]:

@@ -301,7 +301,8 @@ def test_no_filter_or_order_reaches_behind_the_owner(owner: Any, secret: Session
         f"user__id={owner.pk}",
         f"owner={owner.pk}",
         f"id={secret.pk}",
-        "ordering=user",
+        "ordering=activity",
+        "order_by=user_id",
         f"search={SECRET}",
     ):
         page = client.get(f"/api/v1/sessions/?{query}").json()
@@ -312,10 +313,14 @@ def test_no_filter_or_order_reaches_behind_the_owner(owner: Any, secret: Session
 def test_forged_cursors_reach_nothing(owner: Any, secret: Session) -> None:
     client = client_of(make_user("another"))
     for position in (0, secret.pk.int, secret.pk.int + 1, secret.pk.int - 1, 2**128 - 1):
-        place = base64.urlsafe_b64encode(position.to_bytes(16, "big")).decode().rstrip("=")
-        for direction in "np":
-            page = client.get("/api/v1/sessions/", {"cursor": direction + place}).json()
-            assert page == {"next": None, "previous": None, "results": []}
+        for activity in (0, 2**63, 2**63 - 1, 2**50):
+            place = activity.to_bytes(8, "big") + position.to_bytes(16, "big")
+            for direction in "np":
+                cursor = direction + base64.urlsafe_b64encode(place).decode()
+                for ordering in ("created", "-created", "activity", "-activity"):
+                    query = {"cursor": cursor, "ordering": ordering}
+                    page = client.get("/api/v1/sessions/", query).json()
+                    assert page == {"next": None, "previous": None, "results": []}
 
 
 def test_a_cursor_of_another_user_is_only_a_place(owner: Any, stranger: Any) -> None:

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.timezone import override
 from rest_framework.test import APIClient
@@ -116,6 +117,52 @@ def test_numbered_pages_give_totals_newest_activity_first(api: APIClient, owner:
     assert beyond.json()["results"] == []
 
 
+@pytest.mark.parametrize("ordering", ["created", "-created", "activity", "-activity"])
+def test_both_ways_in_every_order(api: APIClient, owner: Any, ordering: str) -> None:
+    repository = SyncSessionRepository()
+    made = [repository.create(Session(user=owner, agent_id="a")) for _ in range(7)]
+    # Equal moments too.
+    for number, session in enumerate(made):
+        moment = timezone.now() - timedelta(hours=(number * 3) % 5)
+        moment = moment.replace(minute=0, second=0, microsecond=7)
+        Session.objects.filter(pk=session.pk).update(last_activity_at=moment)
+    field = "created_at" if "created" in ordering else "last_activity_at"
+    stored = sorted(Session.objects.all(), key=lambda each: (getattr(each, field), each.pk))
+    expected = [str(each.pk) for each in stored]
+    if ordering.startswith("-"):
+        expected.reverse()
+    numbered = api.get(f"{SESSIONS}?page=1&ordering={ordering}").json()["results"]
+    assert [item["id"] for item in numbered] == expected
+    seen: list[str] = []
+    pages, link = [], f"{SESSIONS}?page_size=3&ordering={ordering}"
+    while link:
+        page = api.get(link).json()
+        pages.append([item["id"] for item in page["results"]])
+        seen, last, link = [*seen, *pages[-1]], page, page["next"]
+    assert seen == expected
+    back = api.get(last["previous"]).json()
+    assert [item["id"] for item in back["results"]] == pages[1]
+    first = api.get(back["previous"]).json()
+    assert ([item["id"] for item in first["results"]], first["previous"]) == (pages[0], None)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("ordering", ["created", "-created", "activity", "-activity"])
+def test_every_order_is_an_indexs(api: APIClient, owner: Any, ordering: str) -> None:
+    Session.objects.bulk_create(Session(user=owner, agent_id="a") for _ in range(2_000))
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE agent_sessions_session")
+    link = api.get(f"{SESSIONS}?page_size=10&ordering={ordering}").json()["next"]
+    with CaptureQueriesContext(connection) as queries:
+        api.get(link)
+    [query] = [query["sql"] for query in queries if "agent_sessions_session" in query["sql"]]
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {query}")
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    assert "Sort" not in plan, plan
+    assert "Index" in plan, plan
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -128,6 +175,9 @@ def test_numbered_pages_give_totals_newest_activity_first(api: APIClient, owner:
         "cursor=x",
         "cursor=n!!",
         "cursor=",
+        "ordering=title",
+        "ordering=-id",
+        "ordering=",
         "status=asleep",
         "active=perhaps",
         "created_after=yesterday",
