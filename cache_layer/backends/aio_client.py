@@ -14,6 +14,8 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.sentinel import SentinelConnectionPool
 
+from cache_layer.backends import cluster
+
 UNLIMITED: Final = 2**31
 
 #: Belongs to the synchronous connection and has an equivalent that the asynchronous one makes.
@@ -73,6 +75,8 @@ def _twin(connection_class: Any) -> Any:
         sync_connection.Connection: async_connection.Connection,
         sync_connection.SSLConnection: async_connection.SSLConnection,
         sync_connection.UnixDomainSocketConnection: async_connection.UnixDomainSocketConnection,
+        cluster.SlotConnection: cluster.AwaitedSlotConnection,
+        cluster.SecureSlotConnection: cluster.SecureAwaitedSlotConnection,
     }
     return twins.get(connection_class)
 

@@ -217,7 +217,8 @@ def state_for(
 ) -> MemoryState:
     """Return the process's state for a ``CACHES`` entry, made at first use."""
     options = params.get("OPTIONS") or {}
-    key = repr((location or "", sorted(options.items())))
+    slot = _slot(options, backend) if location else ""
+    key = repr((location or "", sorted(options.items()), slot))
     state = _states.get(key)
     if state is None:
         with _states_lock:
@@ -228,6 +229,15 @@ def state_for(
     if isinstance(state, RedisState) and isinstance(scope, Scope):
         state.scopes[scope] = None
     return state
+
+
+def _slot(options: dict[str, Any], backend: BaseCache) -> str:
+    """Return what aliases must have in common to share connections to a cluster."""
+    if "CONNECTION_FACTORY" not in options:
+        return ""
+    from cache_layer.backends.cluster import hash_tag, is_clustered
+
+    return hash_tag(backend) if is_clustered(options) else ""
 
 
 def _start_again_in_child() -> None:

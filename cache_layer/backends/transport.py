@@ -23,8 +23,11 @@ try:
     from django_redis.client import DefaultClient, ShardClient
     from redis.backoff import NoBackoff
     from redis.cluster import RedisCluster
+    from redis.crc import key_slot
     from redis.exceptions import NoScriptError, ResponseError
     from redis.retry import Retry
+
+    from cache_layer.backends.cluster import hash_tag, is_clustered
 except ImportError as missing:
     raise ImproperlyConfigured(
         "A cache with a LOCATION needs Redis's client: pip install 'django-agent-sessions[redis]'."
@@ -45,7 +48,13 @@ class Transport:
         self._backend = backend
         self._params = {**params, "OPTIONS": with_defaults(options_of(params))}
         options = self._params["OPTIONS"]
-        self.server = KnownServer(bool(options.get("KEEP_AFTER_RESTART")))
+        #: What all keys that are written beside the alias's own end with: its hash tag on a
+        #: cluster, nothing elsewhere.
+        self.tag = b""
+        if is_clustered(options):
+            self.tag = hash_tag(backend).encode("utf-8", "surrogatepass")
+            options["CONNECTION_POOL_KWARGS"]["slot"] = key_slot(self.tag)
+        self._new_server()
         timeouts = options["SOCKET_TIMEOUT"], options["SOCKET_CONNECT_TIMEOUT"]
         #: Seconds that a call may take, unless it is of many round trips by its nature; None
         #: where the project wants no timeout.
@@ -80,8 +89,8 @@ class Transport:
         try:
             # As many round trips as the calls that are made most, in the time that they have.
             deadline = self.deadline()
-            self._client().execute_command("SET", PROBE_KEY, b"1", "PX", 1000)
-            self._client().execute_command("GET", PROBE_KEY)
+            self._client().execute_command("SET", PROBE_KEY + self.tag, b"1", "PX", 1000)
+            self._client().execute_command("GET", PROBE_KEY + self.tag)
             if time.monotonic() > deadline:
                 raise TimeoutError("Redis is slow to answer")
         except Exception as error:
@@ -115,7 +124,13 @@ class Transport:
         self._lock = threading.Lock()
         self._inherited.append(self._made)
         self._made = None
-        self.server = KnownServer(bool(self._params["OPTIONS"].get("KEEP_AFTER_RESTART")))
+        self._new_server()
+
+    def _new_server(self) -> None:
+        self.server = KnownServer(
+            keeps=bool(self._params["OPTIONS"].get("KEEP_AFTER_RESTART")),
+            clustered=bool(self.tag),
+        )
 
     def _client(self) -> Any:
         made = self._made
@@ -128,7 +143,8 @@ class Transport:
                 if refused := spreading(options):
                     raise ImproperlyConfigured(
                         f"{refused} spreads keys over several servers, which this backend does "
-                        "not do. Use one server, or one with replicas behind Sentinel."
+                        "not do. Use one server, one with replicas behind Sentinel, or "
+                        "ClusterConnectionFactory."
                     )
                 client_class = import_string(
                     options.get("CLIENT_CLASS", "django_redis.client.DefaultClient")
