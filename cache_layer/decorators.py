@@ -100,10 +100,10 @@ def cached(
     ``classmethod`` or ``staticmethod``.
 
     :raises ValueError: the namespace contains a colon or a glob character, a lambda is decorated
-        without a prefix, a placeholder of a tag is no argument of the function or goes
-        with ``include_args=False``, a time is negative or not finite, ``jitter`` and ``refresh_before`` together are not less than
-        ``ttl``, a ``ttl`` that never ends or keeps nothing goes with one of these times, or
-        ``fail_safe`` with no ``stale_ttl``.
+        without a prefix, a placeholder of a tag is no argument of the function or goes with
+        ``include_args=False``, a time is negative or not finite, ``jitter`` and
+        ``refresh_before`` together are not less than ``ttl``, a ``ttl`` that never ends or keeps
+        nothing goes with one of these times, or ``fail_safe`` with no ``stale_ttl``.
     :raises TypeError: what is decorated is no function, or a generator; a time is not a number.
     """
     if callable(ttl):
