@@ -104,11 +104,11 @@ class Recipe:
             self._complained.add(what)
             logger.warning("%s %s, so such calls are not cached: %s", self.name, what, error)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: Exception, *, kept: bool) -> None:
         """Log that renewing a result raised: once, until it works again."""
         if not self._failing:
             self._failing = True
-            what = "goes on being served" if self.options.fail_safe else "is served no more"
+            what = "goes on being served" if kept else "is served no more"
             logger.warning(
                 "%s raised while a result was renewed; the old one %s.",
                 self.name,
