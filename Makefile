@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test faults lint types check clean bench-sessions bench-cache bench-api
+.PHONY: demo test faults lint types check clean bench-sessions bench-cache bench-fill-race bench-api
 
 $(VENV)/.demo: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -51,6 +51,9 @@ bench-sessions: $(VENV)-bench/.bench  ## The session store beside its peers; ARG
 
 bench-cache: $(VENV)-bench/.bench  ## The cache beside its peers; ARGS=--quick, --docs
 	$(VENV)-bench/bin/python -m benchmarks.cache $(ARGS)
+
+bench-fill-race: $(VENV)/.dev  ## Invalidations against computations of another process: how often the old value stays
+	$(BIN)/python -m benchmarks.fill_race $(ARGS)
 
 bench-api: $(VENV)/.dev  ## The REST API on real servers, against empty views and raw psycopg
 	$(BIN)/python -m benchmarks.api $(ARGS)

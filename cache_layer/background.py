@@ -85,11 +85,10 @@ class Background:
             with self._lock:
                 self._idle -= 1
             try:
-                Context().run(job)
+                Context().run(_alone, job)
             except BaseException:
                 logger.exception("Renewing a result failed.")
             finally:
-                connections.close_all()
                 self._end(key)
             del job
 
@@ -97,6 +96,13 @@ class Background:
         key = self._tasks.pop(task, None)
         if key is not None:
             self._end(key)
+
+
+def _alone(job: Callable[[], Any]) -> None:
+    try:
+        job()
+    finally:
+        connections.close_all()
 
 
 async def _await(job: Callable[[], Coroutine[Any, Any, Any]]) -> None:

@@ -69,7 +69,7 @@ def check_alias(
 def check_entries(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Look at every ``CACHES`` entry of our backend (E004 to E009, W002, W003, I001)."""
+    """Look at every ``CACHES`` entry of our backend (E004 to E010, W002, W003, I001)."""
     return [
         message
         for alias, entry in django_settings.CACHES.items()
@@ -184,6 +184,8 @@ def _examine_timeout(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
 
 
 def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    from cache_layer.backends.near import NearOptions
+
     options = entry.get("OPTIONS") or {}
     most = options.get("MAX_ENTRIES", 1)
     if type(most) is not int or most < 1:
@@ -191,6 +193,12 @@ def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
             f"MAX_ENTRIES in OPTIONS of CACHES[{alias!r}] is {most!r}: it must be a whole number "
             "above 0.",
             id="cache_layer.E008",
+        )
+    if problem := NearOptions.problem(options.get("NEAR_CACHE")):
+        yield checks.Error(
+            f"NEAR_CACHE in OPTIONS of CACHES[{alias!r}] is {options['NEAR_CACHE']!r}: {problem}.",
+            hint='Write True, or for example {"max_entries": 10000, "namespaces": ["users"]}.',
+            id="cache_layer.E010",
         )
     for option, methods in _PLUGGABLE.items():
         if options.get(option) and (problem := _class_problem(options[option], methods)):

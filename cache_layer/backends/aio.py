@@ -13,14 +13,15 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 
 from cache_layer.backends.aio_client import connector
+from cache_layer.backends.channels import called_back
 from cache_layer.backends.failures import RedisUnavailableError, as_unavailable
 from cache_layer.backends.line import Line
 from cache_layer.backends.operations.base import Command, Operation, Single, Steps
 from cache_layer.backends.scripts import Script
-from cache_layer.backends.transport import Transport, checked, unknown_scripts
+from cache_layer.backends.transport import Transport, checked, refused, unknown_scripts
 from cache_layer.breaker import Breaker
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class AsyncTransport:
                 if isinstance(reply, NoScriptError):
                     reply = await line.send(Script.in_full(command))
                 if isinstance(reply, Exception):
-                    return self._refused(single, reply)
+                    return refused(single, reply)
                 callback = entry.callbacks.get(command[0])
                 return single.parse(reply if callback is None else callback(reply))
             # What else the loop has to do counts in as well, and is not Redis's fault.
@@ -111,12 +112,6 @@ class AsyncTransport:
             if entry.line is not None:
                 await entry.line.close()
 
-    @staticmethod
-    def _refused(operation: Single[T], reply: Exception) -> T:
-        if isinstance(reply, ResponseError) and as_unavailable(reply) is None:
-            return operation.rejected()
-        raise reply
-
     async def _run_steps(self, entry: LoopEntry, line: Line, steps: Steps[T], deadline: float) -> T:
         try:
             commands = next(steps)
@@ -136,9 +131,4 @@ class AsyncTransport:
             again = await line.send_all([Script.in_full(commands[index]) for index in unknown])
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
-        callbacks = entry.callbacks
-        for index, command in enumerate(commands):
-            callback = callbacks.get(command[0])
-            if callback is not None and not isinstance(replies[index], Exception):
-                replies[index] = callback(replies[index])
-        return checked(replies)
+        return checked(called_back(entry.callbacks, commands, replies))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cache_layer.backends.resilient import ResilientCache
 
 #: Redis counts milliseconds in 64 bits; this is some 200 million years.
-_LONGEST = 2**62
+LONGEST = 2**62
 
 
 class Operations:
@@ -205,4 +205,4 @@ class Operations:
             return None
         if timeout <= 0:
             return 0
-        return min(_LONGEST, max(1, int(timeout * 1000)))
+        return min(LONGEST, max(1, int(timeout * 1000)))

@@ -37,11 +37,13 @@ FUNCTION_TAG: Final = b"@function:"
 TAG: Final = b"@tag:"
 
 NEVER: Final = b"0" * 13
+LATEST: Final = 10**13 - 1
 
 _SIZE: Final = struct.Struct(">I")
 _LENGTH: Final = struct.Struct(">H")
 
-Read = Callable[[str], bytes | None]
+#: Returns what a key holds.
+Lookup = Callable[[str], bytes | None]
 
 
 class DamagedError(Exception):
@@ -113,8 +115,8 @@ def seal(section: bytes, payload: bytes, fresh_until: int) -> bytes:
 
 
 def digits(milliseconds: int) -> bytes:
-    """Return a time as an envelope has it."""
-    return b"%013d" % milliseconds
+    """Return a time as an envelope has it; the latest there is room for is in the year 2286."""
+    return b"%013d" % min(milliseconds, LATEST)
 
 
 def tags_of(data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -153,7 +155,7 @@ def payload_start(data: bytes) -> int:
     return HEAD + int(size)
 
 
-def living(data: bytes | None, read: Read) -> bytes | None:
+def living(data: bytes | None, read: Lookup) -> bytes | None:
     """Return the encoded value that the bytes of a key stand for.
 
     None when they are a marker, or an envelope of which ``read`` finds another token at a tag.

@@ -40,15 +40,19 @@ class Line:
         self._laid: float | None = None
         self._laying: asyncio.Task[None] | None = None
         self._scheduled = False
+        #: Whether several calls came in one turn, the last time.
+        self._together = False
 
     def send(self, command: Command) -> asyncio.Future[Any]:
         """Return a future for the reply."""
         future: asyncio.Future[Any] = self._loop.create_future()
         packed = pack(command)
         wire = self._wire
-        # What comes while nothing is under way goes out at once, what comes after it together.
+        # A call that comes alone need not wait for the turn's end, when what came with others goes
+        # out in one write.
         if (
             wire is not None
+            and not self._together
             and not wire.pending
             and not self._queue
             and self._laid == self._breaker.since
@@ -97,6 +101,7 @@ class Line:
 
     def _flush(self) -> None:
         self._scheduled = False
+        self._together = len(self._queue) > 1
         if not self._queue:
             return
         if not self._breaker.closed:

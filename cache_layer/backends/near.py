@@ -14,10 +14,12 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
+
+from django.core.exceptions import ImproperlyConfigured
 
 from cache_layer.backends.encoding import UnreadableValueError
 from cache_layer.backends.envelope import (
@@ -64,13 +66,36 @@ class NearOptions:
 
     @classmethod
     def of(cls, option: Any) -> NearOptions | None:
-        """Return what the option says; None where it is off."""
+        """Return what the option says; None where it is off.
+
+        :raises ImproperlyConfigured: it says something else.
+        """
+        if problem := cls.problem(option):
+            raise ImproperlyConfigured(f"NEAR_CACHE in OPTIONS is {option!r}: {problem}.")
         if not option:
             return None
         given = {} if option is True else dict(option)
         if (names := given.get("namespaces")) is not None:
             given["namespaces"] = frozenset(names)
         return cls(**given)
+
+    @classmethod
+    def problem(cls, option: Any) -> str:
+        """Say what is wrong with the option; nothing where it is right."""
+        if option is None or isinstance(option, bool):
+            return ""
+        if not isinstance(option, Mapping):
+            return "it must be True, False or a dictionary"
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name, value in option.items():
+            if name not in known:
+                return f"it knows {', '.join(known)}, not {name!r}"
+            if name == "namespaces":
+                if value is not None and not _are_names(value):
+                    return "namespaces must be a list of strings"
+            elif type(value) is not int or value < 1:
+                return f"{name} must be a whole number above 0"
+        return ""
 
 
 class Copy:
@@ -365,6 +390,12 @@ class NearJournal:
     def add_scope(self, scope: Scope) -> None:
         """See ``Journal.add_scope``."""
         self._near.drop_all()
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset) and all(
+        isinstance(name, str) for name in value
+    )
 
 
 def recount(namespace: str) -> None:

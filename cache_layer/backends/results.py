@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from cache_layer.backends.builder import LONGEST
 from cache_layer.backends.context import Lease
 from cache_layer.backends.envelope import Entry
 from cache_layer.backends.operations.base import Operation
@@ -61,7 +62,8 @@ class Results:
     def claim(self, entry: Entry, unreadable: bytes = b"") -> Claim:
         """Return the result, ``Aged`` or a ``Lease``."""
         lease_time = _lease_time()
-        longest = max(2 * lease_time, (self._lifetime or 0) + _ms(self._terms.stale)) + 60_000
+        kept = min(LONGEST, (self._lifetime or 0) + _ms(self._terms.stale))
+        longest = max(2 * lease_time, kept) + 60_000
         return Claim(self._make.context, entry, self._early(), lease_time, longest, unreadable)
 
     def fill(self, entry: Entry, value: Any, lease: Lease) -> Operation[bool]:
@@ -113,7 +115,7 @@ class Results:
         fresh = max(1, lifetime - int(random.random() * _ms(terms.jitter)))  # noqa: S311
         if not terms.stale and not terms.early:
             return fresh, 0
-        return fresh + _ms(terms.stale), int(time.time() * 1000) + fresh
+        return min(LONGEST, fresh + _ms(terms.stale)), int(time.time() * 1000) + fresh
 
 
 def _ms(seconds: float) -> int:

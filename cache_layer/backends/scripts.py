@@ -49,7 +49,7 @@ local function cover(tag, px)
   if px == '' then
     redis.call('PERSIST', tag)
   elseif left < tonumber(px) + 1000 then
-    redis.call('PEXPIRE', tag, tonumber(px) + 60000)
+    redis.call('PEXPIRE', tag, string.format('%.0f', tonumber(px) + 60000))
   end
 end
 local function put(key, data, px)

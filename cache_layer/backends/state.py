@@ -148,6 +148,7 @@ class RedisState(MemoryState):
     def close_circuit(self) -> None:
         """Let Redis answer again. The caller holds the lock and has replayed the journal."""
         self.memory.clear()
+        self.transport.renew()
         self.breaker.close()
 
     def announce(self) -> None:

@@ -11,6 +11,7 @@ from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from cache_layer.backends.channels import Asker, asker_for
 from cache_layer.backends.context import options_of
 from cache_layer.backends.encoding import DEFAULT_SERIALIZER
 from cache_layer.backends.failures import as_unavailable
@@ -53,7 +54,8 @@ class Transport:
         #: where the project wants no timeout.
         self.budget = max(timeouts) if all(timeouts) else None
         self._lock = threading.Lock()
-        self._made: tuple[Any, Any] | None = None
+        self._limits = options_of(params).get("CONNECTION_POOL_KWARGS", {}).keys()
+        self._made: tuple[Any, Asker] | None = None
         self._inherited: list[Any] = []
 
     def run(self, operation: Operation[T]) -> T:
@@ -62,12 +64,12 @@ class Transport:
         :raises RedisUnavailableError: Redis cannot be used; a write may or may not have happened.
         """
         try:
-            client = self._client()
+            asker = self._asker()
             if isinstance(operation, Single):
                 single: Single[T] = operation
-                return self._run_single(client, single)
+                return self._run_single(asker, single)
             deadline = math.inf if operation.long else self.deadline()
-            return self._run_steps(client, operation.steps(), deadline)
+            return self._run_steps(asker, operation.steps(), deadline)
         except Exception as error:
             unavailable = as_unavailable(error)
             if unavailable is None:
@@ -82,8 +84,8 @@ class Transport:
         try:
             # As many round trips as the calls that are made most, in the time that they have.
             deadline = self.deadline()
-            self._client().execute_command("SET", PROBE_KEY, b"1", "PX", 1000)
-            self._client().execute_command("GET", PROBE_KEY)
+            for command in (("SET", PROBE_KEY, b"1", "PX", 1000), ("GET", PROBE_KEY)):
+                checked([self._asker().ask(command)])
             if time.monotonic() > deadline:
                 raise TimeoutError("Redis is slow to answer")
         except Exception as error:
@@ -104,7 +106,7 @@ class Transport:
 
     def listener(self) -> Any:
         """Return a connection of its own, not connected yet, on which Redis may speak unasked."""
-        pool = self._client().connection_pool
+        pool = self.client.get_client(write=True).connection_pool
         return pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
 
     def close(self) -> None:
@@ -112,7 +114,14 @@ class Transport:
         with self._lock:
             made, self._made = self._made, None
         if made is not None:
+            made[1].renew()
             made[0].do_close_clients()
+
+    def renew(self) -> None:
+        """Use no connection of before this any more: the other end may have gone without a word."""
+        made = self._made
+        if made is not None:
+            made[1].renew()
 
     def start_again(self) -> None:
         """Forget the parent's clients in a forked child; their locks may be held for ever.
@@ -124,11 +133,11 @@ class Transport:
         self._made = None
         self.server = KnownServer(bool(self._params["OPTIONS"].get("KEEP_AFTER_RESTART")))
 
-    def _client(self) -> Any:
+    def _asker(self) -> Asker:
         made = self._made
         return made[1] if made is not None else self._make()[1]
 
-    def _make(self) -> tuple[Any, Any]:
+    def _make(self) -> tuple[Any, Asker]:
         with self._lock:
             if self._made is None:
                 options = self._params["OPTIONS"]
@@ -146,28 +155,21 @@ class Transport:
                 # the options of the first.
                 client.connection_factory._pools = {}
                 # Reads go to the primary too: a replica may not have heard of an invalidation yet.
-                self._made = (client, client.get_client(write=True))
+                self._made = (client, asker_for(client.get_client(write=True), self._limits))
             return self._made
 
-    @staticmethod
-    def _run_single(client: Any, operation: Single[T]) -> T:
+    def _run_single(self, asker: Asker, operation: Single[T]) -> T:
         command = operation.command()
-        try:
-            try:
-                reply = client.execute_command(*command)
-            except NoScriptError:
-                reply = client.execute_command(*Script.in_full(command))
-        except ResponseError as error:
-            if as_unavailable(error) is not None:
-                raise
-            return operation.rejected()
-        return operation.parse(reply)
+        reply = asker.ask(command)
+        if isinstance(reply, NoScriptError):
+            reply = asker.ask(Script.in_full(command))
+        return refused(operation, reply) if isinstance(reply, Exception) else operation.parse(reply)
 
-    def _run_steps(self, client: Any, steps: Steps[T], deadline: float) -> T:
+    def _run_steps(self, asker: Asker, steps: Steps[T], deadline: float) -> T:
         try:
             commands = next(steps)
             while True:
-                commands = steps.send(self._replies(client, commands))
+                commands = steps.send(self._replies(asker, commands))
                 if time.monotonic() > deadline:
                     raise TimeoutError("one call took several slow replies")
         except StopIteration as stop:
@@ -175,27 +177,21 @@ class Transport:
             return result
 
     @staticmethod
-    def _replies(client: Any, commands: list[Command]) -> list[Any]:
-        replies = _send(client, commands)
+    def _replies(asker: Asker, commands: list[Command]) -> list[Any]:
+        replies = asker.ask_all(commands)
         unknown = unknown_scripts(commands, replies)
         if unknown:
-            again = _send(client, [Script.in_full(commands[index]) for index in unknown])
+            again = asker.ask_all([Script.in_full(commands[index]) for index in unknown])
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
         return checked(replies)
 
 
-def _send(client: Any, commands: list[Command]) -> list[Any]:
-    if len(commands) == 1:
-        try:
-            return [client.execute_command(*commands[0])]
-        except ResponseError as error:
-            return [error]
-    pipeline = client.pipeline(transaction=False)
-    for command in commands:
-        pipeline.execute_command(*command)
-    replies: list[Any] = pipeline.execute(raise_on_error=False)
-    return replies
+def refused(operation: Single[T], reply: Exception) -> T:
+    """Return what it means that one command was refused, or raise: nothing would be done."""
+    if isinstance(reply, ResponseError) and as_unavailable(reply) is None:
+        return operation.rejected()
+    raise reply
 
 
 def unknown_scripts(commands: list[Command], replies: list[Any]) -> list[int]:

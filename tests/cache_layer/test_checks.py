@@ -137,6 +137,26 @@ def test_e008_a_wrong_number_of_entries(most: Any) -> None:
     assert f"{most!r}" in only(messages(entry(OPTIONS={"MAX_ENTRIES": most})), "E008")
 
 
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("yes", "it must be True, False or a dictionary"),
+        ({"max_entires": 5}, "it knows max_entries, max_bytes, namespaces, not 'max_entires'"),
+        ({"max_entries": 0}, "max_entries must be a whole number above 0"),
+        ({"max_bytes": 1.5}, "max_bytes must be a whole number above 0"),
+        ({"namespaces": "users"}, "namespaces must be a list of strings"),
+    ],
+)
+def test_e010_a_near_cache_that_cannot_be(option: Any, problem: str) -> None:
+    message = only(messages(entry(OPTIONS={"NEAR_CACHE": option})), "E010")
+    assert f"is {option!r}: {problem}." in message
+
+
+def test_near_caches_that_can_be() -> None:
+    for option in (True, False, {}, {"max_entries": 5, "namespaces": ["users", ""]}):
+        assert messages(entry(OPTIONS={"NEAR_CACHE": option})) == []
+
+
 def test_w002_unsigned_pickle() -> None:
     options = {"SERIALIZER": "django_redis.serializers.pickle.PickleSerializer"}
     assert "run code in this process" in only(messages(entry(OPTIONS=options)), "W002")

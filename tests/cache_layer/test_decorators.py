@@ -575,7 +575,7 @@ def test_threads_that_miss_together_run_the_function_once() -> None:
         calls.append(x)
         return [x]
 
-    assert run_together(lambda: slow(1), 30) == [[1]] * 30
+    assert run_together(lambda: slow(1), 100) == [[1]] * 100
     assert run_together(lambda: quick(2), 30) == [[2]] * 30
     assert calls == [1, 2]
 
@@ -590,9 +590,9 @@ def test_tasks_of_several_loops_that_miss_together_run_the_function_once() -> No
         return [x]
 
     async def many() -> list[Any]:
-        return await asyncio.gather(*[slow(1) for _ in range(20)])
+        return await asyncio.gather(*[slow(1) for _ in range(100)])
 
-    assert run_together(lambda: asyncio.run(many()), 3) == [[[1]] * 20] * 3
+    assert run_together(lambda: asyncio.run(many()), 3) == [[[1]] * 100] * 3
     assert calls == [1]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -30,7 +31,7 @@ from cache_layer.globs import escape_glob
 from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
 from tests.cache_layer.test_backend import Asynchronous, Contract, LeaseContract, Synchronous
 from tests.faults.proxy import Proxy
-from tests.services import RedisServer
+from tests.services import RedisServer, missing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,17 +53,44 @@ def make_near(location: str, near: Any = True, **params: Any) -> ResilientCache:
     return cache
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """Nobody else's, so that its commands can be counted."""
+    if shutil.which("redis-server") is None:
+        missing("redis-server", "install the program redis-server")
+    server = RedisServer()
+    server.start()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def cache(redis_url: str) -> Iterator[ResilientCache]:
-    cache = make_near(redis_url)
+def url(server: RedisServer) -> Iterator[str]:
+    yield server.url
+    with redis.Redis.from_url(server.url, socket_timeout=10) as client:
+        client.flushall()
+
+
+@pytest.fixture
+def cache(url: str) -> Iterator[ResilientCache]:
+    cache = make_near(url)
     yield cache
     cache.state.close()
 
 
 @pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url, socket_timeout=10) as client:
+def client(url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(url, socket_timeout=10) as client:
         yield client
+
+
+def heard(cache: ResilientCache, client: redis.Redis) -> None:
+    """Wait until the news of everything that happened has come: it comes in order."""
+    near = near_of(cache)
+    last = cache.make_key("last")
+    near.expect([last])
+    client.set(last, 1)
+    wait_for(lambda: last not in near._pending, "the news has come")
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -80,8 +108,8 @@ class Near:
     """Mix-in: what holds for a backend holds with a near cache too."""
 
     @pytest.fixture
-    def backend(self, redis_url: str) -> Iterator[ResilientCache]:
-        cache = make_near(redis_url)
+    def backend(self, url: str) -> Iterator[ResilientCache]:
+        cache = make_near(url)
         yield cache
         assert near_of(cache).on
         cache.state.close()
@@ -103,6 +131,7 @@ def test_a_value_that_was_read_is_not_asked_for_again(
     face: Any, cache: ResilientCache, client: redis.Redis
 ) -> None:
     face.set_many({"text": "t", "list": [1]})
+    heard(cache, client)
     metrics.reset()
     before = asked(client)
     for _ in range(5):
@@ -178,6 +207,7 @@ def test_what_others_change_is_heard_of(
 ) -> None:
     full = cache.make_key(key).encode("utf-8", "surrogatepass")
     cache.set(key, 1)
+    heard(cache, client)
     assert [cache.get(key), cache.get(key)] == [1, 1]
     assert len(near_of(cache)) == 1
     write(client, full)
@@ -254,11 +284,11 @@ def test_nothing_outlives_its_timeout(face: Any, client: redis.Redis) -> None:
 
 
 @pytest.fixture
-def store(redis_url: str) -> Iterator[ResilientCache]:
+def store(url: str) -> Iterator[ResilientCache]:
     """The alias of the decorators, with a near cache."""
     entry = {
         "BACKEND": "cache_layer.backends.ResilientCache",
-        "LOCATION": redis_url,
+        "LOCATION": url,
         "KEY_PREFIX": uuid.uuid4().hex,
         "OPTIONS": {"NEAR_CACHE": True},
     }
@@ -292,6 +322,8 @@ def test_results_of_functions(store: ResilientCache, client: redis.Redis) -> Non
         assert get_user(user) == get_user(user) == get_user(user=user) == len(calls)
         assert get_user(user, 1) != get_user(user, True)
     assert len(calls) == 15
+    heard(store, client)
+    get_user(1)
     before = asked(client, "mget"), asked(client)
     found = [get_user(1) for _ in range(10)]
     assert found == [1] * 10
@@ -344,12 +376,13 @@ def test_the_same_arguments_under_other_settings(store: ResilientCache) -> None:
     assert compute(1) == first
 
 
-def test_only_the_namespaces_that_were_asked_for(redis_url: str, client: redis.Redis) -> None:
-    cache = make_cache(redis_url, OPTIONS={"NEAR_CACHE": {"namespaces": ["users"]}})
+def test_only_the_namespaces_that_were_asked_for(url: str, client: redis.Redis) -> None:
+    cache = make_cache(url, OPTIONS={"NEAR_CACHE": {"namespaces": ["users"]}})
     make = cache.operations("users")
     cache.run(make.get("nothing", None, None))
     wait_for(lambda: near_of(cache).on, "the near cache is on")
     cache.set("users:1", 1)
+    heard(cache, client)
     before = asked(client)
     assert [cache.get("users:1") for _ in range(3)] == [1] * 3
     assert asked(client) - before == 3
@@ -361,6 +394,7 @@ def test_only_the_namespaces_that_were_asked_for(redis_url: str, client: redis.R
 async def test_the_namespaced_face(store: ResilientCache, client: redis.Redis) -> None:
     users = await get_cache("users")
     await users.set("1", "one")
+    heard(store, client)
     before = asked(client)
     assert [await users.get("1") for _ in range(5)] == ["one"] * 5
     assert asked(client) - before == 1
@@ -377,13 +411,14 @@ def test_foreign_bytes_are_not_kept(cache: ResilientCache, client: redis.Redis) 
         assert cache.get("l", "default") == "default"
     assert len(near_of(cache)) == 0
     cache.set("k", None)
+    heard(cache, client)
     assert cache.get("k", "default") is None
     assert cache.get("k", "default") is None
     assert len(near_of(cache)) == 1
 
 
-def test_it_is_bounded(redis_url: str) -> None:
-    cache = make_near(redis_url, {"max_entries": 100, "max_bytes": 100_000})
+def test_it_is_bounded(url: str) -> None:
+    cache = make_near(url, {"max_entries": 100, "max_bytes": 100_000})
     near = near_of(cache)
     cache.set_many({f"k{number}": "x" * number for number in range(300)})
     cache.set("often", "used")
@@ -404,16 +439,17 @@ def test_it_is_bounded(redis_url: str) -> None:
     cache.state.close()
 
 
-def test_two_prefixes_with_the_same_options(redis_url: str, client: redis.Redis) -> None:
-    one = make_near(redis_url, KEY_PREFIX="a*:")
-    longer = make_cache(redis_url, OPTIONS={"NEAR_CACHE": True}, KEY_PREFIX="a*:b")
-    other = make_cache(redis_url, OPTIONS={"NEAR_CACHE": True}, KEY_PREFIX="c")
+def test_two_prefixes_with_the_same_options(url: str, client: redis.Redis) -> None:
+    one = make_near(url, KEY_PREFIX="a*:")
+    longer = make_cache(url, OPTIONS={"NEAR_CACHE": True}, KEY_PREFIX="a*:b")
+    other = make_cache(url, OPTIONS={"NEAR_CACHE": True}, KEY_PREFIX="c")
     assert one.state is longer.state is other.state
     for each in (longer, other):
         listening(each)
     for each in (one, longer, other):
         each.set("k", 1)
-        listening(each)
+    heard(one, client)
+    for each in (one, longer, other):
         assert [each.get("k"), each.get("k")] == [1, 1]
     assert len(near_of(one)) == 3
     for left, each in enumerate((one, longer, other)):
@@ -475,11 +511,11 @@ FORK = """
 """
 
 
-def test_a_child_listens_for_itself_and_its_parent_goes_on(redis_url: str) -> None:
+def test_a_child_listens_for_itself_and_its_parent_goes_on(url: str) -> None:
     subprocess.run(
         [
             *(sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(FORK)),
-            *(redis_url, uuid.uuid4().hex),
+            *(url, uuid.uuid4().hex),
         ],
         cwd=ROOT,
         timeout=60,

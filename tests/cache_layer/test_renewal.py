@@ -318,6 +318,18 @@ def test_more_renewals_than_can_wait_are_left_for_later(numbers: Numbers) -> Non
     first = [False] * count
 
 
+def test_any_length_of_time_is_kept() -> None:
+    @cached(ttl=1e12, stale_ttl=1e15, refresh_before=1, tags=["a"])
+    def value() -> int:
+        return 1
+
+    value()
+    assert cache.get(value.cache_key()) == value() == 1
+    assert cache.ttl(value.cache_key()) >= 1e12
+    invalidate_tags("a")
+    assert cache.get(value.cache_key()) is None
+
+
 def test_lifetimes_differ_at_random() -> None:
     @cached(ttl=1000, jitter=500)
     def value(number: int) -> int:

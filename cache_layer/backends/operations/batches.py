@@ -9,7 +9,7 @@ from typing import Any
 from cache_layer.backends import scripts
 from cache_layer.backends.context import Context
 from cache_layer.backends.encoding import UnreadableValueError
-from cache_layer.backends.envelope import Read, living, named_tags
+from cache_layer.backends.envelope import Lookup, living, named_tags
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations.base import Operation, Steps, chunks, held, raw
 from cache_layer.journal import Journal
@@ -48,7 +48,7 @@ class GetMany(Operation[dict[Any, Any]]):
         keys = list(self.names)
         return self._decode(keys, [store.read(key) for key in keys], store.read)
 
-    def _decode(self, keys: list[str], replies: list[bytes | None], read: Read) -> dict[Any, Any]:
+    def _decode(self, keys: list[str], replies: list[bytes | None], read: Lookup) -> dict[Any, Any]:
         found = {}
         decode = self.context.codec.decode
         for key, reply in zip(keys, replies, strict=True):

@@ -15,7 +15,7 @@ from typing import Any
 from cache_layer.backends import scripts, tag_scripts
 from cache_layer.backends.context import Context, Lease
 from cache_layer.backends.encoding import UnreadableValueError
-from cache_layer.backends.envelope import MARKER, NONCE_END, Read, living, named_tags
+from cache_layer.backends.envelope import MARKER, NONCE_END, Lookup, living, named_tags
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations.base import Command, Operation, Single, Steps, px, raw
 from cache_layer.journal import Journal
@@ -75,7 +75,7 @@ class GetOrLease(Operation[Any]):
         if self.claimed is not None:
             journal.add_key(self.key, self.context.scope)
 
-    def _look(self, data: bytes | None, read: Read) -> tuple[Any, bool]:
+    def _look(self, data: bytes | None, read: Lookup) -> tuple[Any, bool]:
         """Return what was found and True, or None and False when the key is to be claimed."""
         if data is None:
             return None, False
