@@ -133,22 +133,3 @@ def race(
             if not number:
                 runner.forget()
     return {name: runner.result() for name, runner in runners.items()}
-
-
-def take_turns(
-    contestants: Mapping[str, Callable[[], Any]], *, rounds: int, calls: int = 1
-) -> dict[str, Result]:
-    """A race of synchronous calls, none of which may fail."""
-    results: dict[str, Result] = {}
-    for name, result in race(contestants, rounds=rounds, calls=calls, budget=1e9).items():
-        if isinstance(result, Failed):
-            raise RuntimeError(f"{name}: {result.reason}")
-        results[name] = result
-    return results
-
-
-def table(title: str, results: Mapping[str, Result], *, floor: str) -> str:
-    """A Markdown table; the ratios are to the contestant named *floor*."""
-    from benchmarks.report import timings
-
-    return timings(title, results, floor=floor, unit="ms").markdown()

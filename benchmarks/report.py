@@ -99,6 +99,7 @@ class Report:
     subject: str
     packages: Iterable[str]
     options: dict[str, Any]
+    server: str = ""
     tables: list[Table] = field(default_factory=list)
 
     def add(self, *tables: Table) -> None:
@@ -110,7 +111,7 @@ class Report:
     def conditions(self) -> str:
         python = platform.python_version()
         found = ", ".join(f"{name} {number}" for name, number in self.versions().items())
-        return f"{os.cpu_count()} cores, Python {python}; {found}."
+        return f"{os.cpu_count()} cores, {self.server}, Python {python}; {found}."
 
     def versions(self) -> dict[str, str]:
         found = {}

@@ -9,23 +9,18 @@ its own; within it the contestants take turns.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.cache import calls, coherence, invalidation, loops, near, outage, stampede
-from benchmarks.cache.delay import delayed
-from benchmarks.cache.options import FULL, QUICK, SMOKE, Options
-from benchmarks.report import Report, Table
+from benchmarks.cache.options import FULL, QUICK, SMOKE
+from benchmarks.cache.suites import ALIKE, SUITES, run
+from benchmarks.report import Report
 
 PACKAGES = (
     *("Django", "redis", "hiredis", "django-redis", "django-vcache", "aiocache", "cashews"),
     *("dogpile.cache", "django-cacheops"),
 )
-
-Suite = Callable[[str, Options], list[Table]]
 
 
 def main() -> None:
@@ -37,10 +32,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the tables there")
     parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md and plots")
     chosen = parser.parse_args()
+    if chosen.docs and (chosen.only or chosen.smoke):
+        parser.error("The page shows a whole run: --docs goes with --quick alone.")
     options = QUICK if chosen.quick else SMOKE if chosen.smoke else FULL
-    report = Report("cache", PACKAGES, asdict(options))
-    for name in chosen.only or SUITES:
-        report.add(*run(name, options))
+    report = Report("cache", PACKAGES, asdict(options), server=redis_version())
+    names = chosen.only or list(SUITES)
+    if chosen.smoke:
+        # Starting processes is most of its time: what can be is in one.
+        report.add(*run([name for name in names if name in ALIKE], options))
+        names = [name for name in names if name not in ALIKE]
+    for name in names:
+        report.add(*run([name], options))
     if chosen.json:
         report.write_json(chosen.json)
     if chosen.docs:
@@ -49,36 +51,10 @@ def main() -> None:
         report.write_docs(draw(report.tables))
 
 
-def run(name: str, options: Options) -> list[Table]:
-    """Run one suite in a process of its own, on a Redis of its own."""
-    from tests.services import RedisServer
+def redis_version() -> str:
+    answer = subprocess.run(["redis-server", "--version"], capture_output=True, text=True)
+    return f"Redis {answer.stdout.partition('v=')[2].split()[0]}"
 
-    suite, distance = SUITES[name]
-    server = RedisServer()
-    server.start()
-    try:
-        # Not a multiprocessing.Pool: its workers may not have processes of their own.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as worker:
-            if not distance:
-                return worker.submit(suite, server.url, options).result()
-            with delayed(server.port, distance) as port:
-                url = f"redis://127.0.0.1:{port}/0"
-                return worker.submit(suite, url, options).result()
-    finally:
-        server.close()
-
-
-SUITES: dict[str, tuple[Suite, float]] = {
-    "calls": (calls.direct, 0),
-    "large": (calls.large, 0),
-    "far": (calls.far, 0.002),
-    "near": (near.measure, 0),
-    "coherence": (coherence.measure, 0),
-    "invalidation": (invalidation.measure, 0),
-    "stampede": (stampede.measure, 0),
-    "outage": (outage.measure, 0),
-    "loops": (loops.measure, 0),
-}
 
 if __name__ == "__main__":
     main()

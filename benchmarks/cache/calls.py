@@ -148,7 +148,7 @@ def concurrent(suite: Suite, name: str) -> list[Table]:
                     await peer.aget(keys[(number + step) % 100])
 
         async def together() -> None:
-            await asyncio.gather(*(request(number) for number in range(200)))
+            await asyncio.gather(*(request(number) for number in range(suite.options.requests)))
 
         return {"": together if peer.aget else None}
 
@@ -165,7 +165,7 @@ def concurrent(suite: Suite, name: str) -> list[Table]:
         ),
         suite.row(
             f"{name}-requests",
-            "200 requests at once, 5 gets each",
+            f"{suite.options.requests} requests at once, 5 gets each",
             awaited=requests,
             floor=AWAITED_FLOOR,
             rounds=few,
@@ -175,10 +175,11 @@ def concurrent(suite: Suite, name: str) -> list[Table]:
     ]
 
 
-def thousand(suite: Suite, name: str) -> Table:
+def crowds(suite: Suite, name: str) -> Table:
+    crowd = suite.options.crowd
     made = Table(
-        f"1,000 concurrent gets{suite.where}",
-        ["median ms", "errors in 1,000", "wrong answers", "first error"],
+        f"{crowd:,} concurrent gets{suite.where}",
+        ["median ms", "errors", "wrong answers", "first error"],
         name=name,
         note=f"Pools of connections may grow to {POOL:,}; redis-py's default refuses the"
         " hundred-and-first call.",
@@ -188,7 +189,7 @@ def thousand(suite: Suite, name: str) -> Table:
             continue
 
         async def together(peer: Peer = peer) -> list[Any]:
-            calls = (peer.aget(f"key:{number % 100}") for number in range(1000))
+            calls = (peer.aget(f"key:{number % 100}") for number in range(crowd))
             return await asyncio.gather(*calls, return_exceptions=True)
 
         right = (suite.value, suite.value.encode())
@@ -210,7 +211,7 @@ def direct(url: str, options: Options) -> list[Table]:
     try:
         tables = [gets(suite, "get"), sets(suite, "set"), hits(suite, "hit")]
         tables += [*batches(suite, "batch"), *concurrent(suite, "concurrent")]
-        tables.append(thousand(suite, "thousand"))
+        tables.append(crowds(suite, "crowd"))
     finally:
         suite.close()
     return tables

@@ -72,7 +72,13 @@ def _run(port: int, delay: float, ready: Connection) -> None:
 
 @contextlib.contextmanager
 def delayed(port: int, seconds: float) -> Iterator[int]:
-    """A port whose replies come that much later than those of *port*; in its own process."""
+    """A port whose replies come that much later than those of *port*; in its own process.
+
+    Without a delay it is that port itself.
+    """
+    if not seconds:
+        yield port
+        return
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_run, args=(port, seconds, there), daemon=True)

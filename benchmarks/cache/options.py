@@ -16,6 +16,9 @@ class Options:
     race_seconds: float = 5.0
     races: int = 3
     loops: int = 400
+    #: Gets at once, and requests at once.
+    crowd: int = 1000
+    requests: int = 200
     peers: tuple[str, ...] | None = None
 
 
@@ -31,5 +34,7 @@ SMOKE = Options(
     race_seconds=0.3,
     races=1,
     loops=8,
+    crowd=50,
+    requests=10,
     peers=("redis-py", "redis.asyncio", "cache_layer"),
 )

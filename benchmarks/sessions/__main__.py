@@ -37,6 +37,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the tables there")
     parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md and plots")
     chosen = parser.parse_args()
+    if chosen.docs and chosen.smoke:
+        parser.error("The page shows a whole run: --docs goes with --quick alone.")
     options = QUICK if chosen.quick else SMOKE if chosen.smoke else FULL
     if sessions := chosen.sessions:
         if sessions < sum(options.listed):
@@ -46,6 +48,7 @@ def main() -> None:
         options = replace(options, messages=chosen.messages)
     report = Report("sessions", PACKAGES, asdict(options))
     with scratch() as dsn:
+        report.server = server_version()
         measure(report, dsn, options)
     if chosen.json:
         report.write_json(chosen.json)
@@ -53,6 +56,14 @@ def main() -> None:
         from benchmarks.sessions.plots import draw
 
         report.write_docs(draw(report.tables))
+
+
+def server_version() -> str:
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW server_version")
+        return f"PostgreSQL {cursor.fetchone()[0].split()[0]}"
 
 
 def measure(report: Report, dsn: Dsn, options: Options) -> None:

@@ -78,17 +78,20 @@ class Mass:
             len(made) * self._each,
         )
         with connection.cursor() as cursor:
+            # The same for the raw statements. Ids are in order of time, by milliseconds.
+            first = min(id for id, _, _ in made)
             cursor.execute(
                 "INSERT INTO raw_session SELECT session.id, username, message_count,"
                 " last_activity_at, expires_at FROM agent_sessions_session AS session"
                 " JOIN auth_user ON auth_user.id = user_id"
-                " WHERE agent_id = 'mass' ON CONFLICT DO NOTHING"
+                " WHERE session.id >= %s AND agent_id = 'mass'",
+                (first,),
             )
             cursor.execute(
                 "INSERT INTO raw_message (session_id, sequence, role, content, metadata,"
                 " created_at) SELECT session_id, sequence, role, content, metadata, created_at"
                 " FROM agent_sessions_message WHERE session_id >= %s AND created_at = %s",
-                (made[0][0], EPOCH),
+                (first, EPOCH),
             )
             cursor.execute("VACUUM ANALYZE")
         self.loaded += len(made)

@@ -26,7 +26,8 @@ def cleanup(pool: Workers, options: Options) -> Table:
         f"Complete {options.expired:,} expired sessions of {options.sessions:,}",
         ["s", "completed", "appends meanwhile", "longest append ms"],
         name="cleanup",
-        note="Another process appends all the time to sessions that are being completed.",
+        note="Another process appends all the time to sessions that are being completed; those that"
+        " it reaches first stay active.",
     )
     for name, complete in (("agent_sessions", _repository), ("one UPDATE", _one_update)):
         ids = _expire(options.expired)

@@ -59,7 +59,7 @@ class Peer:
         raise NotImplementedError
 
     def populate(self, user: str, count: int) -> None:
-        """Make so many sessions of a user, in bulk."""
+        """Make so many sessions of a user, in bulk, where the mass has none for it."""
         raise NotImplementedError
 
     def newest(self, user: str, count: int) -> Any:

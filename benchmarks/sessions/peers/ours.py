@@ -45,9 +45,6 @@ class Sync(Peer):
         found = self._repository.get_messages(conversation, limit=None)
         return [message.content for message in found]
 
-    def populate(self, user: str, count: int) -> None:
-        """The sessions are loaded before the race; see the loader."""
-
     def newest(self, user: str, count: int) -> Any:
         return self._repository.get_user_sessions(user_key(user), limit=count)
 

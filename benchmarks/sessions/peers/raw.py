@@ -93,14 +93,6 @@ class Insert(Peer):
         )
         return [content for (content,) in rows]
 
-    def populate(self, user: str, count: int) -> None:
-        self._raw.execute(
-            "INSERT INTO raw_session SELECT gen_random_uuid(), %s, 3,"
-            " '2026-01-01'::timestamptz + number * interval '1 second', '2100-01-01'"
-            " FROM generate_series(1, %s) AS number",
-            (user, count),
-        )
-
     def newest(self, user: str, count: int) -> Any:
         return self._raw.execute(
             "SELECT * FROM raw_session WHERE owner = %s"

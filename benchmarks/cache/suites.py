@@ -1,0 +1,54 @@
+"""The suites, and how one is run: in a process of its own, on a Redis of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+
+from benchmarks.cache import calls, coherence, invalidation, loops, near, outage, stampede
+from benchmarks.cache.delay import delayed
+from benchmarks.cache.options import Options
+from benchmarks.report import Table
+
+Suite = Callable[[str, Options], list[Table]]
+
+SUITES: dict[str, Suite] = {
+    "calls": calls.direct,
+    "large": calls.large,
+    "far": calls.far,
+    "near": near.measure,
+    "coherence": coherence.measure,
+    "invalidation": invalidation.measure,
+    "stampede": stampede.measure,
+    "outage": outage.measure,
+    "loops": loops.measure,
+}
+#: Those that may share a process: the same Redis, without a near cache.
+ALIKE = ("calls", "large", "invalidation", "stampede", "loops")
+#: How far away Redis is in the suite of that name, in seconds.
+FAR = 0.002
+
+
+def run(names: list[str], options: Options) -> list[Table]:
+    """Run suites in a process of their own, on a Redis of their own."""
+    from tests.services import RedisServer
+
+    if not names:
+        return []
+    server = RedisServer()
+    server.start()
+    try:
+        # Not a multiprocessing.Pool: its workers may not have processes of their own.
+        with (
+            ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as worker,
+            delayed(server.port, FAR if names == ["far"] else 0) as port,
+        ):
+            url = f"redis://127.0.0.1:{port}/0"
+            return worker.submit(_several, names, url, options).result()
+    finally:
+        server.close()
+
+
+def _several(names: list[str], url: str, options: Options) -> list[Table]:
+    return [table for name in names for table in SUITES[name](url, options)]
