@@ -81,6 +81,8 @@ def partition_messages(connection: BaseDatabaseWrapper, partitions: int) -> None
         )
         for statement in again:
             cursor.execute(statement)
+        for statement in _column(cursor, _INDEXES_OF_PARTITIONS):
+            cursor.execute(statement)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE agent_sessions_message")
 
@@ -98,6 +100,13 @@ _CONSTRAINTS = (
 _INDEXES = (
     f"SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = {_TABLE} AND indisvalid "  # noqa: S608
     "AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)"
+)
+# PostgreSQL names them after their columns: nobody would know which index a plan means.
+_INDEXES_OF_PARTITIONS = (
+    "SELECT format('ALTER INDEX %s RENAME TO %I', part.indexrelid::regclass, "  # noqa: S608
+    "whole.indexrelid::regclass || substring(part.indrelid::regclass::text FROM '_p[0-9]+$')) "
+    "FROM pg_inherits JOIN pg_index part ON part.indexrelid = inhrelid "
+    f"JOIN pg_index whole ON whole.indexrelid = inhparent WHERE whole.indrelid = {_TABLE}"
 )
 _TRIGGERS = (
     f"SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = {_TABLE} AND NOT tgisinternal"  # noqa: S608

@@ -374,9 +374,10 @@ class TestIdempotency:
             assert [m.as_dict() for m in added] == [say()] * len(keys)
             return len([q for q in queries if "SAVEPOINT" not in q["sql"]])
 
+        on_postgresql = connection.vendor == "postgresql"
         append("k1")
-        assert append("k1") <= 3
-        assert append("k1", "k2") <= 6
+        assert append("k1") <= (2 if on_postgresql else 3)
+        assert append("k1", "k2") <= (3 if on_postgresql else 6)
         assert repository.get(session.id).message_count == 2
 
     @pytest.mark.django_db(transaction=True)

@@ -148,6 +148,38 @@ def test_two_cleanups_count_each_session_once(make_session, run, settings):
     assert {session.status for session in Session.objects.all()} == {"completed"}
 
 
+def test_a_killed_cleanup_is_continued(repository, make_session, run):
+    moment = timezone.now() - timedelta(seconds=1)
+    ids = [make_session(expires_at=moment).id for _number in range(50)]
+    (worker,) = run(("clean_until_killed",))
+    for _batch in range(2):
+        assert worker.line() == "batch"
+        worker.start()
+    assert worker.line() == "batch"
+    worker.process.kill()
+    worker.process.wait(10)
+    done = Session.objects.with_status("completed").count()
+    assert done == 30
+    assert repository.cleanup_expired_sessions() == len(ids) - done
+
+
+def test_counters_are_verified_while_messages_are_appended(repository, make_session, run):
+    """What changes while it is counted is not taken for wrong, and repaired rightly."""
+    session, broken = make_session(), make_session()
+    Session.objects.filter(pk=broken.pk).update(message_count=7)
+    each = 100 if connection.vendor == "postgresql" else 15
+    *writers, counter = run(
+        *[("append", s.id, each, "w") for s in (session, session, broken)],
+        ("count_again", 20 if connection.vendor == "postgresql" else 3),
+    )
+    for writer in writers:
+        writer.result()
+    assert set(counter.result()) <= {str(broken.id)}
+    assert repository.verify_counters() == []
+    assert counters(session) == (2 * each, 2 * each)
+    assert counters(broken) == (each, each)
+
+
 @pytest.mark.postgres
 def test_a_message_in_flight_wins_over_cleanup(repository, make_session):
     """An append that has not committed yet keeps its session from being completed."""

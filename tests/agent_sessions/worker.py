@@ -60,6 +60,23 @@ def cleanup() -> int:
     return repository().cleanup_expired_sessions()
 
 
+def clean_until_killed() -> None:
+    settings.AGENT_SESSIONS_CLEANUP_BATCH_SIZE = 10
+
+    def pause(count: int) -> None:
+        print("batch", flush=True)
+        sys.stdin.readline()
+
+    repository().cleanup_expired_sessions(progress=pause)
+
+
+def count_again(times: str) -> list[str]:
+    wrong = []
+    for _time in range(int(times)):
+        wrong += repository().verify_counters(repair=True)
+    return [str(session_id) for session_id in wrong]
+
+
 def create_keyed(user_id: str, count: str) -> list[str]:
     from agent_sessions.models import Session
 
