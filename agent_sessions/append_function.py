@@ -27,6 +27,7 @@ CREATE OR REPLACE FUNCTION agent_sessions_append_1(
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     v_number CONSTANT integer := json_array_length(p_rows);
+    v_owner CONSTANT agent_sessions_session.user_id%TYPE := p_owner;
     v_count integer;
     v_last integer;
     v_user agent_sessions_session.user_id%TYPE;
@@ -57,7 +58,7 @@ BEGIN
             THEN GREATEST(expires_at, p_expiry)
         END
     WHERE id = p_session AND status <> 'archived'
-        AND (p_owner IS NULL OR user_id::text = p_owner)
+        AND (v_owner IS NULL OR user_id = v_owner)
     RETURNING message_count, last_sequence, user_id INTO v_count, v_last, v_user;
     IF NOT FOUND THEN
         RETURN NULL;
