@@ -65,7 +65,9 @@ class Recovery(threading.Thread):
             if server.found == server.trusted:
                 state.transport.run(EndConnections(state.context, server.connections()))
             else:
-                state.transport.run(Cleanse(state.context, list(state.scopes), server.found))
+                state.transport.run(
+                    Cleanse(state.context, list(state.scopes), server.found, state.transport.tag)
+                )
         except RedisUnavailableError:
             with state.lock:
                 state.breaker.probe(healthy=False)
