@@ -58,7 +58,7 @@ class Load:
                 "default": {
                     "BACKEND": "cache_layer.backends.ResilientCache",
                     "LOCATION": cache._location,
-                    "KEY_PREFIX": cache.key_prefix,
+                    **cache._params,
                 }
             }
         )
