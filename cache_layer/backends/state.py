@@ -19,7 +19,7 @@ from cache_layer.backends.context import Context, Scope, options_of
 from cache_layer.backends.encoding import Codec
 from cache_layer.backends.failures import CircuitOpenError, RedisUnavailableError
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.near import Answers
+from cache_layer.backends.near_answers import Answers
 from cache_layer.backends.operations.base import Operation
 from cache_layer.breaker import Breaker
 from cache_layer.conf import PREFIX, settings
