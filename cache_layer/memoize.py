@@ -6,7 +6,7 @@ import functools
 import inspect
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
-from cache_layer.backends.near import ABSENT
+from cache_layer.backends.near_answers import ABSENT
 from cache_layer.backends.operations.tagged import MISSING, Aged
 from cache_layer.background import background
 from cache_layer.commit import aafter_commit, after_commit

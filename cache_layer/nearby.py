@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from cache_layer.backends import ResilientCache
-from cache_layer.backends.near import ABSENT, Answers
+from cache_layer.backends.near_answers import ABSENT, Answers
 from cache_layer.backends.operations.base import Read
 from cache_layer.backends.state import MemoryState
 

@@ -11,7 +11,8 @@ from django.core.cache.backends.base import BaseCache
 
 from cache_layer.backends.context import Context, Scope, options_of
 from cache_layer.backends.failures import RedisUnavailableError
-from cache_layer.backends.near import Answers, NearCache, NearJournal, NearOptions, recount
+from cache_layer.backends.near import NearCache, NearJournal, NearOptions
+from cache_layer.backends.near_answers import Answers, recount
 from cache_layer.backends.operations.base import Operation, Read, Single
 from cache_layer.backends.operations.near import NearRead
 from cache_layer.backends.state import RedisState

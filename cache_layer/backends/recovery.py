@@ -45,6 +45,8 @@ class Recovery(threading.Thread):
             # A thread that died would leave the cache on memory for ever.
             except Exception:
                 logger.exception("Looking whether Redis is back failed; trying again.")
+        # What this thread opened after the state was closed.
+        state.transport.close()
 
     def _trusted(self) -> bool:
         state = self._state

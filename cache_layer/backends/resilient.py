@@ -16,7 +16,7 @@ from django.utils.functional import cached_property
 from cache_layer.backends.builder import Operations
 from cache_layer.backends.context import Context, Lease, Scope
 from cache_layer.backends.counters import flush_when_due
-from cache_layer.backends.near import ABSENT, Answers
+from cache_layer.backends.near_answers import ABSENT, Answers
 from cache_layer.backends.operations.base import Operation, Unconfirmed
 from cache_layer.backends.operations.scans import STEP
 from cache_layer.backends.results import Results

@@ -19,7 +19,7 @@ from cache_layer.backends.context import Context, Scope, options_of
 from cache_layer.backends.encoding import Codec
 from cache_layer.backends.failures import CircuitOpenError, RedisUnavailableError
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.near import Answers
+from cache_layer.backends.near_answers import Answers
 from cache_layer.backends.operations.base import Operation
 from cache_layer.breaker import Breaker
 from cache_layer.conf import PREFIX, settings
@@ -243,19 +243,12 @@ def state_for(
     return state
 
 
-def _slot(options: dict[str, Any], backend: BaseCache) -> str:
-    """Return what aliases must have in common to share connections to a cluster."""
-    if "CONNECTION_FACTORY" not in options:
-        return ""
-    from cache_layer.backends.cluster import hash_tag, is_clustered
-
-    return hash_tag(backend) if is_clustered(options) else ""
-
-
 def _make_state(location: Any, params: dict[str, Any], backend: BaseCache) -> MemoryState:
     if not location:
         return MemoryState(params)
-    if options_of(params).get("NEAR_CACHE"):
+    options = options_of(params)
+    # On a cluster the news would go on coming from the server that owned the keys once.
+    if options.get("NEAR_CACHE") and not _slot(options, backend):
         from cache_layer.backends.near_state import NearState
 
         return NearState(location, params, backend)
@@ -267,6 +260,15 @@ def _forget_answers(*, setting: str, **kwargs: Any) -> None:
     if setting == "CACHES" or setting.startswith(PREFIX):
         for state in list(_states.values()):
             state.forget_answers()
+
+
+def _slot(options: dict[str, Any], backend: BaseCache) -> str:
+    """Return what aliases must have in common to share connections to a cluster."""
+    if "CONNECTION_FACTORY" not in options:
+        return ""
+    from cache_layer.backends.cluster import hash_tag, is_clustered
+
+    return hash_tag(backend) if is_clustered(options) else ""
 
 
 def _start_again_in_child() -> None:
