@@ -31,6 +31,7 @@ DECLARE
     v_count integer;
     v_last integer;
     v_user agent_sessions_session.user_id%TYPE;
+    v_item json;
     v_id bigint;
     v_ids json;
 BEGIN
@@ -66,13 +67,14 @@ BEGIN
 
     IF v_number = 1 THEN
         -- Half the work of the statement below.
+        v_item := p_rows -> 0;
         INSERT INTO agent_sessions_message (
             session_id, user_id, sequence, created_at,
             role, content, metadata, payload, idempotency_key
         )
         VALUES (
-            p_session, v_user, v_last, p_now, p_rows -> 0 ->> 0, p_rows -> 0 ->> 1,
-            (p_rows -> 0 -> 2)::jsonb, p_rows -> 0 ->> 3, p_rows -> 0 ->> 4
+            p_session, v_user, v_last, p_now,
+            v_item ->> 0, v_item ->> 1, (v_item -> 2)::jsonb, v_item ->> 3, v_item ->> 4
         )
         RETURNING id INTO v_id;
         RETURN json_build_array(v_count, v_last, v_user, json_build_array(v_id));
