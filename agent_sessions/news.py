@@ -31,7 +31,12 @@ def listen(hear: Callable[[UUID, int, str], Any]) -> Callable[[], None]:
     """
 
     def understand(notice: str) -> None:
-        session_id, sequence, using = notice.split(" ", 2)
-        hear(UUID(session_id), int(sequence), using)
+        try:
+            session_id, sequence, using = notice.split(" ", 2)
+            place = UUID(session_id), int(sequence)
+        except ValueError:
+            # Somebody else's: whoever may write to Redis may publish there.
+            return
+        hear(*place, using)
 
     return _notices.listen(understand)

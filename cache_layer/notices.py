@@ -105,7 +105,7 @@ class Notices:
             while not ended.is_set():
                 message = subscription.get_message(timeout=SILENCE)
                 if message is not None:
-                    hear(message["data"].decode())
+                    hear(message["data"].decode("utf-8", "replace"))
 
     def _channel(self, backend: ResilientCache) -> str:
         return f"{backend.key_prefix}:notices:{self._name}"

@@ -25,7 +25,7 @@ have; and behind a pooler of transactions a LISTEN hears nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -154,16 +154,17 @@ class Hub:
         self._on_news(session_id, messages[-1].sequence, using)
 
     def _on_deletion(self, session_ids: Iterable[UUID], using: str, **kwargs: Any) -> None:
-        self._tell_watches(dict.fromkeys(session_ids), using)
+        self._wake(set(session_ids), using, None)
 
     def _on_news(self, session_id: UUID, latest: int, using: str) -> None:
-        self._tell_watches({session_id: latest}, using)
+        self._wake({session_id}, using, latest)
 
-    def _tell_watches(self, latest: Mapping[UUID, int | None], using: str) -> None:
+    def _wake(self, session_ids: set[UUID], using: str, latest: int | None) -> None:
+        # It only wakes: what there is, the database says.
         def tell() -> None:
             for watch in self._watches:
-                if watch.session_id in latest:
-                    watch.learn(latest[watch.session_id])
+                if watch.session_id in session_ids and (latest is None or latest > watch.seen):
+                    watch.news.set()
 
         if using == self._using:
             # A loop that has been closed has no streams.

@@ -87,6 +87,15 @@ def test_the_list_shows_what_tells_sessions_apart(admin_client: Client, session:
         assert shown in text
 
 
+@pytest.mark.parametrize("title", ["", " \u00a0", "\u200b\u202e"])
+def test_a_title_that_cannot_be_seen_is_no_link(
+    admin_client: Client, session: Session, title: str
+) -> None:
+    Session.objects.update(title=title)
+    page = admin_client.get(LIST).content.decode()
+    assert f">coder {session.pk}</a>" in page
+
+
 def test_the_list_costs_the_same_with_many_sessions(
     admin_client: Client,
     session: Session,

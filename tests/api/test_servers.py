@@ -231,32 +231,36 @@ def test_news_of_another_process_waits_for_no_look_at_the_database(
 def test_a_server_that_dies_and_comes_back_loses_and_repeats_nothing(
     wsgi: Server, asgi: Server, redis_of_site: RedisServer
 ) -> None:
-    with ThreadPoolExecutor(1) as writer:
-        session = new_session(wsgi)
-        stream = follow(asgi, session)
+    session = new_session(wsgi)
+    stream = follow(asgi, session)
 
-        async def read() -> None:
-            loop = asyncio.get_running_loop()
-            writing = loop.run_in_executor(
-                writer, lambda: [say(wsgi, session, str(number)) for number in range(60)]
+    def restart_server() -> None:
+        asgi.stop(signal.SIGKILL)
+        asgi.start()
+
+    async def until_seen(count: int) -> None:
+        async with asyncio.timeout(90):
+            while len(stream.seen) < count:
+                await asyncio.sleep(0.01)
+
+    async def read() -> None:
+        reading = asyncio.create_task(come_back_until(stream, 61))
+        for number, fault in enumerate((restart_server, redis_of_site.restart, restart_server)):
+            texts = [str(number * 20 + place) for place in range(20)]
+            writing = asyncio.create_task(
+                asyncio.to_thread(lambda texts=texts: [say(wsgi, session, text) for text in texts])
             )
-            reading = asyncio.create_task(come_back_until(stream, 60))
-            for seen, fault in ((5, "server"), (20, "redis"), (35, "server")):
-                async with asyncio.timeout(60):
-                    while len(stream.seen) < seen:
-                        await asyncio.sleep(0.01)
-                if fault == "redis":
-                    await asyncio.to_thread(redis_of_site.restart)
-                else:
-                    await asyncio.to_thread(asgi.stop, signal.SIGKILL)
-                    await asyncio.to_thread(asgi.start)
+            await until_seen(number * 20 + 5)
+            await asyncio.to_thread(fault)
             await writing
-            await asyncio.wait_for(reading, 60)
+            await until_seen(number * 20 + 20)
+        await asyncio.to_thread(say, wsgi, session, "60")
+        await asyncio.wait_for(reading, 90)
 
-        asyncio.run(read())
-        assert stream.opened >= 3
-        assert stream.seen == list(range(1, 61))
-        assert stream.texts == list(map(str, range(60)))
+    asyncio.run(read())
+    assert stream.opened >= 3
+    assert stream.seen == list(range(1, 62))
+    assert stream.texts == list(map(str, range(61)))
 
 
 async def come_back_until(stream: Stream, count: int) -> None:
