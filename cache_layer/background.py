@@ -19,9 +19,10 @@ from django.db import connections
 
 logger = logging.getLogger("cache_layer")
 
-#: Threads that work at the same time, and jobs that may wait for them.
+#: Threads that work at the same time.
 THREADS: Final = 4
-WAITING: Final = 100
+#: Jobs under way, whether they run or wait for a thread; further ones are left for later.
+MOST: Final = 100
 
 Key = tuple[str, bytes]
 
@@ -40,8 +41,8 @@ class Background:
         self._tasks: dict[asyncio.Task[None], Key] = {}
 
     def run(self, key: Key, job: Callable[[], Any]) -> None:
-        """Do a job on a thread; not at all, if too many wait already."""
-        if self._jobs.qsize() >= WAITING or not self._begin(key):
+        """Do a job on a thread; not at all, if too many are under way."""
+        if not self._begin(key):
             return
         self._jobs.put((key, job))
         with self._lock:
@@ -52,7 +53,7 @@ class Background:
         threading.Thread(target=self._work, name="cache-layer-renewal", daemon=True).start()
 
     def start(self, key: Key, job: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        """Do a job as a task of the running loop; it is cancelled when the loop ends."""
+        """Do a job as a task of the running loop, which cancels it when it ends; see ``run()``."""
         for task in [task for task in list(self._tasks) if task.get_loop().is_closed()]:
             self._forget(task)
         if not self._begin(key):
@@ -68,7 +69,7 @@ class Background:
 
     def _begin(self, key: Key) -> bool:
         with self._lock:
-            if key in self.under_way:
+            if key in self.under_way or len(self.under_way) >= MOST:
                 return False
             self.under_way.add(key)
             return True

@@ -74,7 +74,7 @@ def check_entries(
         message
         for alias, entry in django_settings.CACHES.items()
         if _is_resilient(entry)
-        for examine in (_examine_location, _examine_timeout, _examine_options)
+        for examine in (_examine_location, _examine_timeout, _examine_options, _examine_cluster)
         for message in examine(alias, entry)
     ]
 
@@ -231,9 +231,28 @@ def _examine_client(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessa
         yield checks.Error(
             f"CACHES[{alias!r}] asks for {refused}, which spreads keys over several servers: "
             "this backend does not do that.",
-            hint="Use one server, or one with replicas behind Sentinel.",
+            hint="Use one server, one with replicas behind Sentinel, or the CONNECTION_FACTORY "
+            '"cache_layer.backends.cluster.ClusterConnectionFactory".',
             id="cache_layer.E009",
         )
+
+
+def _examine_cluster(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    options = entry.get("OPTIONS") or {}
+    if not (entry.get("LOCATION") and "CONNECTION_FACTORY" in options):
+        return
+    from django.core.cache import caches
+
+    try:
+        from cache_layer.backends.cluster import hash_tag, is_clustered
+
+        if is_clustered(options):
+            hash_tag(caches.create_connection(alias))
+    except ImproperlyConfigured as problem:
+        yield checks.Error(f"CACHES[{alias!r}]: {problem}", id="cache_layer.E010")
+    except ImportError:
+        # E006 tells of a missing client; a factory that is not there, of its first use.
+        return
 
 
 def _class_problem(path: Any, methods: Sequence[str]) -> str:

@@ -100,10 +100,10 @@ def cached(
     ``classmethod`` or ``staticmethod``.
 
     :raises ValueError: the namespace contains a colon or a glob character, a lambda is decorated
-        without a prefix, a placeholder of a tag is no argument of the function, a time is
-        negative or not finite, ``jitter`` and ``refresh_before`` together are not less than
-        ``ttl``, a ``ttl`` that never ends or keeps nothing goes with one of these times, or
-        ``fail_safe`` with no ``stale_ttl``.
+        without a prefix, a placeholder of a tag is no argument of the function or goes with
+        ``include_args=False``, a time is negative or not finite, ``jitter`` and
+        ``refresh_before`` together are not less than ``ttl``, a ``ttl`` that never ends or keeps
+        nothing goes with one of these times, or ``fail_safe`` with no ``stale_ttl``.
     :raises TypeError: what is decorated is no function, or a generator; a time is not a number.
     """
     if callable(ttl):
@@ -123,7 +123,13 @@ def cached(
         if not key_prefix and function.__name__ == "<lambda>":
             raise ValueError("All lambdas have the same name: give this one a key_prefix.")
         keys = CallKeys(function, key_prefix, include_args=include_args)
-        return Recipe(function, keys, TagTemplates(function, keys, tags), options)
+        templates = TagTemplates(function, keys, tags)
+        if templates.vary and not include_args:
+            raise ValueError(
+                "With include_args=False all calls share one result, so its tags cannot be of "
+                "one call's arguments."
+            )
+        return Recipe(function, keys, templates, options)
 
     return _Cached(recipe)
 

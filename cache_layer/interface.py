@@ -7,11 +7,13 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any, Final, Generic, TypeVar
 
 from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
 
 from cache_layer.backends import ResilientCache
 from cache_layer.conf import settings
@@ -68,6 +70,12 @@ def validate_namespace(namespace: str) -> str:
             f"The namespace {namespace!r} contains a colon or a glob character (one of :*?[]^\\)."
         )
     return namespace
+
+
+# Django's lookup is slower than everything else that a hit of a decorated function does here. It
+# finds one backend a context as well, so what it closes at the end of a request is this one.
+_configuration = object()
+_known: ContextVar[tuple[object, ResilientCache] | None] = ContextVar("known", default=None)
 
 
 class ICache(ABC, Generic[T]):
@@ -307,6 +315,9 @@ def resilient_cache() -> ResilientCache:
 
     :raises ImproperlyConfigured: it is not a ``ResilientCache``.
     """
+    known = _known.get()
+    if known is not None and known[0] is _configuration:
+        return known[1]
     alias = settings.ALIAS
     backend = caches[alias]
     if not isinstance(backend, ResilientCache):
@@ -315,4 +326,14 @@ def resilient_cache() -> ResilientCache:
             f'backend: set "BACKEND": "cache_layer.backends.ResilientCache" there, or name an '
             f"alias that has it in CACHE_LAYER_ALIAS."
         )
+    _known.set((_configuration, backend))
     return backend
+
+
+def _look_again(*, setting: str, **kwargs: Any) -> None:
+    global _configuration
+    if setting in {"CACHES", "CACHE_LAYER_ALIAS"}:
+        _configuration = object()
+
+
+setting_changed.connect(_look_again)

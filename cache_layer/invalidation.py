@@ -108,7 +108,8 @@ class Stale:
                     pattern.filled(arguments, argument_text),
                     pattern.filled(arguments, _glob_as_written),
                 ]
-            return Invalidation(self.namespace, dict.fromkeys(patterns), self._tags.keys(arguments))
+            tags = (*self._tags.fixed, *self._tags.keys(arguments))
+            return Invalidation(self.namespace, dict.fromkeys(patterns), tags)
         except UnstableArgumentError:
             return None
 

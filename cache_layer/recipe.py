@@ -9,6 +9,7 @@ from typing import Any
 
 from cache_layer.backends import ResilientCache
 from cache_layer.backends.envelope import Entry
+from cache_layer.backends.resilient import MOST_KEPT
 from cache_layer.backends.results import Results, Terms
 from cache_layer.exceptions import UnstableArgumentError
 from cache_layer.keys import CallKeys
@@ -44,7 +45,6 @@ class Recipe:
         self.nearby = Nearby(options.namespace)
         self._keys = keys
         self._tags = tags
-        self._fixed_tags = (keys.tag, *tags.fixed)
         self._complained: set[str] = set()
         self._failing = False
 
@@ -60,7 +60,15 @@ class Recipe:
 
     def results(self, backend: ResilientCache) -> Results:
         """Return what makes operations on the results."""
-        return Results(backend, self.options.namespace, self.options.terms)
+        made = backend.results.get(self)
+        if made is None:
+            if len(backend.results) >= MOST_KEPT:
+                backend.results.clear()
+            options = self.options
+            tags = (self._keys.tag, *self._tags.fixed)
+            made = Results(backend, options.namespace, options.terms, self._keys.stem, tags)
+            backend.results[self] = made
+        return made
 
     def entry(
         self, results: Results, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -68,16 +76,14 @@ class Recipe:
         """Return where the result of a call is kept; None when it runs uncached."""
         try:
             key = self._keys.key(args, kwargs)
-            tags = self._fixed_tags
-            if self._tags.vary:
-                tags = (self._keys.tag, *self._tags.keys(self._keys.arguments(args, kwargs)))
+            if not self._tags.vary:
+                return results.entry(key)
+            return results.entry(key, self._tags.keys(self._keys.arguments(args, kwargs)))
         except UnstableArgumentError as error:
             self.complain("has an argument without a stable form", error)
         except TypeError:
             # The call itself raises a better one.
             pass
-        else:
-            return results.entry(key, tags)
         return None
 
     def key_or_none(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
@@ -98,11 +104,11 @@ class Recipe:
             self._complained.add(what)
             logger.warning("%s %s, so such calls are not cached: %s", self.name, what, error)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: Exception, *, kept: bool) -> None:
         """Log that renewing a result raised: once, until it works again."""
         if not self._failing:
             self._failing = True
-            what = "goes on being served" if self.options.fail_safe else "is served no more"
+            what = "goes on being served" if kept else "is served no more"
             logger.warning(
                 "%s raised while a result was renewed; the old one %s.",
                 self.name,

@@ -63,8 +63,9 @@ class Renewal:
             self._recipe.succeeded()
             yield from self._keep(value)
         else:
-            self._recipe.failed(error)
-            yield from self._after_failure()
+            kept = self._recipe.options.fail_safe or self._aged.is_fresh
+            self._recipe.failed(error, kept=kept)
+            yield from self._after_failure(kept)
         return None, None
 
     def _keep(self, value: Any) -> Generator[Effect, Any, None]:
@@ -76,8 +77,8 @@ class Renewal:
                 self._recipe.complain("returned a value that cannot be stored", error)
         yield from self._do(operation)
 
-    def _after_failure(self) -> Generator[Effect, Any, None]:
-        if self._recipe.options.fail_safe or self._aged.is_fresh:
+    def _after_failure(self, kept: bool) -> Generator[Effect, Any, None]:
+        if kept:
             pause = settings.RENEWAL_PAUSE
             yield from self._do(self._results.put_off(self._entry, self._aged, pause))
         else:

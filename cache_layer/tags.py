@@ -53,9 +53,8 @@ class TagTemplates:
         return bool(self.fixed or self._varying)
 
     def keys(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the keys of the tags of a call.
+        """Return the keys of those tags of a call that its arguments are in.
 
         :raises UnstableArgumentError: an argument has no stable form.
         """
-        varying = [tag_key(each.filled(arguments, as_written)) for each in self._varying]
-        return (*self.fixed, *varying)
+        return tuple([tag_key(each.filled(arguments, as_written)) for each in self._varying])

@@ -13,6 +13,8 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.sentinel import SentinelConnectionPool as SyncSentinelConnectionPool
 
+from cache_layer.backends import cluster
+
 #: Belongs to the synchronous connection and has an equivalent that the asynchronous one makes.
 _OWN: Final = frozenset(
     {
@@ -69,6 +71,8 @@ def _twin(connection_class: Any) -> Any:
         sync_connection.Connection: async_connection.Connection,
         sync_connection.SSLConnection: async_connection.SSLConnection,
         sync_connection.UnixDomainSocketConnection: async_connection.UnixDomainSocketConnection,
+        cluster.SlotConnection: cluster.AwaitedSlotConnection,
+        cluster.SecureSlotConnection: cluster.SecureAwaitedSlotConnection,
     }
     return twins.get(connection_class)
 

@@ -48,14 +48,15 @@ class Operations:
         self._codec = backend.state.codec
         # Any other may depend on more than its arguments, such as the tenant of a request.
         default = backend.key_func is default_key_func
-        self._before = f"{backend.key_prefix}:{backend.version}:{self._prefix}" if default else None
+        #: What stands before every key, if that is always the same.
+        self.before = f"{backend.key_prefix}:{backend.version}:{self._prefix}" if default else None
         #: What each operation is given.
         self.context = Context(namespace, self._codec, backend.scope)
 
     def key(self, key: Any, version: int | None) -> str:
         """Return the full key."""
-        if version is None and self._before is not None:
-            full = f"{self._before}{key}"
+        if version is None and self.before is not None:
+            full = f"{self.before}{key}"
             self._backend.validate_key(full)
             return full
         if self._prefix:

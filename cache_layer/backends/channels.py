@@ -10,6 +10,7 @@ import contextlib
 import select
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 from redis import connection as redis_connection
@@ -34,7 +35,7 @@ _READ: Final = 1 << 16
 class Channel:
     """One connection. An error while it is used leaves it useless."""
 
-    __slots__ = ("_connection", "_poll", "_reader", "_socket", "generation")
+    __slots__ = ("_connection", "_readable", "_reader", "_socket", "generation")
 
     def __init__(self, connection: Any, generation: int) -> None:
         connection.connect()
@@ -42,8 +43,7 @@ class Channel:
         self._connection = connection
         self._socket = connection._sock
         self._reader = make_reader()
-        self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
+        self._readable = _readability(self._socket)
 
     def ask(self, command: Command) -> Any:
         """Return the reply, be it the exception that Redis answered with."""
@@ -58,7 +58,7 @@ class Channel:
     def quiet(self) -> bool:
         """Tell whether it is still there, as far as can be known without asking."""
         # Nothing is to be read from a good one, not even its end.
-        return not self._poll.poll(0)
+        return not self._readable()
 
     def close(self) -> None:
         """Close it."""
@@ -75,6 +75,14 @@ class Channel:
                 reader.feed(data)
             elif type(reply) is bytes or not is_push(reply):
                 return reply
+
+
+def _readability(connected: Any) -> Callable[[], object]:
+    if not hasattr(select, "poll"):
+        return lambda: select.select([connected], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(connected, select.POLLIN)
+    return partial(poll.poll, 0)
 
 
 class Asker(Protocol):

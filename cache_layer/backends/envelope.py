@@ -55,13 +55,11 @@ class Entry:
 
     __slots__ = ("key", "raw", "tags")
 
-    def __init__(self, key: str, tags: Sequence[str]) -> None:
+    def __init__(self, key: str, tags: tuple[str, ...], raw_tags: Sequence[bytes]) -> None:
         self.key = key
         self.tags = tags
         #: The key, then the tags, as Redis has them.
-        self.raw = [key.encode("utf-8", "surrogatepass")]
-        for tag in tags:
-            self.raw.append(tag.encode("utf-8", "surrogatepass"))
+        self.raw = (key.encode("utf-8", "surrogatepass"), *raw_tags)
 
     def start(self, held: Sequence[bytes | None]) -> int:
         """Return where the encoded value begins, for what the key and the tags hold.
@@ -72,18 +70,17 @@ class Entry:
         if data is None or not data.startswith(ENVELOPE):
             return 0
         at = HEAD
-        for number, key in enumerate(self.raw):
-            if number:
-                token = held[number]
-                after = at + 2 + len(key)
-                if (
-                    token is None
-                    or len(token) != TOKEN
-                    or not data.startswith(key, at + 2)
-                    or not data.startswith(token, after)
-                ):
-                    return 0
-                at = after + TOKEN
+        for number in range(1, len(held)):
+            key, token = self.raw[number], held[number]
+            after = at + 2 + len(key)
+            if (
+                token is None
+                or len(token) != TOKEN
+                or not data.startswith(token, after)
+                or not data.startswith(key, at + 2)
+            ):
+                return 0
+            at = after + TOKEN
         return at if data.startswith(_SIZE.pack(at - HEAD), CLAIM_END) else 0
 
     def section(self, tokens: Sequence[bytes | None]) -> bytes | None:

@@ -45,6 +45,8 @@ class Recovery(threading.Thread):
             # A thread that died would leave the cache on memory for ever.
             except Exception:
                 logger.exception("Looking whether Redis is back failed; trying again.")
+        # What this thread opened after the state was closed.
+        state.transport.close()
 
     def _trusted(self) -> bool:
         state = self._state
@@ -65,7 +67,9 @@ class Recovery(threading.Thread):
             if server.found == server.trusted:
                 state.transport.run(EndConnections(state.context, server.connections()))
             else:
-                state.transport.run(Cleanse(state.context, list(state.scopes), server.found))
+                state.transport.run(
+                    Cleanse(state.context, list(state.scopes), server.found, state.transport.tag)
+                )
         except RedisUnavailableError:
             with state.lock:
                 state.breaker.probe(healthy=False)

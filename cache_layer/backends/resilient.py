@@ -19,12 +19,13 @@ from cache_layer.backends.counters import flush_when_due
 from cache_layer.backends.near import ABSENT, Answers
 from cache_layer.backends.operations.base import Operation, Unconfirmed
 from cache_layer.backends.operations.scans import STEP
+from cache_layer.backends.results import Results
 from cache_layer.backends.state import MemoryState, state_for
 
 T = TypeVar("T")
 
-#: Namespaces of which the operations are kept: a project may have one a tenant.
-_NAMESPACES: Final = 500
+#: Namespaces and functions of which the operations are kept: a project may make them at will.
+MOST_KEPT: Final = 500
 
 _ODD_CHARACTER: Final = re.compile(r"[\x00-\x20\x7f]")
 
@@ -45,11 +46,18 @@ class ResilientCache(BaseCache):
         self._location = location
         self._params = params
         self._namespaces: dict[str, Operations] = {}
+        #: What decorated functions work with, by function.
+        self.results: dict[Any, Results] = {}
 
     def validate_key(self, key: str) -> None:
         """Warn of the same keys as Django does, without looking at every character in Python."""
         if len(key) > MEMCACHE_MAX_KEY_LENGTH or _ODD_CHARACTER.search(key):
             super().validate_key(key)
+
+    @staticmethod
+    def is_odd(text: str) -> bool:
+        """Return whether a key with this in it is one that Django warns of."""
+        return _ODD_CHARACTER.search(text) is not None
 
     @cached_property
     def state(self) -> MemoryState:
@@ -78,7 +86,7 @@ class ResilientCache(BaseCache):
         """Return what makes operations on the keys of a namespace, for ``run`` and ``arun``."""
         made = self._namespaces.get(namespace)
         if made is None:
-            if len(self._namespaces) >= _NAMESPACES:
+            if len(self._namespaces) >= MOST_KEPT:
                 self._namespaces.clear()
             made = self._namespaces[namespace] = Operations(self, namespace)
         return made

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from django.core.cache.backends.base import MEMCACHE_MAX_KEY_LENGTH
 
 from cache_layer.backends.builder import LONGEST
 from cache_layer.backends.context import Lease
 from cache_layer.backends.envelope import Entry
-from cache_layer.backends.operations.base import Operation
+from cache_layer.backends.operations.base import Operation, raw
 from cache_layer.backends.operations.leases import Release
 from cache_layer.backends.operations.renewals import Forget, Postpone, Renew
 from cache_layer.backends.operations.tagged import Aged, CachedRead, Claim, FillTagged
@@ -35,11 +37,32 @@ class Terms:
 
 
 class Results:
-    """For one backend and namespace; see ``Operations``."""
+    """For one backend and namespace; see ``Operations``.
 
-    def __init__(self, backend: ResilientCache, namespace: str, terms: Terms) -> None:
-        self._make = backend.operations(namespace)
+    ``stem`` is what all keys begin with, ``tags`` are what all results depend on.
+    """
+
+    def __init__(
+        self,
+        backend: ResilientCache,
+        namespace: str,
+        terms: Terms,
+        stem: str = "",
+        tags: Sequence[str] = (),
+    ) -> None:
+        self._make = make = backend.operations(namespace)
+        self._context = make.context
         self._terms = terms
+        self._tags = tags
+        self._early = self._early_milliseconds()
+        self._before = make.before
+        if self._before is not None:
+            # Made once: most calls have no other tags.
+            self._full_tags = tuple(make.key(tag, None) for tag in tags)
+            self._raw_tags = [raw(tag) for tag in self._full_tags]
+            # What follows the stem has only characters that no cache minds.
+            self._odd = backend.is_odd(f"{self._before}{stem}")
+        self._validate = backend.validate_key
 
     @property
     def keeps(self) -> bool:
@@ -50,58 +73,64 @@ class Results:
     def _lifetime(self) -> int | None:
         return self._make.milliseconds(self._terms.timeout)
 
-    def entry(self, key: str, tags: Iterable[str]) -> Entry:
-        """Return where the result of a call is kept, and under which tags."""
-        key_of = self._make.key
-        return Entry(key_of(key, None), [key_of(tag, None) for tag in tags])
+    def entry(self, key: str, tags: Iterable[str] = ()) -> Entry:
+        """Return where the result of a call is kept, under which tags beside those of all."""
+        if self._before is None:
+            full_tags = tuple(self._make.key(tag, None) for tag in (*self._tags, *tags))
+            return Entry(self._make.key(key, None), full_tags, [raw(tag) for tag in full_tags])
+        full = self._before + key
+        if self._odd or len(full) > MEMCACHE_MAX_KEY_LENGTH:
+            self._validate(full)
+        if not tags:
+            return Entry(full, self._full_tags, self._raw_tags)
+        more = [self._make.key(tag, None) for tag in tags]
+        return Entry(full, (*self._full_tags, *more), self._raw_tags + [raw(tag) for tag in more])
 
     def read(self, entry: Entry) -> CachedRead:
         """Return the result, ``Aged`` or ``MISSING``."""
-        return CachedRead(self._make.context, entry, self._early())
+        return CachedRead(self._context, entry, self._early)
 
     def claim(self, entry: Entry, unreadable: bytes = b"") -> Claim:
         """Return the result, ``Aged`` or a ``Lease``."""
         lease_time = _lease_time()
         kept = min(LONGEST, (self._lifetime or 0) + _ms(self._terms.stale))
         longest = max(2 * lease_time, kept) + 60_000
-        return Claim(self._make.context, entry, self._early(), lease_time, longest, unreadable)
+        return Claim(self._context, entry, self._early, lease_time, longest, unreadable)
 
     def fill(self, entry: Entry, value: Any, lease: Lease) -> Operation[bool]:
         """Store a result under a lease; tells whether it is stored.
 
         :raises UnsupportedValueError: the serializer cannot store it exactly.
         """
-        data = self._make.context.codec.encode(entry.key, value)
-        return FillTagged(self._make.context, entry, lease, data, *self._times())
+        data = self._context.codec.encode(entry.key, value)
+        return FillTagged(self._context, entry, lease, data, *self._times())
 
     def release(self, entry: Entry, lease: Lease) -> Operation[bool]:
         """Give a lease back."""
-        return Release(self._make.context, entry.key, lease)
+        return Release(self._context, entry.key, lease)
 
     def take_over(self, entry: Entry, aged: Aged) -> Operation[bool]:
         """Take the renewing of a result on; tells whether it is the caller's to do."""
-        return Postpone(self._make.context, entry.key, aged, _lease_time(), again=False)
+        return Postpone(self._context, entry.key, aged, _lease_time(), again=False)
 
     def put_off(self, entry: Entry, aged: Aged, seconds: float) -> Operation[bool]:
         """Let the renewing rest for some time."""
-        return Postpone(self._make.context, entry.key, aged, _ms(seconds), again=True)
+        return Postpone(self._context, entry.key, aged, _ms(seconds), again=True)
 
     def renew(self, entry: Entry, aged: Aged, value: Any) -> Operation[bool]:
         """Store a result in the place of another; tells whether it is stored.
 
         :raises UnsupportedValueError: the serializer cannot store it exactly.
         """
-        data = self._make.context.codec.encode(entry.key, value)
-        return Renew(self._make.context, entry.key, aged, data, *self._times())
+        data = self._context.codec.encode(entry.key, value)
+        return Renew(self._context, entry.key, aged, data, *self._times())
 
     def forget(self, entry: Entry, aged: Aged) -> Operation[bool]:
         """Delete a result, if it is still that one."""
-        return Forget(self._make.context, entry.key, aged)
+        return Forget(self._context, entry.key, aged)
 
-    def _early(self) -> int:
+    def _early_milliseconds(self) -> int:
         early = _ms(self._terms.early)
-        if not early:
-            return 0
         # Otherwise what was just stored, with a short default timeout, would be renewed at once.
         lifetime = self._lifetime
         return early if lifetime is None or early < lifetime else 0

@@ -7,6 +7,7 @@ whose tags have changed (see ``envelope``).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 _COMMON = """
@@ -77,7 +78,7 @@ class Script:
         self.sha = hashlib.sha1(self.body.encode(), usedforsecurity=False).hexdigest()
         self.known[self.sha] = self
 
-    def __call__(self, keys: list[bytes], *arguments: Any) -> tuple[Any, ...]:
+    def __call__(self, keys: Sequence[bytes], *arguments: Any) -> tuple[Any, ...]:
         """Return the command that calls the script."""
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 

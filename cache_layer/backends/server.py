@@ -33,15 +33,17 @@ class KnownServer:
     """What one alias in one process knows of its server.
 
     A server that does not say who it is (a proxy, an access list without INFO) is taken for
-    always the same. ``keeps``: so is every server.
+    always the same. ``keeps``: so is every server. ``clustered``: it has to be a node of a
+    cluster, which nothing else may be.
     """
 
-    def __init__(self, keeps: bool) -> None:
+    def __init__(self, *, keeps: bool, clustered: bool = False) -> None:
         #: The process whose content is trusted; empty before the first connection.
         self.trusted = ""
         #: The process that recovery connected to.
         self.found = ""
         self._keeps = keeps
+        self._clustered = clustered
         self._met = ""
         self._recovery: int | None = None
         self._connections: deque[int] = deque(maxlen=_MOST)
@@ -86,9 +88,9 @@ class KnownServer:
         return list(self._connections)
 
     def _meet(self, connection: Any, info: Any) -> None:
-        if isinstance(info, bytes) and b"redis_mode:cluster" in info:
+        if isinstance(info, bytes) and b"redis_mode:cluster" in info and not self._clustered:
             raise ClusterNodeError(
-                "it is a node of a Redis Cluster, which this backend does not use"
+                "it is a node of a Redis Cluster, which needs ClusterConnectionFactory"
             )
         process = _run_id(info)
         if process != self._met:

@@ -230,7 +230,8 @@ def state_for(
 ) -> MemoryState:
     """Return the process's state for a ``CACHES`` entry, made at first use."""
     options = params.get("OPTIONS") or {}
-    key = repr((location or "", sorted(options.items())))
+    slot = _slot(options, backend) if location else ""
+    key = repr((location or "", sorted(options.items()), slot))
     state = _states.get(key)
     if state is None:
         with _states_lock:
@@ -245,7 +246,9 @@ def state_for(
 def _make_state(location: Any, params: dict[str, Any], backend: BaseCache) -> MemoryState:
     if not location:
         return MemoryState(params)
-    if options_of(params).get("NEAR_CACHE"):
+    options = options_of(params)
+    # On a cluster the news would go on coming from the server that owned the keys once.
+    if options.get("NEAR_CACHE") and not _slot(options, backend):
         from cache_layer.backends.near_state import NearState
 
         return NearState(location, params, backend)
@@ -257,6 +260,15 @@ def _forget_answers(*, setting: str, **kwargs: Any) -> None:
     if setting == "CACHES" or setting.startswith(PREFIX):
         for state in list(_states.values()):
             state.forget_answers()
+
+
+def _slot(options: dict[str, Any], backend: BaseCache) -> str:
+    """Return what aliases must have in common to share connections to a cluster."""
+    if "CONNECTION_FACTORY" not in options:
+        return ""
+    from cache_layer.backends.cluster import hash_tag, is_clustered
+
+    return hash_tag(backend) if is_clustered(options) else ""
 
 
 def _start_again_in_child() -> None:

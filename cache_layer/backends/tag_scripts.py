@@ -56,7 +56,7 @@ local head = redis.call('GETRANGE', KEYS[1], 0, 47)
 if string.sub(head, 1, 18) ~= ARGV[1] or not alive(KEYS[1], head) then return 0 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if ARGV[3] ~= 'again' and tonumber(string.sub(head, 32, 44)) > now then return 0 end
+if ARGV[3] ~= 'again' and (tonumber(string.sub(head, 32, 44)) or 0) > now then return 0 end
 local free = math.min(now + ARGV[2], 9999999999999)
 redis.call('SETRANGE', KEYS[1], 31, string.format('%013.0f', free))
 return 1

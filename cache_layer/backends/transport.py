@@ -24,8 +24,11 @@ try:
     from django_redis.client import DefaultClient, ShardClient
     from redis.backoff import NoBackoff
     from redis.cluster import RedisCluster
+    from redis.crc import key_slot
     from redis.exceptions import NoScriptError, ResponseError
     from redis.retry import Retry
+
+    from cache_layer.backends.cluster import hash_tag, is_clustered
 except ImportError as missing:
     raise ImproperlyConfigured(
         "A cache with a LOCATION needs Redis's client: pip install 'django-agent-sessions[redis]'."
@@ -46,7 +49,13 @@ class Transport:
         self._backend = backend
         self._params = {**params, "OPTIONS": with_defaults(options_of(params))}
         options = self._params["OPTIONS"]
-        self.server = KnownServer(bool(options.get("KEEP_AFTER_RESTART")))
+        #: What all keys that are written beside the alias's own end with: its hash tag on a
+        #: cluster, nothing elsewhere.
+        self.tag = b""
+        if is_clustered(options):
+            self.tag = hash_tag(backend).encode("utf-8", "surrogatepass")
+            options["CONNECTION_POOL_KWARGS"]["slot"] = key_slot(self.tag)
+        self._new_server()
         #: Seconds that a reply may take; None where the project wants no timeout.
         self.timeout: float | None = options["SOCKET_TIMEOUT"]
         timeouts = self.timeout, options["SOCKET_CONNECT_TIMEOUT"]
@@ -84,7 +93,8 @@ class Transport:
         try:
             # As many round trips as the calls that are made most, in the time that they have.
             deadline = self.deadline()
-            for command in (("SET", PROBE_KEY, b"1", "PX", 1000), ("GET", PROBE_KEY)):
+            key = PROBE_KEY + self.tag
+            for command in (("SET", key, b"1", "PX", 1000), ("GET", key)):
                 checked([self._asker().ask(command)])
             if time.monotonic() > deadline:
                 raise TimeoutError("Redis is slow to answer")
@@ -131,7 +141,13 @@ class Transport:
         self._lock = threading.Lock()
         self._inherited.append(self._made)
         self._made = None
-        self.server = KnownServer(bool(self._params["OPTIONS"].get("KEEP_AFTER_RESTART")))
+        self._new_server()
+
+    def _new_server(self) -> None:
+        self.server = KnownServer(
+            keeps=bool(self._params["OPTIONS"].get("KEEP_AFTER_RESTART")),
+            clustered=bool(self.tag),
+        )
 
     def _asker(self) -> Asker:
         made = self._made
@@ -144,7 +160,8 @@ class Transport:
                 if refused := spreading(options):
                     raise ImproperlyConfigured(
                         f"{refused} spreads keys over several servers, which this backend does "
-                        "not do. Use one server, or one with replicas behind Sentinel."
+                        "not do. Use one server, one with replicas behind Sentinel, or "
+                        "ClusterConnectionFactory."
                     )
                 client_class = import_string(
                     options.get("CLIENT_CLASS", "django_redis.client.DefaultClient")

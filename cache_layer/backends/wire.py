@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, cast
 
+from redis.exceptions import AskError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -142,8 +143,13 @@ class Wire(asyncio.Protocol):
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not NOTHING:
-                if type(reply) is not bytes and is_push(reply):
-                    continue
+                if type(reply) is not bytes:
+                    if is_push(reply):
+                        continue
+                    if isinstance(reply, AskError):
+                        self._answered = answered
+                        self.fail(RedisConnectionError("Another server owns the slot now."))
+                        return
                 waiter = pending[0]
                 if type(waiter) is Batch:
                     waiter.replies.append(reply)

@@ -307,6 +307,8 @@ def test_senseless_tags_are_refused_at_decoration() -> None:
 
     with pytest.raises(ValueError, match="user_name}, which is not an argument"):
         cached(key_prefix="t", tags=["{user_name}"])(function)
+    with pytest.raises(ValueError, match="all calls share one result"):
+        cached(key_prefix="t", include_args=False, tags=["{user_id}"])(function)
     with pytest.raises(TypeError, match="a list of strings"):
         cached(key_prefix="t", tags="user")(function)
     with pytest.raises(ValueError, match="may not be empty"):

@@ -58,7 +58,7 @@ class Load:
                 "default": {
                     "BACKEND": "cache_layer.backends.ResilientCache",
                     "LOCATION": cache._location,
-                    "KEY_PREFIX": cache.key_prefix,
+                    **cache._params,
                 }
             }
         )
@@ -120,6 +120,19 @@ class Load:
             into = any(call.began <= when and ended >= when - 1 for when in opened)
             (caught if into and call.seconds > NOTICEABLE else others).append(call)
         return caught, others
+
+    def report(self, record: Callable[[str, object], None], fault: str, recovery: float) -> None:
+        """Hand what was measured to the summary; ``recovery`` is in seconds."""
+        caught, others = self.tripping()
+        record("fault", fault)
+        record("calls", len(self.calls))
+        record("trips", sum(what == "memory" for _, what in self.changes))
+        record("caught", len(caught))
+        record("longest", round(max((c.seconds for c in caught), default=0) * 1000))
+        record("others", round(max(c.seconds for c in others) * 1000))
+        record("recovery", round(recovery * 1000))
+        record("stale", len(self.stale))
+        record("errors", len(self.errors))
 
     def _changed(self, state: str, **_: Any) -> None:
         self.changes.append((time.monotonic(), state))

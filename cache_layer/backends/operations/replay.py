@@ -67,18 +67,21 @@ class Cleanse(Operation[None]):
     :raises RefusedError: Redis did not do it, so it must not be read yet.
     """
 
-    __slots__ = ("run_id", "scopes")
+    __slots__ = ("run_id", "scopes", "tag")
     long = True
 
-    def __init__(self, context: Context, scopes: Iterable[Scope], run_id: str) -> None:
+    def __init__(
+        self, context: Context, scopes: Iterable[Scope], run_id: str, tag: bytes = b""
+    ) -> None:
         self.context = context
         self.scopes = scopes
         self.run_id = run_id.encode()
+        self.tag = tag
 
     def steps(self) -> Steps[None]:
         for scope in self.scopes:
             digest = hashlib.sha256(scope.expression).hexdigest()[:16]
-            mark = f"cache_layer:clean:{digest}".encode()
+            mark = f"cache_layer:clean:{digest}".encode() + self.tag
             (known,) = yield [("GET", mark)]
             if known != self.run_id:
                 yield from drop_scope(scope)

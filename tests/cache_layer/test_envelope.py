@@ -1,0 +1,81 @@
+"""Bytes that look like an envelope and are none: never an exception, for whoever reads them."""
+
+from __future__ import annotations
+
+import random
+
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache_layer.backends import scripts, tag_scripts
+from cache_layer.backends.envelope import (
+    ENVELOPE,
+    HEAD,
+    Entry,
+    living,
+    named_tags,
+    new_token,
+    seal,
+)
+from cache_layer.backends.scripts import Script
+from tests.cache_layer.caches import make_cache
+
+KEYS = st.text(min_size=1, max_size=20)
+
+
+@given(st.binary(max_size=200))
+def test_damaged_envelopes_are_read_as_what_no_codec_knows(rest: bytes) -> None:
+    data = ENVELOPE + rest
+    named_tags([data])
+    assert living(data, lambda _key: None) in (None, data, data[HEAD:])
+    assert Entry("k", ("t",), [b"t"]).start([data, new_token()]) == 0
+
+
+@given(KEYS, st.lists(KEYS, max_size=4, unique=True), st.binary(max_size=50), st.data())
+def test_an_envelope_counts_while_all_its_tokens_do(
+    key: str, tags: list[str], payload: bytes, data: st.DataObject
+) -> None:
+    entry = Entry(key, tuple(tags), [tag.encode("utf-8", "surrogatepass") for tag in tags])
+    tokens = {tag: new_token() for tag in tags}
+    section = entry.section(list(tokens.values()))
+    assert section is not None
+    sealed = seal(section, payload, 0)
+    assert named_tags([sealed]) == tags
+    assert living(sealed, tokens.get) == payload
+    assert sealed[entry.start([sealed, *tokens.values()]) :] == payload
+    if tags:
+        changed = tokens | {data.draw(st.sampled_from(tags)): new_token()}
+        assert living(sealed, changed.get) is None
+        assert entry.start([sealed, *changed.values()]) == 0
+
+
+def test_damaged_envelopes_break_no_script(redis_url: str) -> None:
+    cache = make_cache(redis_url)
+    client = redis.Redis.from_url(redis_url)
+    chance = random.Random(1)
+    for _ in range(60):
+        length = chance.choice([0, 10, 46, 47, 60, 200])
+        size = chance.choice([b"\0\0\0\0", b"\0\0\0\x20", chance.randbytes(4)])
+        data = (ENVELOPE + chance.randbytes(42) + size + chance.randbytes(150))[:length]
+        client.set(cache.make_key("k"), data)
+        key = cache.make_key("k").encode()
+        for command in (
+            scripts.HOLDS([key]),
+            scripts.REMAINING([key]),
+            scripts.EXPIRE([key], 10_000),
+            scripts.LIVING([key]),
+            tag_scripts.POSTPONE([key], data[:18], 10_000, ""),
+            tag_scripts.CLAIM([key, b"tag"], new_token()[2:], 10_000, 10_000, b"", new_token()),
+            scripts.DROP([key]),
+        ):
+            client.execute_command(*Script.in_full(command))
+        client.set(key, data)
+        assert cache.get("k") is None
+        assert cache.get_many(["k"]) == {}
+        assert cache.get_or_set("k", "computed") == "computed"
+        client.set(key, data)
+        assert cache.keys("*") == ["k"] * cache.has_key("k")
+        cache.delete_pattern("*")
+    client.close()
+    cache.state.close()

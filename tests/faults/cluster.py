@@ -1,0 +1,81 @@
+"""A Redis Cluster of the tests' own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from tests.cache_layer.caches import wait_for
+from tests.services import RedisServer, free_port
+
+SLOTS = 16384
+PRIMARIES = 3
+
+
+class Cluster:
+    """Three primaries, and a replica of the one that owns a slot."""
+
+    def __init__(self, slot: int) -> None:
+        self._buses = [free_port() for _ in range(PRIMARIES + 1)]
+        self.nodes = [self._node(bus) for bus in self._buses]
+        share = -(-SLOTS // PRIMARIES)
+        number = slot // share
+        self.owner = self.nodes[number]
+        self.others = [self.nodes[each] for each in range(PRIMARIES) if each != number]
+        self.replica = self.nodes[-1]
+        self._slot = slot
+        self._shares = [(start, min(start + share, SLOTS) - 1) for start in range(0, SLOTS, share)]
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+        for node, (first, last) in zip(self.nodes, self._shares, strict=False):
+            self.command(node, "CLUSTER", "ADDSLOTSRANGE", first, last)
+        for epoch, node in enumerate(self.nodes, start=1):
+            self.command(node, "CLUSTER", "SET-CONFIG-EPOCH", epoch)
+        for node, bus in zip(self.nodes[1:], self._buses[1:], strict=True):
+            self.command(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+        wait_for(lambda: all(map(self._knows_all, self.nodes)), "the nodes know each other")
+        owner = self.command(self.owner, "CLUSTER", "MYID")
+        self.command(self.replica, "CLUSTER", "REPLICATE", owner)
+        wait_for(self._replicated, "the replica has a copy")
+        wait_for(self._well, "the cluster serves every slot")
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+
+    def move(self, to: RedisServer) -> None:
+        """Give the slot to another primary, without its keys."""
+        wanted = self.command(to, "CLUSTER", "MYID")
+        for node in (to, *(each for each in self.nodes[:-1] if each is not to)):
+            self.command(node, "CLUSTER", "SETSLOT", self._slot, "NODE", wanted)
+
+    @staticmethod
+    def command(node: RedisServer, *words: Any) -> Any:
+        with redis.Redis.from_url(node.url, socket_timeout=10, decode_responses=True) as client:
+            return client.execute_command(*words)
+
+    @staticmethod
+    def _node(bus: int) -> RedisServer:
+        return RedisServer(
+            *("--cluster-enabled", "yes"),
+            *("--cluster-port", str(bus)),
+            *("--cluster-node-timeout", "1000"),
+            *("--cluster-replica-validity-factor", "0"),
+            *("--repl-diskless-sync-delay", "0"),
+        )
+
+    def _knows_all(self, node: RedisServer) -> bool:
+        lines = self.command(node, "CLUSTER", "NODES").splitlines()
+        return sum(" connected" in line for line in lines) == len(self.nodes)
+
+    def _replicated(self) -> bool:
+        with redis.Redis.from_url(self.replica.url, socket_timeout=10) as client:
+            return bool(client.info("replication").get("master_link_status") == "up")
+
+    def _well(self) -> bool:
+        return all(
+            "cluster_state:ok" in self.command(node, "CLUSTER", "INFO") for node in self.nodes
+        )

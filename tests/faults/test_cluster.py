@@ -1,0 +1,169 @@
+"""Redis Cluster: an alias whose keys are all on one slot, for real."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from cache_layer.backends import ResilientCache
+from cache_layer.backends.cluster import slot_of
+from cache_layer.checks import check_entries
+from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
+from tests.cache_layer.test_backend import (
+    Asynchronous,
+    Contract,
+    LeaseContract,
+    Synchronous,
+)
+from tests.faults.cluster import Cluster
+from tests.faults.load import Load
+
+pytestmark = pytest.mark.slow
+
+TAG = "{shop}"
+FACTORY = "cache_layer.backends.cluster.ClusterConnectionFactory"
+
+
+def make(cluster: Cluster, **options: Any) -> ResilientCache:
+    """A cache that is told of two nodes, of which none has its slot."""
+    first, second = cluster.others
+    return make_cache(
+        first.url,
+        KEY_PREFIX=f"{TAG}-{uuid.uuid4().hex}",
+        OPTIONS={
+            "CONNECTION_FACTORY": FACTORY,
+            "STARTUP_NODES": [("127.0.0.1", second.port)],
+            **options,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def quiet_cluster() -> Iterator[Cluster]:
+    """One that no test breaks."""
+    cluster = Cluster(slot_of(TAG))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster(slot_of(TAG))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+class OnCluster:
+    @pytest.fixture
+    def backend(self, quiet_cluster: Cluster) -> Iterator[ResilientCache]:
+        backend = make(quiet_cluster)
+        yield backend
+        assert state(backend) == "redis"
+        backend.clear()
+        backend.state.close()
+
+
+class TestSynchronous(OnCluster, Synchronous, Contract):
+    pass
+
+
+class TestAwaited(OnCluster, Asynchronous, Contract):
+    pass
+
+
+class TestLeases(OnCluster, Synchronous, LeaseContract):
+    pass
+
+
+class TestLeasesAwaited(OnCluster, Asynchronous, LeaseContract):
+    pass
+
+
+def test_both_worlds_reach_the_owner_of_the_slot(quiet_cluster: Cluster) -> None:
+    cache = make(quiet_cluster)
+
+    async def both() -> None:
+        await cache.aset("k", "v")
+        assert await asyncio.gather(*[cache.aget("k") for _ in range(100)]) == ["v"] * 100
+
+    asyncio.run(both())
+    assert cache.get("k") == "v"
+    assert Cluster.command(quiet_cluster.owner, "EXISTS", cache.make_key("k")) == 1
+    cache.state.close()
+
+
+@pytest.mark.parametrize("wrap", [lambda cache: cache, Awaited], ids=["sync", "async"])
+def test_a_replica_takes_over(cluster: Cluster, wrap: Any) -> None:
+    cache = make(cluster)
+    face = wrap(cache)
+    face.set("k", "old")
+    full = cache.make_key("k")
+    wait_for(lambda: cluster.command(cluster.replica, "DBSIZE") == 1, "the replica has it")
+    cluster.owner.kill()
+    assert face.get("k") is None
+    face.set("k", "during")
+    assert face.get("k") == "during"
+    wait_for(lambda: state(cache) == "redis", "the promoted replica is used")
+    assert face.get("k") is None
+    face.set("k", "new")
+    assert face.get("k") == "new"
+    assert cluster.command(cluster.replica, "EXISTS", full) == 1
+    cache.state.close()
+
+
+def test_a_slot_that_moves_is_followed(cluster: Cluster) -> None:
+    cache = make(cluster)
+    face = Awaited(cache)
+    cache.set("k", "old")
+    assert face.get("k") == "old"
+    cluster.command(cluster.owner, "FLUSHALL")
+    cluster.move(to=cluster.others[0])
+    assert cache.get("k") is None
+    assert face.get("k") is None
+    wait_for(lambda: state(cache) == "redis", "the new owner is used")
+    cache.set("k", "new")
+    assert face.get("k") == "new"
+    assert cluster.command(cluster.others[0], "EXISTS", cache.make_key("k")) == 1
+    cache.state.close()
+
+
+def test_under_load(cluster: Cluster, record_property: Any) -> None:
+    cache = make(cluster)
+    with Load(cache) as load:
+        cluster.owner.kill()
+        load.wait_for_state("memory")
+        recovery = load.wait_for_state("redis")
+        load.wait_for_calls()
+    load.report(record_property, "cluster node killed, replica promoted", recovery)
+    assert load.errors == []
+    assert load.stale == []
+    cache.state.close()
+
+
+@pytest.mark.parametrize("prefix", ["shop", "{}shop", "shop}{"])
+def test_a_prefix_without_a_hash_tag_is_refused(prefix: str) -> None:
+    entry = {
+        "BACKEND": "cache_layer.backends.ResilientCache",
+        "LOCATION": "redis://127.0.0.1:1/0",
+        "KEY_PREFIX": prefix,
+        "OPTIONS": {"CONNECTION_FACTORY": FACTORY},
+    }
+    with override_settings(CACHES={"default": entry}):
+        assert "cache_layer.E010" in [message.id for message in check_entries()]
+    cache = make_cache(
+        "redis://127.0.0.1:1/0", KEY_PREFIX=prefix, OPTIONS={"CONNECTION_FACTORY": FACTORY}
+    )
+    with pytest.raises(ImproperlyConfigured, match="KEY_PREFIX"):
+        cache.get("k")
