@@ -48,6 +48,8 @@ def bars(values: Mapping[str, float], name: str, title: str, *, logarithmic: boo
     )
     axes.bar_label(drawn, fmt=lambda value: f"{value:,.3g}", padding=3, fontsize=8)
     axes.margins(x=0.12)
+    if logarithmic:
+        axes.set_xlabel("logarithmic scale")
     return _save(figure, name)
 
 

@@ -101,6 +101,7 @@ class Report:
     options: dict[str, Any]
     server: str = ""
     tables: list[Table] = field(default_factory=list)
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
 
     def add(self, *tables: Table) -> None:
         """Keep the tables, and print them at once: a long run shows what it has."""
@@ -111,7 +112,9 @@ class Report:
     def conditions(self) -> str:
         python = platform.python_version()
         found = ", ".join(f"{name} {number}" for name, number in self.versions().items())
-        return f"{os.cpu_count()} cores, {self.server}, Python {python}; {found}."
+        # What else the machine did says how far the figures may be trusted.
+        load = f"load {self.load:.1f} before the run"
+        return f"{os.cpu_count()} cores ({load}), {self.server}, Python {python}; {found}."
 
     def versions(self) -> dict[str, str]:
         found = {}

@@ -82,7 +82,7 @@ def measure(report: Report, dsn: Dsn, options: Options) -> None:
     single = Single(peers, failed, options)
     report.add(*single.tables())
     report.add(*single.listings())
-    with workers(dsn, list(peers)) as pool:
+    with workers(dsn, list(peers), options.writers) as pool:
         report.add(*appending.measure(pool, peers, failed, options))
         report.add(*maintenance.measure(pool, options))
     for peer in peers.values():

@@ -11,7 +11,7 @@ from benchmarks.report import Cell, Table
 from benchmarks.sessions import workers
 from benchmarks.sessions.options import Options
 from benchmarks.sessions.peers import Peer, text
-from benchmarks.sessions.workers import WRITERS, Workers
+from benchmarks.sessions.workers import Workers
 
 #: Appends of each process to the one conversation.
 EACH = 60
@@ -21,12 +21,12 @@ def measure(
     pool: Workers, peers: Mapping[str, Peer], failed: Mapping[str, Failed], options: Options
 ) -> list[Table]:
     distinct = Table(
-        f"{WRITERS} processes, each its own conversation",
+        f"{pool.writers} processes, each its own conversation",
         ["messages/s", "of raw psycopg", "errors"],
         name="distinct",
     )
     shared = Table(
-        f"{WRITERS} processes, {EACH} appends each to one conversation",
+        f"{pool.writers} processes, {EACH} appends each to one conversation",
         ["messages/s", "errors", "lost", "behind the reader"],
         name="shared",
         note="Another process reads the conversation all the time. Behind: messages that appeared"
@@ -56,7 +56,7 @@ def _tried(measurement: Callable[[], list[Cell]]) -> list[Cell]:
 
 
 def _distinct(pool: Workers, name: str, maker: Peer, options: Options) -> list[Cell]:
-    talks = [maker.converse(1) for _ in range(WRITERS)]
+    talks = [maker.converse(1) for _ in range(pool.writers)]
     done, _ = pool.together(_append_for, [(name, talk, options.seconds) for talk in talks])
     return [sum(rate for rate, _ in done), sum(errors for _, errors in done)]
 
@@ -65,11 +65,11 @@ def _shared(pool: Workers, name: str, maker: Peer) -> list[Cell]:
     talk = maker.converse(1)
     with pool.beside(_follow, name, talk) as follower:
         results, took = pool.together(
-            _append_times, [(name, talk, number) for number in range(WRITERS)]
+            _append_times, [(name, talk, number) for number in range(pool.writers)]
         )
     ((behind, found),) = follower
     errors = sum(results)
-    appended = WRITERS * EACH - errors
+    appended = pool.writers * EACH - errors
     return [appended / took, errors, appended - (found - 1), behind]
 
 

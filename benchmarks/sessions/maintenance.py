@@ -10,10 +10,9 @@ from typing import Any
 from benchmarks.report import Table
 from benchmarks.sessions import workers
 from benchmarks.sessions.options import Options
-from benchmarks.sessions.workers import WRITERS, Workers
+from benchmarks.sessions.workers import Workers
 
 KEYS = 40
-BULK_WRITERS = 4
 
 
 def measure(pool: Workers, options: Options) -> list[Table]:
@@ -96,7 +95,7 @@ def contexts(pool: Workers) -> Table:
     from benchmarks.sessions.peers.ours import user_key
 
     made = Table(
-        f"{WRITERS} processes merge {KEYS} keys each into one context",
+        f"{pool.writers} processes merge {KEYS} keys each into one context",
         ["keys lost", "merges/s"],
         name="contexts",
         note="The plain pair reads the session, changes its context and saves it.",
@@ -104,9 +103,9 @@ def contexts(pool: Workers) -> Table:
     models: dict[str, Any] = {"agent_sessions": Session, "plain ORM pair": NaiveSession}
     for name, model in models.items():
         target = model.objects.create(user_id=user_key("talker"), title="context").pk
-        _, took = pool.together(_merge, [(name, target, number) for number in range(WRITERS)])
+        _, took = pool.together(_merge, [(name, target, number) for number in range(pool.writers)])
         kept = len(model.objects.get(pk=target).context)
-        made.rows[name] = [WRITERS * KEYS - kept, WRITERS * KEYS / took]
+        made.rows[name] = [pool.writers * KEYS - kept, pool.writers * KEYS / took]
     return made
 
 
@@ -129,18 +128,19 @@ def bulk_status(pool: Workers, options: Options) -> Table:
     """Writers that set the status of the same sessions, each in an order of its own."""
     from agent_sessions.models import Session
 
+    writers = max(2, pool.writers // 2)
     made = Table(
-        f"{BULK_WRITERS} processes set the status of the same {options.bulk:,} sessions, shuffled",
+        f"{writers} processes set the status of the same {options.bulk:,} sessions, shuffled",
         ["deadlocks", "s"],
         name="bulk",
-        note=f"Each {options.bulk_turns} times. `row by row`: in one transaction, in the order"
+        note=f"Times each: {options.bulk_turns}. `row by row`: in one transaction, in the order"
         " given.",
     )
     found = Session.objects.filter(agent_id="mass").order_by("pk").values_list("pk", flat=True)
     ids = list(found[: options.bulk])
     for name in ("agent_sessions", "row by row"):
         deadlocks, took = pool.together(
-            _set_status, [(name, ids, number, options.bulk_turns) for number in range(BULK_WRITERS)]
+            _set_status, [(name, ids, number, options.bulk_turns) for number in range(writers)]
         )
         made.rows[name] = [sum(deadlocks), took]
     return made

@@ -17,6 +17,7 @@ class Options:
     expired: int = 100_000
     bulk: int = 1_000
     bulk_turns: int = 5
+    writers: int = 8
     rounds: int = 40
     calls: int = 5
     budget: float = 12.0
@@ -45,6 +46,7 @@ SMOKE = Options(
     expired=50,
     bulk=20,
     bulk_turns=1,
+    writers=2,
     rounds=1,
     calls=1,
     seconds=0.2,

@@ -8,9 +8,9 @@ from benchmarks.plots import bars, curves
 from benchmarks.report import Table
 
 BARS = (
-    ("append", "ratio", "sessions-append", "Append one message: ratio to raw psycopg"),
-    ("batch", "ratio", "sessions-batch", "Append 100 messages: ratio to raw psycopg"),
-    ("distinct", "messages/s", "sessions-processes", "Eight processes: messages a second"),
+    ("append", "ratio", "sessions-append", "Append one message: ratio to raw psycopg", True),
+    ("batch", "ratio", "sessions-batch", "Append 100 messages: ratio to raw psycopg", True),
+    ("distinct", "messages/s", "sessions-processes", "Eight processes: messages a second", False),
 )
 CURVES = (
     ("append-length", "sessions-append-length", "Append one, by length", "messages"),
@@ -22,8 +22,8 @@ CURVES = (
 def draw(tables: list[Table]) -> list[Path]:
     found = {table.name: table for table in tables}
     paths = [
-        bars(found[name].column(column), file, title, logarithmic=True)
-        for name, column, file, title in BARS
+        bars(found[name].column(column), file, title, logarithmic=logarithmic)
+        for name, column, file, title, logarithmic in BARS
         if name in found
     ]
     for name, file, title, across in CURVES:

@@ -14,7 +14,6 @@ from typing import Any
 from benchmarks.sessions.database import Dsn, configure
 from benchmarks.sessions.peers import Peer, connect
 
-WRITERS = 8
 #: Longest wait for a piece of work, in seconds.
 LIMIT = 120.0
 
@@ -26,8 +25,8 @@ _done: Event
 class Workers:
     """Writers, and one process more."""
 
-    def __init__(self, pool: Pool, done: Event) -> None:
-        self._pool, self._done = pool, done
+    def __init__(self, pool: Pool, done: Event, writers: int) -> None:
+        self._pool, self._done, self.writers = pool, done, writers
 
     def together(
         self, work: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
@@ -52,16 +51,16 @@ class Workers:
 
 
 @contextlib.contextmanager
-def workers(dsn: Dsn, names: Sequence[str]) -> Iterator[Workers]:
+def workers(dsn: Dsn, names: Sequence[str], writers: int) -> Iterator[Workers]:
     # Forked from a process that has imported everything: in each worker anew, the imports of
     # the frameworks would take longer than the measurement.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.sessions.preload"])
     done = context.Event()
-    with context.Pool(WRITERS + 1, _start, (dsn, list(names), done)) as pool:
+    with context.Pool(writers + 1, _start, (dsn, list(names), done)) as pool:
         # As each of these waits, each worker takes one, and so has connected.
-        pool.map(time.sleep, [0.5] * (WRITERS + 1), chunksize=1)
-        yield Workers(pool, done)
+        pool.map(time.sleep, [0.5] * (writers + 1), chunksize=1)
+        yield Workers(pool, done, writers)
 
 
 def over() -> bool:

@@ -39,6 +39,9 @@ class Peer:
     def __init__(self, url: str, value: str) -> None:
         """Connect."""
 
+    def answering(self) -> object:
+        """Who answers, and since when: it may not change while the peer is measured."""
+
     async def aclose(self) -> None:
         """Close what belongs to the loop."""
 

@@ -13,7 +13,7 @@ class Ours(Peer):
 
         from cache_layer import cached
 
-        cache = caches["default"]
+        self._backend = cache = caches["default"]
         self.get, self.aget = cache.get, cache.aget
         self.set, self.aset = cache.set, cache.aset
         self.get_many, self.aget_many = cache.get_many, cache.aget_many
@@ -45,3 +45,8 @@ class Ours(Peer):
             return way
 
         self.aonce = {"@cached": once(False), "@cached(lock=True)": once(True)}
+
+    def answering(self) -> object:
+        state = self._backend.state.describe()
+        # Memory is never what is to be measured: like nothing else, so that it counts as a change.
+        return state["since"] if state["state"] == "redis" else object()
