@@ -51,7 +51,7 @@ class Suite:
             for label, call in awaited(peer).items():
                 if call:
                     contestants[_joined(peer.name, label, "awaited")] = Awaited(call)
-        answering = {name: peer.answering() for name, peer in self.peers.items()}
+        answering = {peer.name: peer.answering() for peer in self.peers.values()}
         results: dict[str, Result | Failed] = {}
         results |= race(
             contestants,
@@ -60,10 +60,10 @@ class Suite:
             loop=self.loop,
         )
         results |= self.failed
-        for name, peer in self.peers.items():
+        for peer in self.peers.values():
             # Figures of a cache that gave Redis up meanwhile are not those of Redis.
-            if peer.answering() != answering[name]:
-                rows = [row for row in results if row == name or row.startswith(f"{name}, ")]
+            if peer.answering() != answering[peer.name]:
+                rows = [row for row in results if f"{row}, ".startswith(f"{peer.name}, ")]
                 results |= dict.fromkeys(rows, Failed("Redis did not answer in time meanwhile"))
         return timings(
             f"{title}{self.where}", results, floor=floor, unit=unit, name=name, note=note
