@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test faults lint types check clean bench-sessions bench-cache bench-fill-race bench-api
+.PHONY: demo test test-slow faults lint types check clean bench-sessions bench-cache bench-fill-race bench-api
 
 $(VENV)/.demo: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,8 +20,11 @@ $(VENV)/.dev: setup.cfg pyproject.toml
 demo: $(VENV)/.demo  ## The example project with real conversations; needs no service
 	$(BIN)/python manage.py demo
 
-test: $(VENV)/.dev  ## The whole test suite; tests of services that are not there skip loudly
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+test: $(VENV)/.dev  ## The tests but the slow ones; those of services that are not there skip loudly
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.dev  ## The slow ones: faults, whole processes and servers, generated requests
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m slow $(ARGS)
 
 faults: $(VENV)/.dev  ## Redis killed, hung, cut off, full…: the tests of it, and what they measured
 	$(BIN)/python -m pytest tests/faults -s $(ARGS)
@@ -34,7 +37,7 @@ lint: $(VENV)/.dev  ## Format, lint and import rules
 types: $(VENV)/.dev  ## mypy, strict
 	$(BIN)/mypy
 
-check: lint types test
+check: lint types test test-slow
 
 clean:
 	rm -rf $(VENV) $(VENV)-bench .nox .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

@@ -15,15 +15,26 @@ def install(session: nox.Session, django: str) -> None:
     session.install("-e", ".[dev]", f"django~={django}.0")
 
 
-@nox.session
-@nox.parametrize(("python", "django"), PAIRS)
-def tests(session: nox.Session, django: str) -> None:
-    """The README's test command, inside this pair's environment."""
+def make(session: nox.Session, django: str, target: str) -> None:
     install(session, django)
     environment = Path(session.virtualenv.location)
     # Tells make that the environment is ready, so that it does not move Django's version.
     (environment / ".dev").touch()
-    session.run("make", "test", f"VENV={environment}", *session.posargs, external=True)
+    session.run("make", target, f"VENV={environment}", *session.posargs, external=True)
+
+
+@nox.session
+@nox.parametrize(("python", "django"), PAIRS)
+def tests(session: nox.Session, django: str) -> None:
+    """The README's test command, inside this pair's environment."""
+    make(session, django, "test")
+
+
+@nox.session
+@nox.parametrize(("python", "django"), PAIRS)
+def slow_tests(session: nox.Session, django: str) -> None:
+    """The tests that the README's command leaves out."""
+    make(session, django, "test-slow")
 
 
 @nox.session
