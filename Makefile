@@ -23,8 +23,8 @@ demo: $(VENV)/.demo  ## The example project with real conversations; needs no se
 test: $(VENV)/.dev  ## The tests but the slow ones; those of services that are not there skip loudly
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.dev  ## The slow ones: faults, whole processes and servers, generated requests
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m slow $(ARGS)
+test-slow: $(VENV)/.dev  ## The slow ones: whole processes and servers, generated requests
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m slow --ignore tests/faults $(ARGS)
 
 faults: $(VENV)/.dev  ## Redis killed, hung, cut off, full…: the tests of it, and what they measured
 	$(BIN)/python -m pytest tests/faults -s $(ARGS)
@@ -37,7 +37,7 @@ lint: $(VENV)/.dev  ## Format, lint and import rules
 types: $(VENV)/.dev  ## mypy, strict
 	$(BIN)/mypy
 
-check: lint types test test-slow
+check: lint types test test-slow faults
 
 clean:
 	rm -rf $(VENV) $(VENV)-bench .nox .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

@@ -35,6 +35,8 @@ def tests(session: nox.Session, django: str) -> None:
 def slow_tests(session: nox.Session, django: str) -> None:
     """The tests that the README's command leaves out."""
     make(session, django, "test-slow")
+    # By themselves: they measure.
+    make(session, django, "faults")
 
 
 @nox.session

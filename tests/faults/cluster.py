@@ -14,9 +14,13 @@ PRIMARIES = 3
 
 
 class Cluster:
-    """Three primaries, and a replica of the one that owns a slot."""
+    """Three primaries, and a replica of the one that owns a slot.
 
-    def __init__(self, slot: int) -> None:
+    ``node_timeout`` is in milliseconds: who does not answer for so long is taken for dead.
+    """
+
+    def __init__(self, slot: int, node_timeout: int = 1000) -> None:
+        self._node_timeout = str(node_timeout)
         self._buses = [free_port() for _ in range(PRIMARIES + 1)]
         self.nodes = [self._node(bus) for bus in self._buses]
         share = -(-SLOTS // PRIMARIES)
@@ -57,12 +61,11 @@ class Cluster:
         with redis.Redis.from_url(node.url, socket_timeout=10, decode_responses=True) as client:
             return client.execute_command(*words)
 
-    @staticmethod
-    def _node(bus: int) -> RedisServer:
+    def _node(self, bus: int) -> RedisServer:
         return RedisServer(
             *("--cluster-enabled", "yes"),
             *("--cluster-port", str(bus)),
-            *("--cluster-node-timeout", "1000"),
+            *("--cluster-node-timeout", self._node_timeout),
             *("--cluster-replica-validity-factor", "0"),
             *("--repl-diskless-sync-delay", "0"),
         )

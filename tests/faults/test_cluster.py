@@ -49,7 +49,7 @@ def make(cluster: Cluster, **options: Any) -> ResilientCache:
 @pytest.fixture(scope="module")
 def quiet_cluster() -> Iterator[Cluster]:
     """One that no test breaks."""
-    cluster = Cluster(slot_of(TAG))
+    cluster = Cluster(slot_of(TAG), node_timeout=30_000)
     try:
         cluster.start()
         yield cluster
@@ -69,7 +69,9 @@ def cluster() -> Iterator[Cluster]:
 
 class OnCluster:
     @pytest.fixture
-    def backend(self, quiet_cluster: Cluster) -> Iterator[ResilientCache]:
+    def backend(self, quiet_cluster: Cluster, settings: Any) -> Iterator[ResilientCache]:
+        # A busy machine is not an outage.
+        settings.CACHE_LAYER_OPERATION_TIMEOUT = settings.CACHE_LAYER_CONNECT_TIMEOUT = 10.0
         backend = make(quiet_cluster)
         yield backend
         assert state(backend) == "redis"
