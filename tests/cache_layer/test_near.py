@@ -192,7 +192,7 @@ FOREIGN: dict[str, Callable[[redis.Redis, str], object]] = {
     "FLUSHDB": lambda client, key: client.flushdb(),
     "INCR": lambda client, key: client.incr(key),
     "RENAME": lambda client, key: client.rename(key, f"{key}:renamed"),
-    "EXPIRE": lambda client, key: client.pexpire(key, 1),
+    "EXPIRE": lambda client, key: client.pexpire(key, 60_000),
 }
 
 
