@@ -97,6 +97,8 @@ class Answers:
 
     def learn(self, name: Any, read: Read[Any]) -> None:
         """Take note of a read whose keys may be here now."""
+        if not read.context.steady:
+            return
         copies = self._near.copies(read.reads)
         if copies is None:
             return

@@ -126,8 +126,11 @@ class NearState(RedisState):
 
     def _keeps(self, context: Context) -> bool:
         scope = context.scope
-        if scope is None or (
-            self._namespaces is not None and context.namespace not in self._namespaces
+        # Elsewhere one name may stand for several keys, of which the scope covers some.
+        if (
+            scope is None
+            or not context.steady
+            or (self._namespaces is not None and context.namespace not in self._namespaces)
         ):
             return False
         tracker = self._tracker

@@ -10,7 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache
+from django.core.cache.backends.base import (
+    DEFAULT_TIMEOUT,
+    MEMCACHE_MAX_KEY_LENGTH,
+    BaseCache,
+    default_key_func,
+)
 from django.utils.functional import cached_property
 
 from cache_layer.backends.builder import Operations
@@ -72,7 +77,7 @@ class ResilientCache(BaseCache):
     @cached_property
     def context(self) -> Context:
         """What operations without a namespace are given."""
-        return Context("", self.state.codec, self.scope)
+        return Context("", self.state.codec, self.scope, self.key_func is default_key_func)
 
     @cached_property
     def _answers(self) -> Answers | None:

@@ -176,6 +176,47 @@ def test_a_process_reads_its_own_writes(
         assert face.get("k") == expected
 
 
+def test_keys_that_depend_on_more_than_the_callers_name_are_nobody_elses(
+    face: Any, cache: ResilientCache
+) -> None:
+    tenant = "a"
+    params = {
+        **cache._params,
+        "KEY_FUNCTION": lambda key, prefix, v: f"{tenant}:{prefix}:{v}:{key}",
+    }
+    several = ResilientCache(cache._location, params)
+    awaited = isinstance(face, Awaited)
+    face = Awaited(several) if awaited else several
+
+    @cached(key_prefix="p")
+    def whose() -> str:
+        return tenant
+
+    @cached(key_prefix="q")
+    async def whose_awaited() -> str:
+        return tenant
+
+    def call() -> str:
+        return async_to_sync(whose_awaited)() if awaited else whose()
+
+    with override_settings(
+        CACHES={
+            "default": {
+                "BACKEND": "cache_layer.backends.ResilientCache",
+                "LOCATION": cache._location,
+                **params,
+            }
+        }
+    ):
+        for tenant in "ab":
+            face.set("k", tenant)
+            call()
+        for tenant in "abab":
+            for _ in range(3):
+                assert face.get("k") == tenant
+                assert call() == tenant
+
+
 def test_what_is_stored_under_a_lease_is_read(face: Any) -> None:
     for number in range(5):
         assert face.get("k") is None
