@@ -147,10 +147,11 @@ class NearState(RedisState):
             scopes = {scope, *(before.scopes if before is not None else ())}
             if before is not None:
                 before.stop()
-            self._tracker = Tracker(self.near, self.transport, self._usable, scopes)
+            tracker = Tracker(self.near, self.transport, self._usable, scopes)
             # The interpreter may be about to end.
             with contextlib.suppress(RuntimeError):
-                self._tracker.start()
+                tracker.start()
+                self._tracker = tracker
 
     @property
     def _usable(self) -> Callable[[], bool]:
