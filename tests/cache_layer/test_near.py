@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import shutil
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -387,6 +389,24 @@ def test_results_of_functions(store: ResilientCache, client: redis.Redis) -> Non
     changed = async_to_sync(aget_user)(1)
     changed.append("changed")
     assert async_to_sync(aget_user)(1) == async_to_sync(aget_user)(1) == [len(calls)]
+
+
+def test_large_arguments_are_not_remembered(store: ResilientCache) -> None:
+    @cached()
+    def compute(text: str) -> str:
+        return uuid.uuid4().hex
+
+    compute("a")
+    tracemalloc.start()
+    try:
+        texts = [f"{number}{'a' * 1_000_000}" for number in range(20)]
+        for text in texts:
+            assert len({compute(text) for _ in range(4)}) == 1
+        del texts, text
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_result_is_renewed_when_it_is_due(store: ResilientCache) -> None:
