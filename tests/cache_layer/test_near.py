@@ -409,6 +409,32 @@ def test_large_arguments_are_not_remembered(store: ResilientCache) -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("make", [str, lambda text: [text]], ids=["constant", "changeable"])
+@pytest.mark.parametrize("length", [10, 3000])
+def test_what_it_takes_is_counted(
+    store: ResilientCache, client: redis.Redis, make: Callable[[str], Any], length: int
+) -> None:
+    @cached()
+    def compute(text: str) -> Any:
+        return make("x" * length)
+
+    texts = [f"user {number}" for number in range(500)]
+    for text in texts:
+        compute(text)
+    heard(store, client)
+    tracemalloc.start()
+    try:
+        for text in [*texts, *texts]:
+            compute(text)
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    near = near_of(store)
+    assert len(near) > len(texts)
+    assert near.bytes / 1.4 < taken < near.bytes * 1.4
+
+
 def test_a_result_is_renewed_when_it_is_due(store: ResilientCache) -> None:
     calls: list[int] = []
 
@@ -478,7 +504,7 @@ def test_foreign_bytes_are_not_kept(cache: ResilientCache, client: redis.Redis) 
     assert len(near_of(cache)) == 1
 
 
-def test_it_is_bounded(url: str) -> None:
+def test_it_is_bounded(url: str, client: redis.Redis) -> None:
     cache = make_near(url, {"max_entries": 100, "max_bytes": 100_000})
     near = near_of(cache)
     cache.set_many({f"k{number}": "x" * number for number in range(300)})
@@ -491,10 +517,11 @@ def test_it_is_bounded(url: str) -> None:
     assert "used" in [answer.value for answer in cache._answers._answers.values()]  # type: ignore[union-attr]
     assert len(cache._answers._answers) == len(near)  # type: ignore[union-attr]
     cache.set_many({f"l{number}": b"x" * 30_000 for number in range(9)})
+    cache.set("large", b"x" * 200_000)
+    heard(cache, client)
     for number in range(9):
         cache.get(f"l{number}")
         assert 0 < near.bytes <= 100_000
-    cache.set("large", b"x" * 200_000)
     assert cache.get("large") == cache.get("large")
     assert 0 < near.bytes <= 100_000
     cache.state.close()
