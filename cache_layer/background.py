@@ -44,13 +44,20 @@ class Background:
         """Do a job on a thread; not at all, if too many are under way."""
         if not self._begin(key):
             return
-        self._jobs.put((key, job))
         with self._lock:
-            if self._idle >= self._jobs.qsize() or self._threads >= THREADS:
-                return
-            self._threads += 1
-        # A daemon: nobody waits for it when the process ends.
-        threading.Thread(target=self._work, name="cache-layer-renewal", daemon=True).start()
+            needed = self._idle <= self._jobs.qsize() and self._threads < THREADS
+            self._threads += needed
+        try:
+            if needed:
+                # A daemon: nobody waits for it when the process ends.
+                threading.Thread(target=self._work, name="cache-layer-renewal", daemon=True).start()
+        except RuntimeError:
+            # The interpreter is about to end, or there are too many threads.
+            with self._lock:
+                self._threads -= 1
+            self._end(key)
+        else:
+            self._jobs.put((key, job))
 
     def start(self, key: Key, job: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Do a job as a task of the running loop, which cancels it when it ends; see ``run()``."""

@@ -15,7 +15,7 @@ from cache_layer.globs import escape_glob
 from cache_layer.interface import resilient_cache, validate_namespace
 from cache_layer.keys import CallKeys, argument_text
 from cache_layer.tags import TagTemplates, tag_key
-from cache_layer.templates import PLAIN, Template
+from cache_layer.templates import PLAIN, Template, as_written
 
 logger = logging.getLogger("cache_layer")
 
@@ -171,7 +171,7 @@ class _Anything(dict[str, str]):
 
 
 def _glob_as_written(value: Any) -> str:
-    return escape_glob(str(value)) if isinstance(value, PLAIN) else argument_text(value)
+    return escape_glob(as_written(value)) if isinstance(value, PLAIN) else argument_text(value)
 
 
 def _of_tags(tags: Iterable[str], namespace: str) -> Deletion:

@@ -5,6 +5,7 @@ Making the key of a call takes longer than everything else about a hit in this p
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 from uuid import UUID
 
@@ -15,6 +16,10 @@ from cache_layer.backends.state import MemoryState
 
 #: Of these types, values are equal exactly when their keys are; other arguments take the long way.
 _TELLING: Final = frozenset({str, int, bool, bytes, type(None), UUID})
+
+
+#: Bytes of arguments that are remembered; with larger ones a call takes the long way too.
+_LONGEST: Final = 1000
 
 
 class Nearby:
@@ -46,7 +51,10 @@ class Nearby:
             self._state = state
             self._answers = state.answers(self._namespace)
         answers = self._answers
-        if answers is not None and (name := _name(args, kwargs)) is not None:
+        if answers is None or (name := _name(args, kwargs)) is None:
+            return
+        # What near copies may take is limited; the names they are found by should not exceed it.
+        if sum(map(sys.getsizeof, (*args, *kwargs.values()))) <= _LONGEST:
             answers.learn(name, read)
 
 

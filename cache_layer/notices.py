@@ -6,6 +6,8 @@ again. Telling never waits and never raises; while nobody listens it costs one m
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import threading
 import time
@@ -19,6 +21,8 @@ from cache_layer.backends.failures import as_unavailable
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations.base import Operation, Steps
 from cache_layer.interface import resilient_cache
+
+logger = logging.getLogger("cache_layer")
 
 #: Seconds without a notice after one that nobody heard, or that could not be sent.
 SILENCE: Final = 1.0
@@ -48,16 +52,21 @@ class Notices:
             if len(self._waiting) < MOST:
                 self._waiting[notice] = None
             if self._teller is None:
-                self._teller = threading.Thread(
+                teller = threading.Thread(
                     target=self._send_for_ever, name="cache-layer-notices", daemon=True
                 )
-                self._teller.start()
+                # The interpreter may be about to end.
+                with contextlib.suppress(RuntimeError):
+                    teller.start()
+                    self._teller = teller
         self._told.set()
 
     def listen(self, hear: Callable[[str], Any]) -> Callable[[], None]:
         """Call *hear* with each notice, in a thread of its own; return what ends that.
 
-        What is told while the connection to Redis is broken is not heard.
+        What is told while the connection to Redis is broken is not heard. What *hear* raises is
+        logged. While nothing is told, it costs a PING a second, by which a dead connection is
+        noticed.
         """
         ended = threading.Event()
         if _redis() is not None:
@@ -78,8 +87,13 @@ class Notices:
             self._told.clear()
             with self._lock:
                 notices, self._waiting = self._waiting, {}
-            backend = _redis()
-            if backend is None or not backend.run(_Tell(backend, self._channel(backend), notices)):
+            try:
+                backend = _redis()
+                heard = backend and backend.run(_Tell(backend, self._channel(backend), notices))
+            except Exception:
+                logger.exception("Notices could not be sent.")
+                heard = 0
+            if not heard:
                 self._silent_until = time.monotonic() + SILENCE
 
     def _hear(self, hear: Callable[[str], Any], ended: threading.Event) -> None:
@@ -88,7 +102,7 @@ class Notices:
                 self._hear_until_broken(hear, ended)
             except Exception as error:
                 if as_unavailable(error) is None:
-                    raise
+                    logger.exception("Listening to notices failed; it begins again.")
                 ended.wait(SILENCE)
                 if backend := _redis():
                     # The circuit learns of the outage, and so of its end.
@@ -102,10 +116,23 @@ class Notices:
         client = backend.state.transport.client.get_client(write=True)  # type: ignore[attr-defined]
         with client.pubsub(ignore_subscribe_messages=True) as subscription:
             subscription.subscribe(self._channel(backend))
+            asked = False
             while not ended.is_set():
                 message = subscription.get_message(timeout=SILENCE)
-                if message is not None:
-                    hear(message["data"].decode("utf-8", "replace"))
+                if message is None:
+                    # Nothing was said, or nothing arrives any more: the other end may have gone
+                    # without a word.
+                    if asked:
+                        raise TimeoutError("Redis does not answer the one who listens to it")
+                    subscription.ping()
+                    asked = True
+                    continue
+                asked = False
+                if message["type"] == "message":
+                    try:
+                        hear(message["data"].decode("utf-8", "replace"))
+                    except Exception:
+                        logger.exception("What listens to notices failed.")
 
     def _channel(self, backend: ResilientCache) -> str:
         return f"{backend.key_prefix}:notices:{self._name}"

@@ -57,4 +57,6 @@ class TagTemplates:
 
         :raises UnstableArgumentError: an argument has no stable form.
         """
-        return tuple([tag_key(each.filled(arguments, as_written)) for each in self._varying])
+        # Quoted as in a key, where arguments leave nothing of a tag.
+        filled = [each.filled(arguments, as_written) or "''" for each in self._varying]
+        return tuple(map(tag_key, filled))

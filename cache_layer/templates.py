@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
@@ -46,7 +47,11 @@ def as_written(value: Any) -> str:
 
     :raises UnstableArgumentError: nothing does.
     """
-    return str(value) if isinstance(value, PLAIN) else argument_text(value)
+    if isinstance(value, PLAIN):
+        # Python refuses to write integers of thousands of digits.
+        with contextlib.suppress(ValueError):
+            return str(value)
+    return argument_text(value)
 
 
 def _parse(kind: str, written: str) -> Iterator[tuple[str, str | None]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, default_key_func
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-from cache_layer.backends.context import Context, Lease, Surroundings
+from cache_layer.backends.context import Lease, Surroundings
 from cache_layer.backends.operations.base import Operation
 from cache_layer.backends.operations.batches import DropMany, GetMany, SetMany
 from cache_layer.backends.operations.leases import Fill, GetOrLease, Release
@@ -46,12 +47,11 @@ class Operations:
         self._backend = backend
         self._prefix = f"{namespace}:" if namespace else ""
         self._codec = backend.state.codec
-        # Any other may depend on more than its arguments, such as the tenant of a request.
-        default = backend.key_func is default_key_func
+        steady = backend.context.steady
         #: What stands before every key, if that is always the same.
-        self.before = f"{backend.key_prefix}:{backend.version}:{self._prefix}" if default else None
+        self.before = f"{backend.key_prefix}:{backend.version}:{self._prefix}" if steady else None
         #: What each operation is given.
-        self.context = Context(namespace, self._codec, backend.scope)
+        self.context = dataclasses.replace(backend.context, namespace=namespace)
 
     def key(self, key: Any, version: int | None) -> str:
         """Return the full key."""

@@ -101,6 +101,9 @@ class Context:
     codec: Codec
     #: What is dropped when the journal cannot remember more; None when keys cannot be listed.
     scope: Scope | None
+    #: Whether a caller's key always stands for the same full key. It does with Django's own key
+    #: function; any other may depend on more, such as the tenant of a request.
+    steady: bool = False
 
 
 def options_of(params: dict[str, Any]) -> dict[str, Any]:

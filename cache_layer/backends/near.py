@@ -225,6 +225,14 @@ class NearCache:
         found = [self._copies.get(key) for key in keys]
         return None if None in found else found  # type: ignore[return-value]
 
+    def grow(self, copy: Copy, size: int) -> None:
+        """Count what was made of a copy and lives as long."""
+        with self._lock:
+            if copy.alive:
+                copy.size += size
+                self.bytes += size
+                self._make_room()
+
     @property
     def lock(self) -> Any:
         """Held by whoever needs several steps to be one."""
@@ -237,6 +245,9 @@ class NearCache:
             return
         self._copies[key] = Copy(data, deadline, size)
         self.bytes += size
+        self._make_room()
+
+    def _make_room(self) -> None:
         while self.bytes > self.options.max_bytes or len(self) > self.options.max_entries:
             oldest, copy = self._copies.popitem(last=False)
             if copy.used:

@@ -22,6 +22,9 @@ from cache_layer.backends.operations.base import Read
 from cache_layer.backends.operations.tagged import Aged, CachedRead
 from cache_layer.metrics import NEAR_HITS, own_counts, record
 
+#: What an answer takes beside its value.
+_OVERHEAD: Final = 550
+
 #: Names by which one copy may be known.
 _PLACES: Final = 16
 
@@ -97,6 +100,8 @@ class Answers:
 
     def learn(self, name: Any, read: Read[Any]) -> None:
         """Take note of a read whose keys may be here now."""
+        if not read.context.steady:
+            return
         copies = self._near.copies(read.reads)
         if copies is None:
             return
@@ -128,7 +133,11 @@ class Answers:
                 if len(copies[0].places) == _PLACES:
                     return
                 copies[0].places.append((self._answers, name))
-            self._answers[name] = answer
+                self._answers[name] = answer
+                made = len(data) - start if start or payload is None else 0
+                self._near.grow(copies[0], _OVERHEAD + made)
+            else:
+                self._answers[name] = answer
 
 
 def recount(namespace: str) -> None:

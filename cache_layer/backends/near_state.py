@@ -126,8 +126,11 @@ class NearState(RedisState):
 
     def _keeps(self, context: Context) -> bool:
         scope = context.scope
-        if scope is None or (
-            self._namespaces is not None and context.namespace not in self._namespaces
+        # Elsewhere one name may stand for several keys, of which the scope covers some.
+        if (
+            scope is None
+            or not context.steady
+            or (self._namespaces is not None and context.namespace not in self._namespaces)
         ):
             return False
         tracker = self._tracker
@@ -144,10 +147,11 @@ class NearState(RedisState):
             scopes = {scope, *(before.scopes if before is not None else ())}
             if before is not None:
                 before.stop()
-            self._tracker = Tracker(self.near, self.transport, self._usable, scopes)
+            tracker = Tracker(self.near, self.transport, self._usable, scopes)
             # The interpreter may be about to end.
             with contextlib.suppress(RuntimeError):
-                self._tracker.start()
+                tracker.start()
+                self._tracker = tracker
 
     @property
     def _usable(self) -> Callable[[], bool]:

@@ -68,7 +68,10 @@ class PythonReader:
 
     def gets(self) -> Any:
         """See ``Reader.gets``."""
-        return next(self._replies)
+        try:
+            return next(self._replies)
+        except (ValueError, IndexError) as error:
+            raise InvalidResponse(f"Protocol Error: {error}") from error
 
     def _parse(self) -> Generator[Any]:
         while True:

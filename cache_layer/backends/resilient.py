@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH, BaseCache
+from django.core.cache.backends.base import (
+    DEFAULT_TIMEOUT,
+    MEMCACHE_MAX_KEY_LENGTH,
+    BaseCache,
+    default_key_func,
+)
 from django.utils.functional import cached_property
 
 from cache_layer.backends.builder import Operations
-from cache_layer.backends.context import Context, Lease, Scope
+from cache_layer.backends.context import Context, Scope
 from cache_layer.backends.counters import flush_when_due
+from cache_layer.backends.leasing import Leasing
 from cache_layer.backends.near_answers import ABSENT, Answers
 from cache_layer.backends.operations.base import Operation, Unconfirmed
 from cache_layer.backends.operations.scans import STEP
@@ -30,7 +34,7 @@ MOST_KEPT: Final = 500
 _ODD_CHARACTER: Final = re.compile(r"[\x00-\x20\x7f]")
 
 
-class ResilientCache(BaseCache):
+class ResilientCache(Leasing, BaseCache):
     """Django's cache API, synchronous and awaited, that neither raises nor waits for a dead Redis.
 
     ``LOCATION`` and ``OPTIONS`` are django-redis's; without a LOCATION it is memory only. Beyond
@@ -72,7 +76,7 @@ class ResilientCache(BaseCache):
     @cached_property
     def context(self) -> Context:
         """What operations without a namespace are given."""
-        return Context("", self.state.codec, self.scope)
+        return Context("", self.state.codec, self.scope, self.key_func is default_key_func)
 
     @cached_property
     def _answers(self) -> Answers | None:
@@ -268,121 +272,6 @@ class ResilientCache(BaseCache):
     async def aclear(self) -> None:
         """See ``clear()``."""
         await self.arun(self._operations.clear())
-
-    def get_or_set(
-        self,
-        key: Any,
-        default: Any,
-        timeout: Any = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        namespace: str = "",
-    ) -> Any:
-        """Return the value of a key, storing the default first where there is none.
-
-        A callable default is called for it. When the key is invalidated meanwhile, what it
-        returned is returned and not stored.
-        """
-        found = self.get_or_lease(key, version=version, namespace=namespace)
-        if not isinstance(found, Lease):
-            return found
-        try:
-            value = default() if callable(default) else default
-            self.fill(key, value, found, timeout, version=version, namespace=namespace)
-        except BaseException:
-            if found.owner:
-                self.release(key, found, version=version, namespace=namespace)
-            raise
-        return value
-
-    async def aget_or_set(
-        self,
-        key: Any,
-        default: Any,
-        timeout: Any = DEFAULT_TIMEOUT,
-        version: int | None = None,
-        *,
-        namespace: str = "",
-    ) -> Any:
-        """See ``get_or_set()``; what the default returns is awaited if it can be."""
-        found = await self.aget_or_lease(key, version=version, namespace=namespace)
-        if not isinstance(found, Lease):
-            return found
-        try:
-            value = default() if callable(default) else default
-            if inspect.isawaitable(value):
-                value = await value
-            await self.afill(key, value, found, timeout, version=version, namespace=namespace)
-        except BaseException:
-            if found.owner:
-                await self.arelease(key, found, version=version, namespace=namespace)
-            raise
-        return value
-
-    def get_or_lease(
-        self, key: Any, *, version: int | None = None, namespace: str = ""
-    ) -> Any | Lease:
-        """Return the value of a key, or the right to store one: a ``Lease``.
-
-        Whoever misses before a value is stored shares the lease; ``owner`` is True for the first.
-        Any deletion of the key ends it. ``namespace`` is put before the key and counted under.
-        """
-        return self.run(self.operations(namespace).get_or_lease(key, version))
-
-    async def aget_or_lease(
-        self, key: Any, *, version: int | None = None, namespace: str = ""
-    ) -> Any | Lease:
-        """See ``get_or_lease()``; a caller that is cancelled meanwhile leaves no lease behind."""
-        operations = self.operations(namespace)
-        operation = operations.get_or_lease(key, version)
-        try:
-            return await self.arun(operation)
-        except asyncio.CancelledError:
-            if operation.claimed is not None:
-                await self.arun(operations.release(key, operation.claimed, version))
-            raise
-
-    def fill(
-        self,
-        key: Any,
-        value: Any,
-        lease: Lease,
-        timeout: Any = DEFAULT_TIMEOUT,
-        *,
-        version: int | None = None,
-        namespace: str = "",
-    ) -> bool:
-        """Store a value if nothing ended the lease; return whether it is stored.
-
-        :raises UnsupportedValueError: the serializer cannot store it exactly.
-        """
-        return self.run(self.operations(namespace).fill(key, value, lease, timeout, version))
-
-    async def afill(
-        self,
-        key: Any,
-        value: Any,
-        lease: Lease,
-        timeout: Any = DEFAULT_TIMEOUT,
-        *,
-        version: int | None = None,
-        namespace: str = "",
-    ) -> bool:
-        """See ``fill()``."""
-        operation = self.operations(namespace).fill(key, value, lease, timeout, version)
-        return await self.arun(operation)
-
-    def release(
-        self, key: Any, lease: Lease, *, version: int | None = None, namespace: str = ""
-    ) -> bool:
-        """Give a lease back without storing anything; return whether it was still held."""
-        return self.run(self.operations(namespace).release(key, lease, version))
-
-    async def arelease(
-        self, key: Any, lease: Lease, *, version: int | None = None, namespace: str = ""
-    ) -> bool:
-        """See ``release()``."""
-        return await self.arun(self.operations(namespace).release(key, lease, version))
 
     def ttl(self, key: Any, version: int | None = None) -> int | None:
         """Return the seconds a key has left, rounded up; None: for ever, 0: it is missing."""

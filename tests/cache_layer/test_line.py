@@ -20,6 +20,7 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.exceptions import InvalidResponse
 
 from cache_layer.backends import ResilientCache
 from cache_layer.backends.replies import NOTHING, PythonReader, make_reader, pack, pack_in_python
@@ -232,6 +233,15 @@ def test_both_readers_read_the_same(data: st.DataObject, replies: list[bytes]) -
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=5)))
     assert repr(as_read(PythonReader(), wire, cuts)) == repr(as_read(make_reader(), wire, cuts))
     assert len(as_read(PythonReader(), wire, cuts)) == len(replies)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\r\n", b"$abc\r\n", b"*x\r\n", b":1.5\r\n", b"HTTP/1.1 400\r\n"]
+)
+@pytest.mark.parametrize("make", [PythonReader, make_reader])
+def test_what_is_not_the_protocol_is_refused_as_such(make: Any, data: bytes) -> None:
+    with pytest.raises(InvalidResponse):
+        as_read(make(), data, [])
 
 
 @given(st.lists(st.binary() | st.text() | st.integers(), min_size=1).map(tuple))

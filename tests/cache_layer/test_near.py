@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import shutil
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -174,6 +176,47 @@ def test_a_process_reads_its_own_writes(
         assert [face.get("k"), face.get("k")] == [1, 1]
         write(face)
         assert face.get("k") == expected
+
+
+def test_keys_that_depend_on_more_than_the_callers_name_are_nobody_elses(
+    face: Any, cache: ResilientCache
+) -> None:
+    tenant = "a"
+    params = {
+        **cache._params,
+        "KEY_FUNCTION": lambda key, prefix, v: f"{tenant}:{prefix}:{v}:{key}",
+    }
+    several = ResilientCache(cache._location, params)
+    awaited = isinstance(face, Awaited)
+    face = Awaited(several) if awaited else several
+
+    @cached(key_prefix="p")
+    def whose() -> str:
+        return tenant
+
+    @cached(key_prefix="q")
+    async def whose_awaited() -> str:
+        return tenant
+
+    def call() -> str:
+        return async_to_sync(whose_awaited)() if awaited else whose()
+
+    with override_settings(
+        CACHES={
+            "default": {
+                "BACKEND": "cache_layer.backends.ResilientCache",
+                "LOCATION": cache._location,
+                **params,
+            }
+        }
+    ):
+        for tenant in "ab":
+            face.set("k", tenant)
+            call()
+        for tenant in "abab":
+            for _ in range(3):
+                assert face.get("k") == tenant
+                assert call() == tenant
 
 
 def test_what_is_stored_under_a_lease_is_read(face: Any) -> None:
@@ -348,6 +391,50 @@ def test_results_of_functions(store: ResilientCache, client: redis.Redis) -> Non
     assert async_to_sync(aget_user)(1) == async_to_sync(aget_user)(1) == [len(calls)]
 
 
+def test_large_arguments_are_not_remembered(store: ResilientCache) -> None:
+    @cached()
+    def compute(text: str) -> str:
+        return uuid.uuid4().hex
+
+    compute("a")
+    tracemalloc.start()
+    try:
+        texts = [f"{number}{'a' * 1_000_000}" for number in range(20)]
+        for text in texts:
+            assert len({compute(text) for _ in range(4)}) == 1
+        del texts, text
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("make", [str, lambda text: [text]], ids=["constant", "changeable"])
+@pytest.mark.parametrize("length", [10, 3000])
+def test_what_it_takes_is_counted(
+    store: ResilientCache, client: redis.Redis, make: Callable[[str], Any], length: int
+) -> None:
+    @cached()
+    def compute(text: str) -> Any:
+        return make("x" * length)
+
+    texts = [f"user {number}" for number in range(500)]
+    for text in texts:
+        compute(text)
+    heard(store, client)
+    tracemalloc.start()
+    try:
+        for text in [*texts, *texts]:
+            compute(text)
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    near = near_of(store)
+    assert len(near) > len(texts)
+    assert near.bytes / 1.4 < taken < near.bytes * 1.4
+
+
 def test_a_result_is_renewed_when_it_is_due(store: ResilientCache) -> None:
     calls: list[int] = []
 
@@ -417,7 +504,7 @@ def test_foreign_bytes_are_not_kept(cache: ResilientCache, client: redis.Redis) 
     assert len(near_of(cache)) == 1
 
 
-def test_it_is_bounded(url: str) -> None:
+def test_it_is_bounded(url: str, client: redis.Redis) -> None:
     cache = make_near(url, {"max_entries": 100, "max_bytes": 100_000})
     near = near_of(cache)
     cache.set_many({f"k{number}": "x" * number for number in range(300)})
@@ -430,10 +517,11 @@ def test_it_is_bounded(url: str) -> None:
     assert "used" in [answer.value for answer in cache._answers._answers.values()]  # type: ignore[union-attr]
     assert len(cache._answers._answers) == len(near)  # type: ignore[union-attr]
     cache.set_many({f"l{number}": b"x" * 30_000 for number in range(9)})
+    cache.set("large", b"x" * 200_000)
+    heard(cache, client)
     for number in range(9):
         cache.get(f"l{number}")
         assert 0 < near.bytes <= 100_000
-    cache.set("large", b"x" * 200_000)
     assert cache.get("large") == cache.get("large")
     assert 0 < near.bytes <= 100_000
     cache.state.close()

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from cache_layer import Notices
+from tests.faults.proxy import Proxy
 from tests.services import RedisServer
 
 TELLER = """
@@ -93,6 +94,49 @@ def test_telling_a_hung_redis_waits_for_nothing(server: RedisServer, heard: list
         assert not teller.is_alive()
     server.cont()
     until(lambda: "again" in heard, lambda: notices.tell("again"))
+
+
+def test_who_listens_notices_that_the_network_was_cut_without_a_word(
+    server: RedisServer, settings: Any
+) -> None:
+    proxy = Proxy(server.port)
+    proxy.start()
+    settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": proxy.url}}
+    found: list[str] = []
+    end = Notices("test").listen(found.append)
+    with redis.Redis.from_url(server.url, socket_timeout=5) as client:
+
+        def tell(notice: str) -> None:
+            client.publish("n:notices:test", notice)
+
+        until(lambda: "before" in found, lambda: tell("before"))
+        listener = client.client_list("pubsub")[0]["id"]
+        proxy.fault = "silent"
+        until(lambda: listener not in {each["id"] for each in client.client_list("pubsub")})
+        proxy.fault = "none"
+        until(lambda: "after" in found, lambda: tell("after"))
+    end()
+    proxy.close()
+
+
+def test_neither_a_failing_listener_nor_an_odd_notice_ends_it(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    found: list[str] = []
+
+    def hear(notice: str) -> None:
+        found.append(notice)
+        if notice == "bad":
+            raise ValueError(notice)
+
+    end = Notices("test").listen(hear)
+    notices = Notices("test")
+    until(lambda: "bad" in found, lambda: notices.tell("bad"))
+    notices.tell("\ud800")
+    until(lambda: "good" in found, lambda: notices.tell("good"))
+    end()
+    assert "What listens to notices failed." in caplog.text
+    assert "could not be sent" in caplog.text
 
 
 def test_names_and_prefixes_are_apart(server: RedisServer, heard: list[str]) -> None:

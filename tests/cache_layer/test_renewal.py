@@ -17,7 +17,7 @@ from django.core.cache import cache
 from django.db import connection, transaction
 
 from cache_layer import FOREVER, cached, invalidate_tags
-from cache_layer.background import MOST, background
+from cache_layer.background import MOST, Background, background
 from tests.cache_layer.caches import wait_for
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -316,6 +316,22 @@ def test_more_renewals_than_can_wait_are_left_for_later(numbers: Numbers) -> Non
     numbers.proceed.set()
     wait_for(lambda: not background.under_way, "all that waited are renewed")
     first = [False] * count
+
+
+def test_where_no_thread_can_be_begun_it_is_left_for_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    fresh, done = Background(), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(10):
+            fresh.run(("key", b""), done.set)
+    assert not done.is_set()
+    fresh.run(("key", b""), done.set)
+    assert done.wait(30)
 
 
 def test_any_length_of_time_is_kept() -> None:

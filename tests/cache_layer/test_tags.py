@@ -335,6 +335,33 @@ def test_a_tag_may_be_any_text(tag: str) -> None:
     assert [value(tag), value("other")] == [3, 2]
 
 
+@pytest.mark.parametrize(
+    "argument",
+    ["", 1 << 20_000, "\ud800", "{", "@tag:", None],
+    ids=["empty", "huge", "surrogate", "brace", "tag", "none"],
+)
+def test_any_argument_may_be_a_tag(argument: Any) -> None:
+    count = Counted()
+
+    @cached(key_prefix="t", tags=["{argument}"])
+    def value(argument: Any) -> int:
+        return count()
+
+    @cache_invalidate(tags=["{argument}"])
+    def change(argument: Any) -> None:
+        pass
+
+    @cache_invalidate("t:value:{argument}")
+    def change_by_pattern(argument: Any) -> None:
+        pass
+
+    assert [value(argument), value("other"), value(argument)] == [1, 2, 1]
+    change(argument)
+    assert [value(argument), value("other")] == [3, 2]
+    change_by_pattern(argument)
+    assert [value(argument), value("other")] == [4, 2]
+
+
 def test_a_change_of_something_unsaved_forgets_its_fixed_tags(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
