@@ -9,6 +9,7 @@ from django.db.migrations.operations import AddIndex, RemoveIndex
 from django.db.migrations.operations.base import Operation
 
 from agent_sessions import append_function
+from agent_sessions.indexes import find_index
 
 
 class CreateAppendFunction(Operation):
@@ -59,7 +60,14 @@ class _WithoutBlocking:
         self._editor.add_index(model, index, **self._options)
 
     def remove_index(self, model: Any, index: Any) -> None:
-        self._editor.remove_index(model, index, **self._options)
+        if not self._options or self._editor.collect_sql or self._has(model, index):
+            self._editor.remove_index(model, index, **self._options)
+
+    def _has(self, model: Any, index: Any) -> bool:
+        # The statement takes a name alone, which may mean an index in another schema.
+        table = self.connection.ops.quote_name(model._meta.db_table)
+        with self.connection.cursor() as cursor:
+            return find_index(cursor, table, index.name) is not None
 
 
 class AddIndexWithoutBlocking(AddIndex):

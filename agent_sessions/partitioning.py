@@ -47,8 +47,13 @@ def partition_messages(connection: BaseDatabaseWrapper, partitions: int) -> None
             )
         again = _column(cursor, _CONSTRAINTS) + _column(cursor, _INDEXES)
         again += _column(cursor, _TRIGGERS) + _column(cursor, _PRIVILEGES)
+        again += _column(cursor, _PRIVILEGES_OF_SEQUENCE)
         columns = ", ".join(_column(cursor, _COLUMNS))
-        cursor.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM agent_sessions_message")
+        # Not behind the last row alone: the id of one that was deleted is not given out again.
+        cursor.execute(
+            "SELECT GREATEST(1, (SELECT MAX(id) + 1 FROM agent_sessions_message), "
+            "nextval(pg_get_serial_sequence('agent_sessions_message', 'id')))"
+        )
         (next_id,) = cursor.fetchone()
         cursor.execute("ALTER TABLE agent_sessions_message RENAME TO agent_sessions_message_whole")
         cursor.execute(
@@ -100,6 +105,13 @@ _CONSTRAINTS = (
 _INDEXES = (
     f"SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = {_TABLE} AND indisvalid "  # noqa: S608
     "AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)"
+)
+# Unlike an identity column, a sequence by itself asks whoever inserts for a privilege of its own.
+_PRIVILEGES_OF_SEQUENCE = (
+    "SELECT DISTINCT format('GRANT USAGE ON SEQUENCE agent_sessions_message_id_seq TO %s', "  # noqa: S608
+    "CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END) "
+    f"FROM pg_class, aclexplode(relacl) WHERE pg_class.oid = {_TABLE} AND grantee <> relowner "
+    "AND privilege_type = 'INSERT'"
 )
 # PostgreSQL names them after their columns: nobody would know which index a plan means.
 _INDEXES_OF_PARTITIONS = (

@@ -14,6 +14,7 @@ from typing import Any
 from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from agent_sessions.indexes import find_index
 from agent_sessions.search import WORDS_SQL
 
 NAME = "agent_message_search"
@@ -53,7 +54,8 @@ def create_one(connection: BaseDatabaseWrapper, name: str, concurrently: bool = 
 def missing(connection: BaseDatabaseWrapper) -> list[str]:
     """Return the names of the indexes that are not there, or not valid."""
     with connection.cursor() as cursor:
-        return [name for name in INDEXES if not _is_valid(cursor, name)]
+        found = {name: find_index(cursor, _table(), name) for name in INDEXES}
+    return [name for name, index in found.items() if index is None or not index.is_valid]
 
 
 def create_if_possible(apps: Any, schema_editor: Any) -> None:
@@ -75,8 +77,10 @@ def create_if_possible(apps: Any, schema_editor: Any) -> None:
 def drop(apps: Any, schema_editor: Any) -> None:
     """Drop the indexes as the migration is unapplied; the extensions may have other users."""
     if schema_editor.connection.vendor == "postgresql":
-        for name in INDEXES:
-            schema_editor.execute(f"DROP INDEX IF EXISTS {name}")
+        with schema_editor.connection.cursor() as cursor:
+            for name in INDEXES:
+                if found := find_index(cursor, _table(), name):
+                    cursor.execute(f"DROP INDEX {found.name}")
 
 
 def _table() -> str:
@@ -87,18 +91,11 @@ def _table() -> str:
 
 def _create(cursor: Any, name: str, table: str, definition: str, concurrently: bool) -> None:
     how = "CONCURRENTLY" if concurrently else ""
-    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [name])
-    if cursor.fetchone()[0] and not _is_valid(cursor, name):
+    found = find_index(cursor, table, name)
+    if found and not found.is_valid:
         # What an interrupted build leaves behind would count as present.
-        cursor.execute(f"DROP INDEX {how} {name}")
+        cursor.execute(f"DROP INDEX {how} {found.name}")
     cursor.execute(f"CREATE INDEX {how} IF NOT EXISTS {name} ON {table} USING {definition}")
-
-
-def _is_valid(cursor: Any, name: str) -> bool:
-    cursor.execute(
-        "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid", [name]
-    )
-    return cursor.fetchone() is not None
 
 
 def _partitions(cursor: Any) -> list[tuple[int, str]]:

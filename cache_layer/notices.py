@@ -19,7 +19,8 @@ from django.core.exceptions import ImproperlyConfigured
 from cache_layer.backends import ResilientCache
 from cache_layer.backends.failures import as_unavailable
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Operation, Steps
+from cache_layer.backends.operations.base import Operation, Steps, chunks
+from cache_layer.backends.scripts import Script
 from cache_layer.interface import resilient_cache
 
 logger = logging.getLogger("cache_layer")
@@ -138,6 +139,19 @@ class Notices:
         return f"{backend.key_prefix}:notices:{self._name}"
 
 
+# channel, notices -> how many heard them. A user of Redis may have all keys and no channel (that
+# is Redis's default for users): then there are no notices, and the cache is as well as before.
+_PUBLISH = Script("""
+local heard = 0
+for i = 2, #ARGV do
+  local reply = redis.pcall('PUBLISH', ARGV[1], ARGV[i])
+  if type(reply) ~= 'number' then break end
+  heard = heard + reply
+end
+return heard
+""")
+
+
 class _Tell(Operation[int]):
     """Publish notices; return how many listeners there were for them."""
 
@@ -151,7 +165,8 @@ class _Tell(Operation[int]):
         self.notices = notices
 
     def steps(self) -> Steps[int]:
-        commands = [("PUBLISH", self.channel, notice) for notice in self.notices]
+        parts = chunks(list(self.notices))
+        commands = [_PUBLISH((), self.channel, *part) for part in parts]
         replies = yield commands or [("PING",)]
         return sum(reply for reply in replies if isinstance(reply, int))
 

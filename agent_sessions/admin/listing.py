@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.paginator import Paginator
-from django.db import models
-from django.http import HttpRequest
+from django.db import DataError, models
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
@@ -18,9 +19,26 @@ from agent_sessions.models import Session
 if TYPE_CHECKING:
     _AnyPaginator = Paginator[Any]
     _SessionAdmin = admin.ModelAdmin[Session]
+    _AnyAdmin = admin.ModelAdmin[Any]
 else:
     _AnyPaginator = Paginator
-    _SessionAdmin = admin.ModelAdmin
+    _SessionAdmin = _AnyAdmin = admin.ModelAdmin
+
+
+class ForgivingAdmin(_AnyAdmin):
+    """Answers addresses with values that no column can hold as Django does other odd ones."""
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Return the list; without its filters, and with a word about it, if they are at fault."""
+        try:
+            return super().changelist_view(request, extra_context)
+        except (DataError, OverflowError):
+            # Django looks at the form of a value, the database at its range, and at NUL in it.
+            if request.method != "GET":
+                raise
+            return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")
 
 
 class CappedPaginator(_AnyPaginator):

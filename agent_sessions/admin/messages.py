@@ -14,7 +14,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
 from agent_sessions.admin.display import pretty_json, text_box, with_excerpt
-from agent_sessions.admin.listing import LongPaginator
+from agent_sessions.admin.listing import ForgivingAdmin, LongPaginator
 from agent_sessions.models import Message, MessageRole
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class RoleFilter(admin.SimpleListFilter):
 
 
 @admin.register(Message)
-class MessageAdmin(_ModelAdmin):
+class MessageAdmin(ForgivingAdmin, _ModelAdmin):
     """Lists the messages of a session (or all), in order, and shows one in full."""
 
     list_display = ["number", "role", "excerpt", "created_at"]

@@ -32,7 +32,7 @@ from agent_sessions.admin.display import (
     is_visible,
     pretty_json,
 )
-from agent_sessions.admin.listing import AgentFilter, CappedPaginator
+from agent_sessions.admin.listing import AgentFilter, CappedPaginator, ForgivingAdmin
 from agent_sessions.exceptions import SessionArchived
 from agent_sessions.models import Message, Session, SessionStatus
 from agent_sessions.querysets import SessionQuerySet
@@ -70,7 +70,7 @@ class SessionForm(_ModelForm):
 
 
 @admin.register(Session)
-class SessionAdmin(_ModelAdmin):
+class SessionAdmin(ForgivingAdmin, _ModelAdmin):
     """Lists, searches, completes, archives, exports and deletes sessions."""
 
     form = SessionForm

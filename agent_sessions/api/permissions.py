@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import DataError
+from django.db import Error as DatabaseFailure
 from django.utils.encoding import escape_uri_path
 from django.utils.translation import gettext_lazy as _
 from rest_framework.exceptions import PermissionDenied
@@ -16,6 +17,7 @@ from rest_framework.request import Request
 
 from agent_sessions.api.problems import InvalidParameter
 
+logger = logging.getLogger("agent_sessions")
 audit = logging.getLogger("agent_sessions.audit")
 
 USER_PARAMETER = "user"
@@ -70,8 +72,19 @@ def who_still_may(readers: Iterable[Reader]) -> set[Reader]:
         for reader in readers
         if (user := users.get(reader.user_id)) is not None
         and user.is_active
-        and (reader.user_id == reader.owner_id or _is_permitted_staff(user, reader.permission))
+        and (reader.user_id == reader.owner_id or _is_still_permitted(user, reader.permission))
     }
+
+
+def _is_still_permitted(user: Any, permission: str) -> bool:
+    try:
+        return _is_permitted_staff(user, permission)
+    except DatabaseFailure:
+        raise
+    except Exception:
+        # Of a backend of the project's: nobody reads on because it does not answer.
+        logger.exception("Whether user %s still has %s cannot be told.", user.pk, permission)
+        return False
 
 
 def _is_permitted_staff(user: Any, permission: str) -> bool:

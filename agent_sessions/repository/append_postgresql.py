@@ -24,6 +24,12 @@ def insert(
     the owner's (where one is given) or has a message with one of the idempotency keys.
     """
     user_field: Any = Session._meta.get_field("user")
+    owned = None if owner is None else user_field.get_prep_value(owner)
+    ranges: Any = connection.ops.integer_field_ranges
+    low, high = ranges.get(user_field.target_field.get_internal_type(), (None, None))
+    if owned is not None and high is not None and not low <= owned <= high:
+        # No such user. The column's type would refuse the number, and so end the transaction.
+        return None
     now = rows[0].created_at
     expiry = default_expiry(now)
     keys = [row.idempotency_key for row in rows if row.idempotency_key is not None]
@@ -31,7 +37,7 @@ def insert(
     # writes a JSON text many times faster than an array.
     values = (
         str(session_id),
-        None if owner is None else str(user_field.get_prep_value(owner)),
+        None if owned is None else str(owned),
         now.isoformat(),
         None if expiry is None else expiry.isoformat(),
         json.dumps([_columns(row) for row in rows], ensure_ascii=False),

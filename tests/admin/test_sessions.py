@@ -167,6 +167,18 @@ def test_filters(admin_client: Client, session: Session, repository: SyncSession
     ]
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("model", ["session", "message"])
+def test_filters_no_column_can_hold_are_not_errors(admin_client: Client, model: str) -> None:
+    address = f"/admin/agent_sessions/{model}/"
+    fields = {"session": ("status__exact", "title"), "message": ("role__exact",)}
+    latest = {"created_at__gte": "9999-12-31T23:59:59-23:59"}
+    for query in ({"id__exact": "9" * 30}, latest, *({name: "\x00"} for name in fields[model])):
+        response = admin_client.get(address, query, follow=True)
+        assert response.status_code == 200
+        assert all(target == f"{address}?e=1" for target, _status in response.redirect_chain)
+
+
 def test_odd_filters_are_not_errors(admin_client: Client, session: Session) -> None:
     for query in ({"agent_id": "\x00"}, {"q": "\x00"}, {"q": "user:\x00"}, {"q": "x" * 5_000}):
         assert titles(admin_client.get(LIST, query)) in ([], ["Debug script"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
@@ -53,6 +54,20 @@ def test_another_users_session_does_not_exist(
         call(session.pk, *arguments, user_id=other)
     assert Session.objects.values().get() == before
     call(session.pk, *arguments, user_id=user.pk)
+
+
+def test_a_number_too_large_for_a_user_is_nobodys(
+    repository: SyncSessionRepository, session: Session
+) -> None:
+    if isinstance(session.user_id, uuid.UUID):
+        pytest.skip("The keys of users are no numbers.")
+    for append in (
+        lambda: repository.add_message_to_session(session.pk, ONE, user_id=2**62),
+        lambda: repository.add_messages(session.pk, [ONE, ONE], user_id=2**62),
+    ):
+        with pytest.raises(Session.DoesNotExist):
+            append()
+    assert Message.objects.count() == 0
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -112,6 +112,37 @@ class TestAppendFunction:
         assert "agent_session_status" not in constraints
         assert constraints["agent_session_numbers"]["columns"][:2] == ["user_id", "status"]
 
+    def test_tables_of_the_same_names_in_another_schema_keep_their_indexes(self):
+        def indexes(cursor, schema):
+            cursor.execute(
+                "SELECT indexname FROM pg_indexes WHERE schemaname = %s AND tablename IN "
+                "('agent_sessions_session', 'agent_sessions_message') ORDER BY 1",
+                [schema],
+            )
+            return [name for (name,) in cursor.fetchall()]
+
+        with connection.cursor() as cursor:
+            before = indexes(cursor, "public")
+            cursor.execute("CREATE SCHEMA tenant; SET search_path TO tenant, public")
+            try:
+                cursor.execute(
+                    "CREATE TABLE tenant.django_migrations "
+                    "(LIKE public.django_migrations INCLUDING ALL)"
+                )
+                cursor.execute(
+                    "INSERT INTO tenant.django_migrations (app, name, applied) SELECT app, name, "
+                    "applied FROM public.django_migrations WHERE app <> 'agent_sessions'"
+                )
+                call_command("migrate", "agent_sessions", verbosity=0)
+                ours = {name for name in before if name.startswith("agent_")}
+                assert ours >= {"agent_session_numbers", "agent_session_activity"}
+                assert ours <= {*indexes(cursor, "tenant")}
+                assert indexes(cursor, "public") == before
+                call_command("migrate", "agent_sessions", "zero", verbosity=0)
+                assert indexes(cursor, "public") == before
+            finally:
+                cursor.execute("DROP SCHEMA tenant CASCADE; RESET search_path")
+
     def test_is_shown_to_who_reviews_migrations(self, capsys):
         call_command("sqlmigrate", "agent_sessions", "0002")
         shown = capsys.readouterr().out

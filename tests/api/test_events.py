@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import uvicorn
 from django.contrib.auth import get_user_model
+from django.contrib.auth.backends import BaseBackend
 from django.core.asgi import get_asgi_application
 from django.db import connection
 from rest_framework.test import APIClient
@@ -329,6 +330,31 @@ def test_staff_who_lose_the_permission_lose_the_stream(
     staff.save()
     stream = Stream(server, live_session, "staff", f"?user={live_session.user_id}")
     ends_with(stream, staff.user_permissions.clear, 403)
+
+
+class Unreachable(BaseBackend):
+    """A directory of permissions that does not answer while streams ask."""
+
+    def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
+        if threading.current_thread().name.startswith("agent-sessions-follow"):
+            raise OSError("The directory does not answer.")
+        return False
+
+
+def test_staff_whose_permission_nobody_can_look_up_lose_the_stream(
+    server: int, live_session: Session, settings: Any
+) -> None:
+    settings.AGENT_SESSIONS_EVENTS_KEEP_ALIVE_SECONDS = 0.5
+    settings.AUTHENTICATION_BACKENDS = [
+        *settings.AUTHENTICATION_BACKENDS,
+        f"{__name__}.{Unreachable.__name__}",
+    ]
+    say(live_session, "before")
+    staff = make_user("staff", "view_message", staff=True)
+    staff.set_password(PASSWORD)
+    staff.save()
+    stream = Stream(server, live_session, "staff", f"?user={live_session.user_id}")
+    ends_with(stream, lambda: staff.user_permissions.clear(), 403)
 
 
 def test_a_quiet_stream_gives_signs_of_life_and_ends_some_day(

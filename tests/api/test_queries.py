@@ -1,7 +1,7 @@
 """How many queries a request needs, beyond those that authenticate it: never more than three.
 
 Staff who act for another user need some more: their permissions are read, and that there is
-such a user. An export goes on in pages of bounded size.
+such a user. An export, an erasure, the cleanup and a status for many go on in batches.
 """
 
 from __future__ import annotations

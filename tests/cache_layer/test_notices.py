@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.core.cache import cache
 
 from cache_layer import Notices
 from tests.faults.proxy import Proxy
@@ -148,6 +149,26 @@ def test_names_and_prefixes_are_apart(server: RedisServer, heard: list[str]) -> 
         client.publish("n:notices:test", "last")
     until(lambda: "last" in heard)
     assert set(heard) == {"mine", "last"}
+
+
+def test_a_user_who_may_use_no_channel_has_a_cache_without_notices(
+    server: RedisServer, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with redis.Redis.from_url(server.url, socket_timeout=5) as client:
+        client.execute_command("ACL SETUSER app on >pw ~* +@all resetchannels")
+        settings.CACHES["default"]["LOCATION"] = server.url.replace("://", "://app:pw@")
+        settings.CACHES = {**settings.CACHES}
+        caplog.set_level("WARNING", "cache_layer")
+        notices = Notices("test")
+        end = notices.listen(lambda notice: None)
+        for number in range(20):
+            notices.tell(str(number))
+            cache.set("a", number)
+            assert client.exists("n:1:a")
+            assert cache.get("a") == number
+            time.sleep(0.1)
+        end()
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(

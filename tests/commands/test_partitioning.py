@@ -53,7 +53,9 @@ class TestPartitioning:
         rows = list(Message.objects.order_by("pk").values_list())
         before = details()
         with connection.cursor() as cursor:
-            cursor.execute("GRANT SELECT ON agent_sessions_message TO pg_monitor")
+            cursor.execute("GRANT SELECT, INSERT ON agent_sessions_message TO pg_monitor")
+        deleted = repository.add_message_to_session(sessions[0].pk, SAY).pk
+        Message.objects.get(pk=deleted).delete()
 
         call_command("partition_messages", partitions=3)
 
@@ -63,17 +65,18 @@ class TestPartitioning:
             cursor.execute("SELECT count(*) FROM agent_sessions_message GROUP BY tableoid")
             assert len(cursor.fetchall()) == 3
             cursor.execute(
-                "SELECT has_table_privilege('pg_monitor', 'agent_sessions_message', 'SELECT')"
+                "SELECT has_table_privilege('pg_monitor', 'agent_sessions_message', 'SELECT'), "
+                "has_sequence_privilege('pg_monitor', 'agent_sessions_message_id_seq', 'USAGE')"
             )
-            assert cursor.fetchone() == (True,)
+            assert cursor.fetchone() == (True, True)
         after = details()
         assert after.keys() == before.keys()
         for name in before.keys() - {"agent_sessions_message_pkey"}:
             assert after[name] == {**before[name], "definition": after[name]["definition"]}
 
         added = repository.add_message_to_session(sessions[0].pk, SAY)
-        assert added.pk > max(row[0] for row in rows)
-        assert added.sequence == 4
+        assert added.pk > deleted > max(row[0] for row in rows)
+        assert added.sequence == 5
         repository.delete(sessions[1].pk)
         assert Message.objects.count() == 58
         with pytest.raises(CommandError, match="already"):
