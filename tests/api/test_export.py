@@ -55,6 +55,7 @@ def test_both_names_of_json_lines_and_problems_as_json(api: APIClient, session: 
     assert missing["Content-Type"] == "application/problem+json"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_session(api: APIClient, session: Session) -> None:
     for _ in range(20):
         say(session, *["x" * 20_000] * 100)

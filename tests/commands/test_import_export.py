@@ -342,6 +342,7 @@ def test_imported_status_and_counters_agree(user: Any, tmp_path: Path) -> None:
     assert session.message_count == session.last_sequence == session.messages.count() == 5
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_then_again_gives_exactly_all(tmp_path: Path) -> None:
     count = 600
     file = write(
