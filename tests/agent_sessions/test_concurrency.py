@@ -119,12 +119,14 @@ def test_idempotency_keys_are_used_once(session, run):
     assert counters(session) == (keys, keys)
 
 
+@pytest.mark.slow
 def test_sessions_with_a_key_are_created_once(user, run):
     results = [w.result() for w in run(*[("create_keyed", user.pk, 10)] * 3)]
     assert all(ids == results[0] for ids in results)
     assert Session.objects.count() == 10
 
 
+@pytest.mark.slow
 def test_context_merges_lose_nothing(repository, session, run):
     processes, each = (8, 25) if connection.vendor == "postgresql" else (4, 10)
     for worker in run(*[("merge", session.id, each, f"w{n}") for n in range(processes)]):
@@ -133,6 +135,7 @@ def test_context_merges_lose_nothing(repository, session, run):
     assert repository.get(session.id).context == expected
 
 
+@pytest.mark.slow
 def test_shuffled_bulk_changes_do_not_deadlock(make_session, run):
     ids = [make_session().id for _number in range(40)]
     for worker in run(*[("set_statuses", *ids)] * 4):
@@ -163,6 +166,7 @@ def test_a_killed_cleanup_is_continued(repository, make_session, run):
     assert repository.cleanup_expired_sessions() == len(ids) - done
 
 
+@pytest.mark.slow
 def test_counters_are_verified_while_messages_are_appended(repository, make_session, run):
     """What changes while it is counted is not taken for wrong, and repaired rightly."""
     session, broken = make_session(), make_session()

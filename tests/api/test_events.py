@@ -120,6 +120,7 @@ def connections_to_the_database() -> int:
         connection.close()
 
 
+@pytest.mark.slow
 def test_two_hundred_streams_see_each_message_once_and_in_order(
     server: int, live_session: Session
 ) -> None:

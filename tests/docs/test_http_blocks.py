@@ -173,6 +173,7 @@ def node(program: str, *arguments: str, folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, ""), f"{done.stdout}{done.stderr}"
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("document", [page for page in DOCUMENTS if typescript(page)], ids=identify)
 def test_typescript_is_sound_and_runs(
