@@ -33,6 +33,9 @@ MOST_KEPT: Final = 500
 
 _ODD_CHARACTER: Final = re.compile(r"[\x00-\x20\x7f]")
 
+_KEY_MAKING: Final = frozenset({"key_func", "key_prefix", "version"})
+_KEPT: Final = ("scope", "state", "context", "_answers", "_operations")
+
 
 class ResilientCache(Leasing, BaseCache):
     """Django's cache API, synchronous and awaited, that neither raises nor waits for a dead Redis.
@@ -52,6 +55,15 @@ class ResilientCache(Leasing, BaseCache):
         self._namespaces: dict[str, Operations] = {}
         #: What decorated functions work with, by function.
         self.results: dict[Any, Results] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Django reads these anew for each key; here what they lead to is kept.
+        super().__setattr__(name, value)
+        if name in _KEY_MAKING and "results" in self.__dict__:
+            for kept in _KEPT:
+                self.__dict__.pop(kept, None)
+            self._namespaces.clear()
+            self.results.clear()
 
     def validate_key(self, key: str) -> None:
         """Warn of the same keys as Django does, without looking at every character in Python."""
@@ -76,7 +88,13 @@ class ResilientCache(Leasing, BaseCache):
     @cached_property
     def context(self) -> Context:
         """What operations without a namespace are given."""
-        return Context("", self.state.codec, self.scope, self.key_func is default_key_func)
+        cls = type(self)
+        steady = (
+            self.key_func is default_key_func
+            and cls.make_key is BaseCache.make_key
+            and cls.make_and_validate_key is BaseCache.make_and_validate_key
+        )
+        return Context("", self.state.codec, self.scope, steady)
 
     @cached_property
     def _answers(self) -> Answers | None:

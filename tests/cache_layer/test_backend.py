@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.cache import CacheKeyWarning
-from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.base import BaseCache, default_key_func
 
 from cache_layer.backends import Lease, ResilientCache
 from cache_layer.exceptions import CacheLayerError, NotAnIntegerError, UnsupportedValueError
@@ -395,3 +395,32 @@ def test_what_a_caller_changes_is_not_changed_in_memory() -> None:
     value["a"].append(2)
     cache.get("k")["a"].append(3)
     assert cache.get("k") == {"a": [1]}
+
+
+def test_what_makes_keys_may_be_changed_later() -> None:
+    cache = make_cache()
+    cache.set("k", 1)
+    before = cache.make_key("k")
+    cache.key_func = lambda key, prefix, version: f"{key}@{prefix}"
+    assert cache.get("k") is None
+    cache.set("k", 2)
+    cache.key_func = default_key_func
+    assert cache.get("k") == 1
+    cache.version = 7
+    assert cache.get("k") is None
+    cache.version = 1
+    assert cache.make_key("k") == before
+    assert cache.get("k") == 1
+
+
+def test_a_class_may_make_its_keys_itself() -> None:
+    class Tenants(ResilientCache):
+        tenant = "a"
+
+        def make_key(self, key: Any, version: int | None = None) -> str:
+            return super().make_key(f"{self.tenant}-{key}", version)
+
+    cache = Tenants("", {"KEY_PREFIX": "tenants"})
+    cache.set("k", "of a")
+    cache.tenant = "b"
+    assert cache.get("k") is None
