@@ -26,7 +26,9 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.sessions import RAW_INSERT, dsn, text
+from benchmarks.sessions.database import dsn_of
+from benchmarks.sessions.peers import text
+from benchmarks.sessions.peers.raw import INSERT, TABLES
 
 HOST = "127.0.0.1"
 SERVERS = {
@@ -194,12 +196,7 @@ class Data:
         # A session for each connection: connections do not wait for each other's lock.
         self.append_sessions = list(Session.objects.order_by("pk").values_list("pk", flat=True))
         with connection.cursor() as cursor:
-            cursor.execute(
-                "CREATE TABLE raw_message (id bigserial PRIMARY KEY, session_id uuid NOT NULL,"
-                " sequence int NOT NULL, role text NOT NULL, content text NOT NULL,"
-                " metadata jsonb NOT NULL, created_at timestamptz NOT NULL,"
-                " UNIQUE (session_id, sequence))"
-            )
+            cursor.execute(TABLES)
             cursor.execute("VACUUM ANALYZE")
 
     def request(self, name: str, number: int) -> tuple[str, str, Any]:
@@ -228,7 +225,7 @@ def measure(data: Data, database: dict[str, Any], options: argparse.Namespace) -
     counter = itertools.count(1)
 
     def raw_append(connection: psycopg.Connection[Any], session: Any) -> Callable[[], Any]:
-        return lambda: connection.execute(RAW_INSERT, (session, next(counter), text(1)))
+        return lambda: connection.execute(INSERT, (session, next(counter), text(1)))
 
     for title, (command, environment) in SERVERS.items():
         loads: dict[str, Load] = {}
@@ -250,7 +247,7 @@ def measure(data: Data, database: dict[str, Any], options: argparse.Namespace) -
                 ]
             contestants["append, raw psycopg without HTTP"] = [
                 raw_append(
-                    stack.enter_context(psycopg.connect(**dsn(database), autocommit=True)),
+                    stack.enter_context(psycopg.connect(**dsn_of(database), autocommit=True)),
                     session,
                 )
                 for session in data.append_sessions[: options.connections]
@@ -345,7 +342,7 @@ def main() -> None:
     from django.db import connection, connections
 
     database = connection.settings_dict
-    admin = {**dsn(database), "dbname": "postgres"}
+    admin = {**dsn_of(database), "dbname": "postgres"}
     with psycopg.connect(**admin, autocommit=True) as server_of_all:
         server_of_all.execute(f"CREATE DATABASE {name}")
     try:

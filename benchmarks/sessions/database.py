@@ -31,13 +31,17 @@ def configure(name: str) -> Dsn:
         logging.disable(logging.CRITICAL)
     from django.db import connection
 
-    settings = connection.settings_dict
+    return {**dsn_of(connection.settings_dict), "dbname": name}
+
+
+def dsn_of(settings: dict[str, Any]) -> Dsn:
+    """Return what psycopg connects with to a database of Django's settings."""
     return {
         "host": settings["HOST"],
         "port": settings["PORT"] or 5432,
         "user": settings["USER"],
         "password": settings["PASSWORD"] or None,
-        "dbname": name,
+        "dbname": settings["NAME"],
     }
 
 

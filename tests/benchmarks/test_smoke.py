@@ -77,6 +77,26 @@ def test_sessions(tmp_path: Path) -> None:
     assert tables["bulk"]["agent_sessions"][0] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.postgres
+@pytest.mark.xdist_group("benchmarks")
+def test_api() -> None:
+    environment = {**os.environ, "PYTHONWARNINGS": "default"}
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.api", "--rounds", "1", "--seconds", "0.2"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    appends = [line for line in done.stdout.splitlines() if line.startswith("| append |")]
+    assert len(appends) == 2
+
+
 def test_docs_are_written_between_the_marks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
