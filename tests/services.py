@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -25,11 +26,20 @@ def missing(service: str, how: str) -> NoReturn:
     pytest.skip(f"NO {service}: {how}")
 
 
+#: Below those that systems give to outgoing connections, which would take them meanwhile.
+_PORTS = range(15_000, 32_000)
+_choice = random.SystemRandom()
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a local port on which nothing listens, another one each time."""
+    while True:
+        port = _choice.choice(_PORTS)
+        with socket.socket() as probe:
+            if port not in _given and probe.connect_ex(("127.0.0.1", port)):
+                _given.add(port)
+                return port
 
 
 class RedisServer:
@@ -43,41 +53,29 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def pid(self) -> int:
+    def process(self) -> subprocess.Popen[bytes]:
         assert self._process is not None
-        return self._process.pid
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     def start(self) -> None:
         """Start the (empty) server and wait until it answers."""
-        self._process = subprocess.Popen(
-            [
-                "redis-server",
-                *("--bind", "127.0.0.1", "--port", str(self.port)),
-                *("--save", "", "--appendonly", "no", "--dir", str(self._directory)),
-                *("--logfile", str(self._directory / "redis.log")),
-                *self._options,
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
         deadline = time.monotonic() + 10
-        while True:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                    connection.sendall(b"PING\r\n")
-                    # Any reply will do: with requirepass it is an error.
-                    if connection.recv(16):
-                        return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
+        self._spawn()
+        while not self._answers():
+            assert time.monotonic() < deadline, f"redis-server never answered: {self._log()}"
+            if self.process.poll() is not None:
+                # A port chosen a moment ago may be taken by now, by a connection that ends soon.
+                self._spawn()
             time.sleep(0.02)
 
     def kill(self) -> None:
         """SIGKILL: the process dies with its data."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(10)
+        self.process.kill()
+        self.process.wait(10)
 
     def stop(self) -> None:
         """SIGSTOP: it accepts connections and never answers."""
@@ -98,6 +96,35 @@ class RedisServer:
             self.cont()
             self.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _spawn(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                "redis-server",
+                *("--bind", "127.0.0.1", "--port", str(self.port)),
+                *("--save", "", "--appendonly", "no", "--dir", str(self._directory)),
+                *("--logfile", str(self._directory / "redis.log")),
+                *self._options,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _answers(self) -> bool:
+        """Whether this process, and no other on its port, answers."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                # Any reply will do: with requirepass it is an error.
+                answered = bool(connection.recv(16))
+        except OSError:
+            return False
+        # A server that found its port taken ends at once; whoever answered was the other one.
+        return answered and self.process.poll() is None
+
+    def _log(self) -> str:
+        log = self._directory / "redis.log"
+        return log.read_text(encoding="utf-8") if log.exists() else "it wrote no log"
 
 
 class PgBouncer:

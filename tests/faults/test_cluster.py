@@ -26,8 +26,6 @@ from tests.cache_layer.test_backend import (
 from tests.faults.cluster import Cluster
 from tests.faults.load import Load
 
-pytestmark = pytest.mark.slow
-
 TAG = "{shop}"
 FACTORY = "cache_layer.backends.cluster.ClusterConnectionFactory"
 

@@ -19,8 +19,6 @@ from tests.services import RedisServer
 #: Only a hang is a failure here; the report carries the figures.
 HANG = 5.0
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:

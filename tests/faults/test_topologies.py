@@ -19,8 +19,6 @@ from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
 from tests.faults.load import Load
 from tests.services import RedisServer, free_port
 
-pytestmark = pytest.mark.slow
-
 SENTINEL = """
 port {port}
 bind 127.0.0.1
