@@ -11,7 +11,10 @@ from cache_layer.conf import Settings
 from tests import services
 from tests.faults.proxy import Proxy
 
-COLUMNS = ("calls", "trips", "caught", "longest", "others", "recovery", "stale", "errors")
+COLUMNS = (
+    *("calls", "trips", "caught", "longest", "others", "slow", "bystander", "recovery"),
+    *("stale", "errors"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,5 +66,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         )
     terminalreporter.line(
         "caught: calls that waited while Redis was being given up, longest: the longest of them; "
-        "others: the longest of all other calls. Times in milliseconds."
+        "others: the longest of all other calls, slow: how many of them took more than 10; "
+        "bystander: the longest wait of a thread that never calls the cache. In milliseconds."
     )

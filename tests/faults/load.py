@@ -26,12 +26,19 @@ TASKS = 6
 
 #: Waiting for the interpreter and for a busy machine is not waiting for Redis.
 NOTICEABLE = 0.01
+HANG = 5.0
+PAUSE = 0.002
 
 
 @dataclasses.dataclass(slots=True)
 class Call:
     began: float
     seconds: float
+
+
+def milliseconds(calls: list[Call]) -> int:
+    """Of the longest."""
+    return round(max((call.seconds for call in calls), default=0) * 1000)
 
 
 class Load:
@@ -50,6 +57,7 @@ class Load:
         self.stale: list[tuple[str, int, int]] = []
         self.errors: list[BaseException] = []
         self.calls: list[Call] = []
+        self._stalls: list[Call] = []
         self.changes: list[tuple[float, str]] = []
         self._done = threading.Event()
         self._locks = [threading.Lock() for _ in self.database]
@@ -79,7 +87,7 @@ class Load:
         self._current = current
         self._acurrent = acurrent
         works: list[Callable[[], None]] = [self._write] * 2 + [self._read] * 2
-        works.append(lambda: asyncio.run(self._awaited()))
+        works += [lambda: asyncio.run(self._awaited()), self._stand_by]
         self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in works]
 
     def __enter__(self) -> Self:
@@ -121,18 +129,35 @@ class Load:
             (caught if into and call.seconds > NOTICEABLE else others).append(call)
         return caught, others
 
-    def report(self, record: Callable[[str, object], None], fault: str, recovery: float) -> None:
-        """Hand what was measured to the summary; ``recovery`` is in seconds."""
+    def check(self, record: Callable[[str, object], None], fault: str, recovery: float) -> None:
+        """Hand what was measured to the summary, then require what holds on every machine.
+
+        ``recovery`` is in seconds.
+        """
         caught, others = self.tripping()
+        slow = sum(call.seconds > NOTICEABLE for call in others)
         record("fault", fault)
         record("calls", len(self.calls))
         record("trips", sum(what == "memory" for _, what in self.changes))
         record("caught", len(caught))
-        record("longest", round(max((c.seconds for c in caught), default=0) * 1000))
-        record("others", round(max(c.seconds for c in others) * 1000))
+        record("longest", milliseconds(caught))
+        record("others", milliseconds(others))
+        record("slow", slow)
+        record("bystander", milliseconds(self._stalls))
         record("recovery", round(recovery * 1000))
         record("stale", len(self.stale))
         record("errors", len(self.errors))
+        assert self.errors == []
+        assert self.stale == []
+        assert slow < len(others) / 100, "calls waited for a Redis that had been given up"
+        assert max(call.seconds for call in self.calls) < HANG
+
+    def _stand_by(self) -> None:
+        """What this machine makes a thread wait that has nothing to do with the cache."""
+        while not self._done.is_set():
+            self._stalls.append(Call(time.monotonic(), 0))
+            time.sleep(PAUSE)
+            self._stalls[-1].seconds = time.monotonic() - self._stalls[-1].began - PAUSE
 
     def _changed(self, state: str, **_: Any) -> None:
         self.changes.append((time.monotonic(), state))
