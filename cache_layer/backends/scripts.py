@@ -96,8 +96,9 @@ return 1
 """)
 
 #: expected, data, px or "keep" -> 1 when the key held what was expected and now holds data.
+#: A key of a foreign type does not hold it.
 SWAP = Script("""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 put(KEYS[1], ARGV[2], ARGV[3])
 return 1
 """)

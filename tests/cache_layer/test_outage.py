@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import redis
@@ -14,6 +14,7 @@ from django.test import override_settings
 from cache_layer import cached, invalidate_tags
 from cache_layer.backends import ResilientCache
 from cache_layer.background import background
+from cache_layer.codec import SafeSerializer
 from cache_layer.signals import cache_state_changed
 from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
 from tests.services import RedisServer
@@ -406,3 +407,33 @@ def test_a_busy_process_gets_back_to_redis(
     for thread in threads:
         thread.join()
     assert state(cache) == "redis"
+
+
+class Interrupted(SafeSerializer):
+    """Something else happens to the key while its value is encoded."""
+
+    meanwhile: ClassVar[Callable[[], object]] = staticmethod(lambda: None)
+
+    def dumps(self, value: Any) -> bytes:
+        type(self).meanwhile()
+        return super().dumps(value)
+
+
+def test_a_number_that_turns_into_something_else_meanwhile_is_not_added_to(
+    redis_server: RedisServer, server_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{__name__}.{Interrupted.__name__}"
+    cache = make_cache(redis_server.url, OPTIONS={"SERIALIZER": name})
+    cache.set("n", 2**70)
+    key = cache.make_key("n")
+
+    def becomes_a_list() -> None:
+        server_client.delete(key)
+        server_client.rpush(key, "a list")
+
+    monkeypatch.setattr(Interrupted, "meanwhile", staticmethod(becomes_a_list))
+    with pytest.raises(ValueError, match="n"):
+        cache.incr("n")
+    assert server_client.lrange(key, 0, -1) == [b"a list"]
+    assert state(cache) == "redis"
+    cache.state.close()
