@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +46,14 @@ class Operations:
         self._backend = backend
         self._prefix = f"{namespace}:" if namespace else ""
         self._codec = backend.state.codec
-        steady = backend.context.steady
-        #: What stands before every key, if that is always the same.
-        self.before = f"{backend.key_prefix}:{backend.version}:{self._prefix}" if steady else None
         #: What each operation is given.
-        self.context = dataclasses.replace(backend.context, namespace=namespace)
+        self.context = backend.context_of(namespace)
+        #: What stands before every key, if that is always the same.
+        self.before = (
+            f"{backend.key_prefix}:{backend.version}:{self._prefix}"
+            if self.context.steady
+            else None
+        )
 
     def key(self, key: Any, version: int | None) -> str:
         """Return the full key."""

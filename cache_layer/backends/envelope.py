@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 #: Bytes of a key that holds no value: a lease, or a tag's token. No serializer's output and no
@@ -177,7 +177,7 @@ def with_payload(data: bytes, payload: bytes) -> bytes:
     return data[: payload_start(data)] + payload
 
 
-def named_tags(replies: Sequence[Any]) -> list[str]:
+def named_tags(replies: Iterable[Any]) -> list[str]:
     """Return the tags that those of the replies name which are envelopes, each once."""
     tags: dict[str, None] = {}
     for data in replies:

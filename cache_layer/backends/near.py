@@ -31,24 +31,30 @@ _monotonic = time.monotonic
 
 @dataclasses.dataclass(frozen=True)
 class NearOptions:
-    """``OPTIONS["NEAR_CACHE"]`` of a ``CACHES`` entry."""
+    """``OPTIONS["NEAR_CACHE"]`` of a ``CACHES`` entry.
+
+    Without it, only functions that ask for it have their results kept, within the usual limits.
+    """
 
     max_entries: int = 10_000
     #: Of keys and encoded values, with what it takes to keep them.
     max_bytes: int = 32 * 1024 * 1024
-    #: Whose reads are kept; None: all, ``""``: those without a namespace.
+    #: Whose reads are kept; None: all, ``""``: those without a namespace. Decorated functions may
+    #: have it otherwise for themselves.
     namespaces: frozenset[str] | None = None
 
     @classmethod
     def of(cls, option: Any) -> NearOptions | None:
-        """Return what the option says; None where it is off.
+        """Return what the option says; None where it is off for everybody.
 
         :raises ImproperlyConfigured: it says something else.
         """
         if problem := cls.problem(option):
             raise ImproperlyConfigured(f"NEAR_CACHE in OPTIONS is {option!r}: {problem}.")
-        if not option:
+        if option is False:
             return None
+        if option is None:
+            return cls(namespaces=frozenset())
         given = {} if option is True else dict(option)
         if (names := given.get("namespaces")) is not None:
             given["namespaces"] = frozenset(names)
@@ -135,6 +141,18 @@ class NearCache:
             held.append(copy.data)
         return held
 
+    def some(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return what those of the keys hold that are here."""
+        now = _monotonic()
+        held: dict[str, bytes] = {}
+        if now < self.until:
+            for key in keys:
+                copy = self._copies.get(key)
+                if copy is not None and now < copy.deadline:
+                    copy.used = True
+                    held[key] = copy.data
+        return held
+
     def expect(self, keys: Sequence[str]) -> Mark | None:
         """Announce that the keys will be read; None where nothing is kept."""
         generation = self._generation
@@ -146,14 +164,19 @@ class NearCache:
         return Mark(generation, _monotonic(), tokens)
 
     def keep(
-        self, mark: Mark, keys: Sequence[str], held: Sequence[bytes], left: Sequence[int]
+        self, mark: Mark, keys: Sequence[str], held: Sequence[bytes | None], left: Sequence[int]
     ) -> None:
-        """Keep what was read, and the milliseconds it has left, if nothing was heard since."""
+        """Keep what was read, and the milliseconds it has left, if nothing was heard since.
+
+        None is not kept.
+        """
         with self._lock:
             if not self.on or mark.generation != self._generation:
                 return
             pending = self._pending
             for key, token, data, milliseconds in zip(keys, mark.tokens, held, left, strict=True):
+                if data is None:
+                    continue
                 if pending.get(key) is not token:
                     copy = self._copies.get(key)
                     if copy is not None and copy.data != data:

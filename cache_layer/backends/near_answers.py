@@ -140,12 +140,6 @@ class Answers:
                 self._answers[name] = answer
 
 
-def recount(namespace: str) -> None:
-    """Count a hit, which was counted already, as one of the near cache."""
-    record(namespace, NEAR_HITS)
-    record(namespace, "hits", -1)
-
-
 def is_plain(value: Any) -> bool:
     """Tell whether a value cannot be changed, nor anything in it."""
     cls = type(value)

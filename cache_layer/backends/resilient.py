@@ -88,17 +88,26 @@ class ResilientCache(Leasing, BaseCache):
     @cached_property
     def context(self) -> Context:
         """What operations without a namespace are given."""
+        return self.context_of("")
+
+    def context_of(self, namespace: str, near: bool | None = None) -> Context:
+        """Return what operations under a namespace are given.
+
+        ``near``: whether what they read is kept in this process; None: as the alias has it.
+        """
         cls = type(self)
         steady = (
             self.key_func is default_key_func
             and cls.make_key is BaseCache.make_key
             and cls.make_and_validate_key is BaseCache.make_and_validate_key
         )
-        return Context("", self.state.codec, self.scope, steady)
+        # Elsewhere one name may stand for several keys, of which the scope covers some.
+        near = steady and self.scope is not None and self.state.keeps(namespace, near)
+        return Context(namespace, self.state.codec, self.scope, steady, near)
 
     @cached_property
     def _answers(self) -> Answers | None:
-        return self.state.answers("", (self.key_func, self.key_prefix, self.version))
+        return self.state.answers(self.context, (self.key_func, self.key_prefix, self.version))
 
     @cached_property
     def _operations(self) -> Operations:

@@ -19,6 +19,7 @@ from cache_layer.backends.context import Context, Scope, options_of
 from cache_layer.backends.encoding import Codec
 from cache_layer.backends.failures import CircuitOpenError, RedisUnavailableError
 from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.near import NearOptions
 from cache_layer.backends.near_answers import Answers
 from cache_layer.backends.operations.base import Operation
 from cache_layer.breaker import Breaker
@@ -55,7 +56,14 @@ class MemoryState:
         with self.lock:
             return operation.in_memory(self.memory)
 
-    def answers(self, namespace: str, view: tuple[Any, ...] | None = None) -> Answers | None:
+    def keeps(self, namespace: str, asked: bool | None = None) -> bool:
+        """Tell whether what is read under a namespace is kept in this process.
+
+        ``asked``: what the reader says about it, if anything.
+        """
+        return False
+
+    def answers(self, context: Context, view: tuple[Any, ...] | None = None) -> Answers | None:
         """Return answers of the near cache by names of the caller's; None where there is none.
 
         With a ``view``, which tells whose names they are, everyone who gives it gets the same.
@@ -247,11 +255,12 @@ def _make_state(location: Any, params: dict[str, Any], backend: BaseCache) -> Me
     if not location:
         return MemoryState(params)
     options = options_of(params)
+    near = NearOptions.of(options.get("NEAR_CACHE"))
     # On a cluster the news would go on coming from the server that owned the keys once.
-    if options.get("NEAR_CACHE") and not _slot(options, backend):
+    if near is not None and not _slot(options, backend):
         from cache_layer.backends.near_state import NearState
 
-        return NearState(location, params, backend)
+        return NearState(location, params, backend, near)
     return RedisState(location, params, backend)
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cache_layer.backends import scripts
@@ -11,7 +11,7 @@ from cache_layer.backends.context import Context
 from cache_layer.backends.encoding import UnreadableValueError
 from cache_layer.backends.envelope import Lookup, living, named_tags
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Operation, Steps, chunks, held, raw
+from cache_layer.backends.operations.base import Command, Operation, Steps, chunks, held, raw
 from cache_layer.journal import Journal
 from cache_layer.metrics import record
 
@@ -28,40 +28,56 @@ class GetMany(Operation[dict[Any, Any]]):
         self.names = names
 
     def steps(self) -> Steps[dict[Any, Any]]:
-        keys = list(self.names)
-        batches = [("MGET", *map(raw, chunk)) for chunk in chunks(keys)]
-        replies: list[bytes | None] = []
-        if batches:
-            for reply in (yield batches):
-                if isinstance(reply, Exception):
-                    self.error()
-                    return {}
-                replies += reply
+        read, _ = yield from self.ask(list(self.names))
+        if read is None:
+            return {}
+        held = list(read.values())
+        tokens = yield from self.tokens(held)
+        return self.decode(held, tokens.get)
+
+    def ask(
+        self, keys: list[str], also: Sequence[Command] = ()
+    ) -> Steps[tuple[dict[str, bytes | None] | None, list[Any]]]:
+        """Ask what keys hold, and further questions; return None where Redis refuses to tell."""
+        if not keys:
+            return {}, []
+        questions = [("MGET", *map(raw, chunk)) for chunk in chunks(keys)]
+        replies = yield [*questions, *also]
+        held: list[bytes | None] = []
+        for reply in replies[: len(questions)]:
+            if isinstance(reply, Exception):
+                self.error()
+                return None, []
+            held += reply
+        return dict(zip(keys, held, strict=True)), replies[len(questions) :]
+
+    def tokens(self, held: Iterable[bytes | None]) -> Steps[dict[str, bytes | None]]:
+        """Ask for the tags that envelopes name."""
         tokens: dict[str, bytes | None] = {}
-        if tags := named_tags(replies):
+        if tags := named_tags(held):
             for chunk in chunks(tags):
                 (reply,) = yield [("MGET", *map(raw, chunk))]
                 tokens.update(zip(chunk, reply, strict=True))
-        return self._decode(keys, replies, tokens.get)
+        return tokens
 
     def in_memory(self, store: MemoryStore) -> dict[Any, Any]:
-        keys = list(self.names)
-        return self._decode(keys, [store.read(key) for key in keys], store.read)
+        return self.decode([store.read(key) for key in self.names], store.read)
 
-    def _decode(self, keys: list[str], replies: list[bytes | None], read: Lookup) -> dict[Any, Any]:
+    def decode(self, held: Sequence[bytes | None], read: Lookup) -> dict[Any, Any]:
+        """Return the result for what the keys hold."""
         found = {}
         decode = self.context.codec.decode
-        for key, reply in zip(keys, replies, strict=True):
+        for name, reply in zip(self.names.values(), held, strict=True):
             data = living(reply, read)
             if data is not None:
                 try:
-                    found[self.names[key]] = decode(data)
+                    found[name] = decode(data)
                 except UnreadableValueError:
                     self.error()
         if found:
             record(self.context.namespace, "hits", len(found))
-        if len(found) < len(keys):
-            record(self.context.namespace, "misses", len(keys) - len(found))
+        if len(found) < len(held):
+            record(self.context.namespace, "misses", len(held) - len(found))
         return found
 
 
