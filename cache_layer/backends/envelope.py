@@ -22,6 +22,8 @@ from typing import Any, Final
 #: integer begins with this or with ``ENVELOPE``.
 MARKER: Final = b"\x00L"
 ENVELOPE: Final = b"\x00E"
+#: How both begin, and nothing that is a value as it stands.
+NO_VALUE: Final = b"\x00"
 
 #: Where the parts of an envelope are; the scripts know these numbers too.
 NONCE_END: Final = 18

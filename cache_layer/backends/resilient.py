@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -21,7 +21,7 @@ from cache_layer.backends.context import Context, Scope
 from cache_layer.backends.counters import flush_when_due
 from cache_layer.backends.leasing import Leasing
 from cache_layer.backends.near_answers import ABSENT, Answers
-from cache_layer.backends.operations.base import Operation, Unconfirmed
+from cache_layer.backends.operations.base import Operation
 from cache_layer.backends.operations.scans import STEP
 from cache_layer.backends.results import Results
 from cache_layer.backends.state import MemoryState, state_for
@@ -67,12 +67,25 @@ class ResilientCache(Leasing, BaseCache):
 
     def validate_key(self, key: str) -> None:
         """Warn of the same keys as Django does, without looking at every character in Python."""
-        if len(key) > MEMCACHE_MAX_KEY_LENGTH or _ODD_CHARACTER.search(key):
+        if len(key) > MEMCACHE_MAX_KEY_LENGTH or self.is_odd(key):
             super().validate_key(key)
+
+    def validate_keys(self, keys: Sequence[str]) -> None:
+        """Do the same for many keys."""
+        if (
+            type(self).validate_key is not ResilientCache.validate_key
+            or self.is_odd("".join(keys))
+            or max(map(len, keys), default=0) > MEMCACHE_MAX_KEY_LENGTH
+        ):
+            for key in keys:
+                self.validate_key(key)
 
     @staticmethod
     def is_odd(text: str) -> bool:
         """Return whether a key with this in it is one that Django warns of."""
+        # The first two are quick, and true of nearly all keys.
+        if text.isprintable() and " " not in text:
+            return False
         return _ODD_CHARACTER.search(text) is not None
 
     @cached_property
@@ -124,19 +137,11 @@ class ResilientCache(Leasing, BaseCache):
 
     def run(self, operation: Operation[T]) -> T:
         """Do an operation, on Redis or in memory."""
-        try:
-            return self.state.run(operation)
-        except Unconfirmed as detour:
-            result: T = self.state.run(detour.operation)
-            return result
+        return self.state.run(operation)
 
-    async def arun(self, operation: Operation[T]) -> T:
+    def arun(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         """See ``run()``."""
-        try:
-            return await self.state.arun(operation)
-        except Unconfirmed as detour:
-            result: T = await self.state.arun(detour.operation)
-            return result
+        return self.state.arun(operation)
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """Return the value of a key, or the default."""
@@ -154,11 +159,11 @@ class ResilientCache(Leasing, BaseCache):
         """See ``get()``."""
         answers = self._answers
         if answers is None or version is not None or type(key) is not str:
-            return await self.arun(self._operations.get(key, default, version))
+            return await self.state.arun(self._operations.get(key, default, version))
         value = answers.get(key)
         if value is ABSENT:
             read = self._operations.get(key, default, version)
-            value = await self.arun(read)
+            value = await self.state.arun(read)
             answers.learn(key, read)
         return value
 

@@ -21,7 +21,7 @@ from cache_layer.backends.failures import CircuitOpenError, RedisUnavailableErro
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.near import NearOptions
 from cache_layer.backends.near_answers import Answers
-from cache_layer.backends.operations.base import Operation
+from cache_layer.backends.operations.base import Operation, Unconfirmed
 from cache_layer.breaker import Breaker
 from cache_layer.conf import PREFIX, settings
 from cache_layer.journal import Journal
@@ -117,6 +117,9 @@ class RedisState(MemoryState):
             if breaker.closed:
                 try:
                     result = self.transport.run(operation)
+                except Unconfirmed as detour:
+                    operation = detour.operation
+                    continue
                 except RedisUnavailableError as failure:
                     self._failed(operation, failure)
                 else:
@@ -130,10 +133,18 @@ class RedisState(MemoryState):
     async def arun(self, operation: Operation[T]) -> T:
         """See ``run()``."""
         breaker = self.breaker
+        transport = self._async_transport
         while True:
             if breaker.closed:
                 try:
-                    result = await self._async_transport.run(operation)
+                    sent = transport.sent(operation)
+                    if sent is None:
+                        result = await transport.run(operation)
+                    else:
+                        result = transport.received(operation, await sent)
+                except Unconfirmed as detour:
+                    operation = detour.operation
+                    continue
                 except RedisUnavailableError as failure:
                     self._failed(operation, failure)
                 else:

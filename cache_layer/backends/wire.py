@@ -39,6 +39,10 @@ class Batch:
         self.missing = commands
         self.replies: list[Any] = []
 
+    def done(self) -> bool:
+        """Whether nobody waits for them any more."""
+        return self.future.done()
+
 
 Waiter = Batch | asyncio.Future[Any]
 
@@ -103,7 +107,7 @@ class Wire(asyncio.Protocol):
             room = _PIECE
             while queue and room > 0 and len(self.pending) < WINDOW:
                 waiter, packed = queue.popleft()
-                if not _done(waiter):
+                if not waiter.done():
                     self.pending.append(waiter)
                     self._sent += 1
                     pieces.append(packed)
@@ -226,7 +230,3 @@ def refuse(waiter: Waiter, error: BaseException) -> None:
         own.__cause__ = error.__cause__
         error = own
     future.set_exception(error)
-
-
-def _done(waiter: Waiter) -> bool:
-    return (waiter.future if type(waiter) is Batch else waiter).done()  # type: ignore[union-attr]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from cache_layer.backends.encoding import UnreadableValueError
@@ -98,29 +98,34 @@ class NearMany(Near[dict[Any, Any]]):
         self.context = many.context
         self.near = near
         self.many = many
-        held = near.some(list(many.names))
+        held = near.some(many.keys)
         self.here = {key: data for key, data in held.items() if _is_value(data)}
 
     def found(self) -> tuple[dict[Any, Any]] | None:
-        if len(self.here) < len(self.many.names):
+        if len(self.here) < len(self.many.keys):
             return None
-        return (self._result({}, {}),)
+        return (self._result(iter(()), {}),)
 
     def steps(self) -> Steps[dict[Any, Any]]:
         many = self.many
-        keys = [key for key in many.names if key not in self.here]
+        keys, names = [], []
+        for key, name in zip(many.keys, many.names, strict=True):
+            if key not in self.here:
+                keys.append(key)
+                names.append(name)
         mark = self.near.expect(keys)
         lifetimes = () if mark is None else _lifetimes(keys)
         try:
             read, left = yield from many.ask(keys, lifetimes)
             if read is None:
                 return {}
-            tokens = yield from many.tokens(read.values())
-            found = self._result(read, tokens)
+            tokens = yield from many.tokens(read)
+            found = self._result(iter(read), tokens)
             if mark is not None and _are_numbers(left):
+                # Only what could be decoded.
                 kept = [
-                    data if _is_value(data) and many.names[key] in found else None
-                    for key, data in read.items()
+                    data if _is_value(data) and name in found else None
+                    for name, data in zip(names, read, strict=True)
                 ]
                 self.near.keep(mark, keys, kept, left)
             return found
@@ -132,10 +137,10 @@ class NearMany(Near[dict[Any, Any]]):
         return self.many.in_memory(store)
 
     def _result(
-        self, read: dict[str, bytes | None], tokens: dict[str, bytes | None]
+        self, read: Iterator[bytes | None], tokens: dict[str, bytes | None]
     ) -> dict[Any, Any]:
         here = self.here
-        held = [here[key] if key in here else read[key] for key in self.many.names]
+        held = [here[key] if key in here else next(read) for key in self.many.keys]
         found = self.many.decode(held, tokens.get)
         if here:
             _recount(self.context.namespace, len(here))
