@@ -141,16 +141,18 @@ class NearCache:
             held.append(copy.data)
         return held
 
-    def some(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """Return what those of the keys hold that are here."""
+    def some(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return what each of the keys holds; None for those that are not here."""
         now = _monotonic()
-        held: dict[str, bytes] = {}
-        if now < self.until:
-            for key in keys:
-                copy = self._copies.get(key)
-                if copy is not None and now < copy.deadline:
-                    copy.used = True
-                    held[key] = copy.data
+        if now >= self.until:
+            return [None] * len(keys)
+        held: list[bytes | None] = []
+        for copy in map(self._copies.get, keys):
+            if copy is None or now >= copy.deadline:
+                held.append(None)
+            else:
+                copy.used = True
+                held.append(copy.data)
         return held
 
     def expect(self, keys: Sequence[str]) -> Mark | None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from cache_layer.backends.encoding import UnreadableValueError
@@ -98,21 +98,20 @@ class NearMany(Near[dict[Any, Any]]):
         self.context = many.context
         self.near = near
         self.many = many
-        held = near.some(many.keys)
-        self.here = {key: data for key, data in held.items() if _is_value(data)}
+        # Envelopes, which begin with NUL, count together with their tags only.
+        self.here = [data if data and data[0] else None for data in near.some(many.keys)]
 
     def found(self) -> tuple[dict[Any, Any]] | None:
-        if len(self.here) < len(self.many.keys):
+        if None in self.here:
             return None
-        return (self._result(iter(()), {}),)
+        found = self.many.decode(self.here, lambda _key: None)
+        _recount(self.context.namespace, len(self.here))
+        return (found,)
 
     def steps(self) -> Steps[dict[Any, Any]]:
         many = self.many
-        keys, names = [], []
-        for key, name in zip(many.keys, many.names, strict=True):
-            if key not in self.here:
-                keys.append(key)
-                names.append(name)
+        asked = [number for number, data in enumerate(self.here) if data is None]
+        keys = [many.keys[number] for number in asked]
         mark = self.near.expect(keys)
         lifetimes = () if mark is None else _lifetimes(keys)
         try:
@@ -120,12 +119,17 @@ class NearMany(Near[dict[Any, Any]]):
             if read is None:
                 return {}
             tokens = yield from many.tokens(read)
-            found = self._result(iter(read), tokens)
+            held = self.here.copy()
+            for number, data in zip(asked, read, strict=True):
+                held[number] = data
+            found = many.decode(held, tokens.get)
+            if len(asked) < len(held):
+                _recount(self.context.namespace, len(held) - len(asked))
             if mark is not None and _are_numbers(left):
                 # Only what could be decoded.
                 kept = [
-                    data if _is_value(data) and name in found else None
-                    for name, data in zip(names, read, strict=True)
+                    data if _is_value(data) and many.names[number] in found else None
+                    for number, data in zip(asked, read, strict=True)
                 ]
                 self.near.keep(mark, keys, kept, left)
             return found
@@ -135,16 +139,6 @@ class NearMany(Near[dict[Any, Any]]):
 
     def in_memory(self, store: MemoryStore) -> dict[Any, Any]:
         return self.many.in_memory(store)
-
-    def _result(
-        self, read: Iterator[bytes | None], tokens: dict[str, bytes | None]
-    ) -> dict[Any, Any]:
-        here = self.here
-        held = [here[key] if key in here else next(read) for key in self.many.keys]
-        found = self.many.decode(held, tokens.get)
-        if here:
-            _recount(self.context.namespace, len(here))
-        return found
 
 
 class NearLease(Near[Any]):
