@@ -119,6 +119,9 @@ class NearCache:
         #: Until when what is here may be used without further news, on the monotonic clock.
         self.until = 0.0
         self.bytes = 0
+        #: Whether one function and its arguments always stand for one key. They do not once a
+        #: backend was given another prefix, as that of the tenant of a request.
+        self.one_view = True
         self._lock = threading.RLock()
         self._generation = 0
         self._copies: OrderedDict[str, Copy] = OrderedDict()
@@ -224,6 +227,13 @@ class NearCache:
                 self._end(copy)
             self._copies.clear()
             self.bytes = 0
+
+    def expect_views(self) -> None:
+        """From now on, what a key is depends on the backend."""
+        with self._lock:
+            if self.one_view:
+                self.one_view = False
+                self.drop_all()
 
     def turn_on(self, until: float, condition: Callable[[], bool]) -> None:
         """Begin, empty, if the condition holds: from now on every change is heard of."""

@@ -82,12 +82,16 @@ class NearState(RedisState):
         """See ``MemoryState.answers``."""
         if not context.near:
             return None
-        answers = Answers(self.near, self.codec.decode)
+        answers = Answers(self.near, self.codec.decode, of_view=view is not None)
         return answers if view is None else self._views.setdefault(view, answers)
 
     def forget_answers(self) -> None:
         """See ``MemoryState.forget_answers``."""
         self.near.drop_all()
+
+    def expect_views(self) -> None:
+        """See ``MemoryState.expect_views``."""
+        self.near.expect_views()
 
     def describe(self) -> dict[str, Any]:
         """See ``MemoryState.describe``; ``near`` tells what the near cache holds."""

@@ -64,6 +64,7 @@ class ResilientCache(Leasing, BaseCache):
                 self.__dict__.pop(kept, None)
             self._namespaces.clear()
             self.results.clear()
+            self.state.expect_views()
 
     def validate_key(self, key: str) -> None:
         """Warn of the same keys as Django does, without looking at every character in Python."""

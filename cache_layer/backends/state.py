@@ -77,6 +77,9 @@ class MemoryState:
     def forget_answers(self) -> None:
         """Drop everything that ``answers()`` would find."""
 
+    def expect_views(self) -> None:
+        """Take note that backends of this alias may have different prefixes."""
+
     def close(self) -> None:
         """Forget this state: the alias begins anew, empty, at its next use."""
         with _states_lock:

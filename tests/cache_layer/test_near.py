@@ -528,6 +528,21 @@ def test_a_function_that_asks_for_it_is_renewed(plain: ResilientCache) -> None:
     wait_for(lambda: compute(1) == known + 1, "it is renewed in the background")
 
 
+def test_a_prefix_of_its_own_for_each_tenant(store: ResilientCache, make_function: Any) -> None:
+    function = make_function()
+    for name in ("key_prefix", "version"):
+        kept = {}
+        for tenant in (1, 2, 1, 2):
+            # As middleware does that sets a prefix for each request.
+            setattr(store, name, tenant)
+            for _ in range(3):
+                result = function(1)
+                store.set("k", store.get("k", result))
+                assert kept.setdefault(tenant, result) == result
+                assert store.get("k") == kept[tenant]
+        assert kept[1] != kept[2]
+
+
 def test_near_is_yes_or_no() -> None:
     with pytest.raises(TypeError, match="near is True, False or None, not 'yes'"):
         cached(near="yes")  # type: ignore[arg-type]
