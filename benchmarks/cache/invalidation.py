@@ -93,7 +93,10 @@ async def _table(url: str, count: int, options: Options) -> Table:
 
 
 async def _once(way: Way) -> float:
-    """Drop what was put there, in seconds, without what is still to do for putting it there."""
+    """Drop what was put there, in seconds, without what is still to do for putting it there.
+
+    Every way begins after the same idle moment, from which a single command takes its time.
+    """
     await way.fill()
     gc.collect()
     await asyncio.sleep(SETTLING)
@@ -134,7 +137,16 @@ def _raw(url: str) -> dict[str, Way]:
         if batch:
             client.unlink(*batch)
 
-    return {"SCAN COUNT 1000 and UNLINK": Way(fill, drop)}
+    async def fill_one() -> None:
+        client.set("raw", VALUE)
+
+    async def drop_one() -> None:
+        client.delete("raw")
+
+    return {
+        "SCAN COUNT 1000 and UNLINK": Way(fill, drop),
+        "DEL of one key, one command": Way(fill_one, drop_one),
+    }
 
 
 def _ours(url: str) -> dict[str, Way]:
