@@ -92,7 +92,7 @@ def cached(
     together does not end together.
 
     ``near``: whether results that Redis has are kept in this process as well, until they change
-    there (docs/near-cache.md). None is as ``NEAR_CACHE`` in the ``OPTIONS`` of the alias says for
+    there. None is as ``NEAR_CACHE`` in the ``OPTIONS`` of the alias says for
     the namespace; True works without that option too, within its usual limits, but does nothing
     where the option is False.
 

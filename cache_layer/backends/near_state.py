@@ -41,12 +41,12 @@ class NearState(RedisState):
 
     def run(self, operation: Operation[T]) -> T:
         """See ``MemoryState.run``."""
-        if (near := self._near_twin(operation)) is not None:
+        if operation.context.near and (near := self._near_twin(operation)) is not None:
             if (found := near.found()) is not None:
                 return found[0]
             operation = near
         if not operation.writes:
-            return super().run(operation)
+            return RedisState.run(self, operation)
         self._forget(operation)
         try:
             return super().run(operation)
@@ -61,7 +61,7 @@ class NearState(RedisState):
         return RedisState.arun(self, operation)
 
     async def _arun_near(self, operation: Operation[T]) -> T:
-        if (near := self._near_twin(operation)) is not None:
+        if operation.context.near and (near := self._near_twin(operation)) is not None:
             if (found := near.found()) is not None:
                 return found[0]
             operation = near
@@ -134,10 +134,10 @@ class NearState(RedisState):
 
     def _near_twin(self, operation: Operation[T]) -> Near[T] | None:
         """Return what does an operation with the near cache; None where that is of no use."""
-        context = operation.context
-        if not context.near or (scope := context.scope) is None:
-            return None
+        scope = operation.context.scope
         tracker = self._tracker
+        if scope is None:
+            return None
         if tracker is None or scope not in tracker.scopes:
             self._listen(scope)
             return None

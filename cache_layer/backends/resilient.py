@@ -7,7 +7,7 @@ import re
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import markcoroutinefunction, sync_to_async
 from django.core.cache.backends.base import (
     DEFAULT_TIMEOUT,
     MEMCACHE_MAX_KEY_LENGTH,
@@ -140,6 +140,7 @@ class ResilientCache(Leasing, BaseCache):
         """Do an operation, on Redis or in memory."""
         return self.state.run(operation)
 
+    @markcoroutinefunction
     def arun(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         """See ``run()``."""
         return self.state.arun(operation)
