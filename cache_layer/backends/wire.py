@@ -210,11 +210,14 @@ class Wire(asyncio.Protocol):
         now = self._loop.time()
         next_look = self._due[0][0]
         if next_look <= now:
-            self._noticed = self._noticed or now
-            if now - self._heard > _MOVING or now - self._noticed > self._timeout:
+            if not self._noticed:
+                # What lies there is read first: in the loop's next turn, before its timers.
+                self._noticed = next_look = now
+            elif now - self._heard > _MOVING or now - self._noticed > self._timeout:
                 self.fail(RedisTimeoutError("Timeout reading from Redis"))
                 return
-            next_look = now + _MOVING
+            else:
+                next_look = now + _MOVING
         else:
             self._noticed = 0.0
         self._timer = self._loop.call_at(next_look, self._look)
