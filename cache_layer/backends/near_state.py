@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from django.core.cache.backends.base import BaseCache
 
@@ -20,6 +20,9 @@ from cache_layer.backends.tracking import Tracker
 from cache_layer.journal import Journal
 
 T = TypeVar("T")
+
+#: Views of which the answers are shared; a project may have one for each tenant.
+_MOST_VIEWS: Final = 500
 
 
 class NearState(RedisState):
@@ -83,6 +86,8 @@ class NearState(RedisState):
         if not context.near:
             return None
         answers = Answers(self.near, self.codec.decode, of_view=view is not None)
+        if len(self._views) >= _MOST_VIEWS:
+            self._views.clear()
         return answers if view is None else self._views.setdefault(view, answers)
 
     def forget_answers(self) -> None:
