@@ -20,8 +20,10 @@ class CacheLayerConfig(AppConfig):
     def ready(self) -> None:
         """Prepare the process."""
         from cache_layer import checks
+        from cache_layer.commit import watch_connections
 
         checks.register()
+        watch_connections()
         if any(
             entry.get("LOCATION") and str(entry.get("BACKEND", "")).startswith("cache_layer.")
             for entry in settings.CACHES.values()

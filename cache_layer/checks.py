@@ -197,7 +197,8 @@ def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
     if problem := NearOptions.problem(options.get("NEAR_CACHE")):
         yield checks.Error(
             f"NEAR_CACHE in OPTIONS of CACHES[{alias!r}] is {options['NEAR_CACHE']!r}: {problem}.",
-            hint='Write True, or for example {"max_entries": 10000, "namespaces": ["users"]}.',
+            hint='Write True, or for example {"max_entries": 10000, "namespaces": ["users"]}; '
+            "with no namespaces it is for functions with near=True alone.",
             id="cache_layer.E010",
         )
     for option, methods in _PLUGGABLE.items():

@@ -61,6 +61,7 @@ def cached(
     refresh_before: float = 0,
     jitter: float = 0,
     fail_safe: bool = False,
+    near: bool | None = None,
 ) -> _Cached:
     """Keep what a function returns.
 
@@ -90,6 +91,11 @@ def cached(
     ``jitter``: up to so many seconds are taken off ``ttl`` at random, so that what was stored
     together does not end together.
 
+    ``near``: whether results that Redis has are kept in this process as well, until they change
+    there. None is as ``NEAR_CACHE`` in the ``OPTIONS`` of the alias says for
+    the namespace; True works without that option too, within its usual limits, but does nothing
+    where the option is False.
+
     A call with an argument that has no stable form, or with a result that cannot be stored, is
     not kept; the log says so once a function. Inside a transaction, what the function reads may
     never be committed; it is kept all the same.
@@ -104,16 +110,20 @@ def cached(
         ``include_args=False``, a time is negative or not finite, ``jitter`` and
         ``refresh_before`` together are not less than ``ttl``, a ``ttl`` that never ends or keeps
         nothing goes with one of these times, or ``fail_safe`` with no ``stale_ttl``.
-    :raises TypeError: what is decorated is no function, or a generator; a time is not a number.
+    :raises TypeError: what is decorated is no function, or a generator; a time is not a number;
+        ``near`` is neither True nor False nor None.
     """
     if callable(ttl):
         raise TypeError("Write @cached(), with parentheses.")
+    if near is not None and not isinstance(near, bool):
+        raise TypeError(f"near is True, False or None, not {near!r}.")
     options = Options(
         namespace=validate_namespace(namespace),
         terms=terms(ttl, stale_ttl=stale_ttl, refresh_before=refresh_before, jitter=jitter),
         cache_none=cache_none,
         lock=lock,
         fail_safe=fail_safe,
+        near=near,
     )
     if fail_safe and not stale_ttl:
         raise ValueError("fail_safe serves results within stale_ttl: give a stale_ttl too.")

@@ -25,8 +25,7 @@ _LONGEST: Final = 1000
 class Nearby:
     """Of one function; shared by threads and event loops."""
 
-    def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
+    def __init__(self) -> None:
         self._answers: Answers | None = None
         self._state: MemoryState | None = None
 
@@ -49,7 +48,7 @@ class Nearby:
         state = backend.state
         if state is not self._state:
             self._state = state
-            self._answers = state.answers(self._namespace)
+            self._answers = state.answers(read.context)
         answers = self._answers
         if answers is None or (name := _name(args, kwargs)) is None:
             return

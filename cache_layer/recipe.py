@@ -28,6 +28,7 @@ class Options:
     cache_none: bool
     lock: bool
     fail_safe: bool
+    near: bool | None
 
 
 class Recipe:
@@ -42,7 +43,7 @@ class Recipe:
     ) -> None:
         self.function = function
         self.options = options
-        self.nearby = Nearby(options.namespace)
+        self.nearby = Nearby()
         self._keys = keys
         self._tags = tags
         self._complained: set[str] = set()
@@ -66,7 +67,9 @@ class Recipe:
                 backend.results.clear()
             options = self.options
             tags = (self._keys.tag, *self._tags.fixed)
-            made = Results(backend, options.namespace, options.terms, self._keys.stem, tags)
+            made = Results(
+                backend, options.namespace, options.terms, self._keys.stem, tags, options.near
+            )
             backend.results[self] = made
         return made
 

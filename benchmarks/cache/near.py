@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from benchmarks.cache import news
 from benchmarks.cache.environment import configure
 from benchmarks.cache.options import Options
-from benchmarks.cache.peers import Peer, close
+from benchmarks.cache.peers import Peer, batch, close
 from benchmarks.measure import Awaited, Call, Failed, race
 from benchmarks.report import Table, timings
 
@@ -21,7 +22,10 @@ def measure(url: str, options: Options) -> list[Table]:
     value = "x" * 200
     gets: dict[str, Call] = {}
     hits: dict[str, Call] = {}
+    many: dict[str, Call] = {}
+    keys = batch()
     failed: dict[str, Failed] = {}
+    unknown: dict[str, Failed] = {}
     connected: list[Peer] = []
     for name, connect in _contestants().items():
         if options.peers and name not in options.peers:
@@ -33,6 +37,8 @@ def measure(url: str, options: Options) -> list[Table]:
                 peer.set("key", value)
             elif peer.aset:
                 loop.run_until_complete(peer.aset("key", value))
+            if peer.set_many:
+                peer.set_many(dict.fromkeys(batch(), value))
         except Exception as error:
             failed[name] = Failed.by(error)
             continue
@@ -40,15 +46,20 @@ def measure(url: str, options: Options) -> list[Table]:
             gets[name] = lambda get=get: get("key")
         if aget := peer.aget:
             gets[f"{name}, awaited"] = Awaited(lambda aget=aget: aget("key"))
+        if get_many := peer.get_many:
+            many[name] = lambda get_many=get_many: get_many(keys)
+        if aget_many := peer.aget_many:
+            many[f"{name}, awaited"] = Awaited(lambda aget_many=aget_many: aget_many(keys))
         for label, hit in peer.hits.items():
             hits[f"{name}, {label}"] = lambda hit=hit: hit(1)
         for label, hit in peer.ahits.items():
             hits[f"{name}, {label}, awaited"] = Awaited(lambda hit=hit: hit(1))
     for name, hit in ({} if options.peers else _memory(value)).items():
         if isinstance(hit, Failed):
-            failed[name] = hit
+            unknown[name] = hit
         else:
             hits[name] = hit
+    gets |= _lists()
     hits = {FLOOR: gets[FLOOR], **hits}
     tables = [
         timings(
@@ -57,20 +68,24 @@ def measure(url: str, options: Options) -> list[Table]:
                 contestants,
                 rounds=options.rounds,
                 calls=max(1, options.calls // 10),
-                inner=INNER,
+                inner=inner,
                 loop=loop,
                 budget=4.0,
             )
-            | failed,
+            | failed
+            | (unknown if contestants is hits else {}),
             floor=FLOOR,
             name=name,
-            note=f"`redis-py` is a plain GET. p99 is that of the means of {INNER} calls in a row.",
+            note=f"`redis-py` is a plain {plain}. p99 is that of the means of {inner} calls in a"
+            " row.",
         )
-        for title, name, contestants in (
-            ("get, answered in the process", "near-get", gets),
-            ("A decorated function, hit in the process", "near-hit", hits),
+        for title, name, contestants, inner, plain in (
+            ("get, answered in the process", "near-get", gets, INNER, "GET"),
+            ("A decorated function, hit in the process", "near-hit", hits, INNER, "GET"),
+            ("100 keys in one get, answered in the process", "near-batch", many, 10, "MGET"),
         )
     ]
+    tables.append(news.measure(url, options))
     close(connected, loop)
     return tables
 
@@ -94,6 +109,15 @@ def _contestants():
         aio.CashewsNear.name: aio.CashewsNear,
         Locmem.name: Locmem,
     }
+
+
+def _lists() -> dict[str, Call]:
+    """A value that callers can change is decoded anew for each of them."""
+    from django.core.cache import caches
+
+    cache = caches["default"]
+    cache.set("list", list(range(10)))
+    return {"cache_layer, a list of 10": lambda: cache.get("list")}
 
 
 def _memory(value: str) -> dict[str, Call | Failed]:

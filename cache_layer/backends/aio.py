@@ -11,7 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from redis.exceptions import NoScriptError
 
@@ -19,7 +19,7 @@ from cache_layer.backends.aio_client import connector
 from cache_layer.backends.channels import called_back
 from cache_layer.backends.failures import RedisUnavailableError, as_unavailable
 from cache_layer.backends.line import Line
-from cache_layer.backends.operations.base import Command, Operation, Single, Steps
+from cache_layer.backends.operations.base import Command, Operation, Read, Single, Steps
 from cache_layer.backends.scripts import Script
 from cache_layer.backends.transport import Transport, checked, refused, unknown_scripts
 from cache_layer.breaker import Breaker
@@ -76,6 +76,22 @@ class AsyncTransport:
                 raise
             raise unavailable from error
 
+    def sent(self, operation: Operation[T]) -> asyncio.Future[Any] | None:
+        """Send a read of one command; return what will be its reply, for ``received()``.
+
+        None where it takes ``run()``, which costs another coroutine.
+        """
+        if operation.writes or not isinstance(operation, Read):
+            return None
+        entry = self._loops.get(asyncio.get_running_loop())
+        return None if entry is None or entry.line is None else entry.line.send(operation.command())
+
+    def received(self, operation: Operation[T], reply: Any) -> T:
+        """Return the result of what was ``sent()``; raises as ``run()`` does."""
+        read = cast("Read[T]", operation)
+        # GET and MGET: redis-py makes nothing else of their replies.
+        return self._refused(read, reply) if isinstance(reply, Exception) else read.parse(reply)
+
     def start_again(self, breaker: Breaker) -> None:
         """Forget the parent's connections in a forked child.
 
@@ -85,6 +101,16 @@ class AsyncTransport:
         self._breaker = breaker
         self._inherited.append(self._loops)
         self._loops = {}
+
+    @staticmethod
+    def _refused(operation: Single[T], reply: Exception) -> T:
+        try:
+            return refused(operation, reply)
+        except Exception as error:
+            unavailable = as_unavailable(error)
+            if unavailable is None:
+                raise
+            raise unavailable from error
 
     async def _open(self) -> LoopEntry:
         loop = asyncio.get_running_loop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +46,14 @@ class Operations:
         self._backend = backend
         self._prefix = f"{namespace}:" if namespace else ""
         self._codec = backend.state.codec
-        steady = backend.context.steady
-        #: What stands before every key, if that is always the same.
-        self.before = f"{backend.key_prefix}:{backend.version}:{self._prefix}" if steady else None
         #: What each operation is given.
-        self.context = dataclasses.replace(backend.context, namespace=namespace)
+        self.context = backend.context_of(namespace)
+        #: What stands before every key, if that is always the same.
+        self.before = (
+            f"{backend.key_prefix}:{backend.version}:{self._prefix}"
+            if self.context.steady
+            else None
+        )
 
     def key(self, key: Any, version: int | None) -> str:
         """Return the full key."""
@@ -63,13 +65,23 @@ class Operations:
             key = f"{self._prefix}{key}"
         return self._backend.make_and_validate_key(key, version=version)
 
+    def keys(self, keys: Iterable[Any], version: int | None) -> list[str]:
+        """Return several full keys."""
+        if version is not None or self.before is None:
+            return [self.key(key, version) for key in keys]
+        before = self.before
+        full = [f"{before}{key}" for key in keys]
+        self._backend.validate_keys(full)
+        return full
+
     def get(self, key: Any, default: Any, version: int | None) -> Get:
         """Return the value of a key, or the default."""
         return Get(self.context, self.key(key, version), default)
 
     def get_many(self, keys: Iterable[Any], version: int | None) -> Operation[dict[Any, Any]]:
         """Return those of the keys that hold a value, with it."""
-        return GetMany(self.context, {self.key(key, version): key for key in keys})
+        names = list(dict.fromkeys(keys))
+        return GetMany(self.context, self.keys(names, version), names)
 
     def has_key(self, key: Any, version: int | None) -> Operation[bool]:
         """Tell whether a key holds a value."""
@@ -102,7 +114,7 @@ class Operations:
     ) -> Operation[Any]:
         """Store several values; the result is a list of full keys that failed, or a count."""
         milliseconds = self.milliseconds(timeout)
-        full = {self.key(key, version): value for key, value in entries.items()}
+        full = dict(zip(self.keys(entries, version), entries.values(), strict=True))
         if milliseconds is not None and milliseconds <= 0:
             return DropMany(self.context, list(full))
         data = {key: self._codec.encode(key, value) for key, value in full.items()}
@@ -114,7 +126,7 @@ class Operations:
 
     def delete_many(self, keys: Iterable[Any], version: int | None) -> Operation[int]:
         """Delete keys; the result is how many held a value."""
-        return DropMany(self.context, [self.key(key, version) for key in keys])
+        return DropMany(self.context, self.keys(keys, version))
 
     def expire(self, key: Any, timeout: Any, version: int | None) -> Operation[bool]:
         """Change the expiry of a key; the result tells whether it held a value."""

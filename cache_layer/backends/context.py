@@ -104,6 +104,8 @@ class Context:
     #: Whether a caller's key always stands for the same full key. It does with Django's own key
     #: function; any other may depend on more, such as the tenant of a request.
     steady: bool = False
+    #: Whether what is read is kept in this process.
+    near: bool = False
 
 
 def options_of(params: dict[str, Any]) -> dict[str, Any]:

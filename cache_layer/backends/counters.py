@@ -98,7 +98,8 @@ def flush_when_due(backend: ResilientCache) -> None:
     """
     global _due
     now = time.monotonic()
-    if now < _due:
+    # One that was looked up and not used may not even be able to work.
+    if now < _due or "state" not in vars(backend):
         return
     alias = settings.ALIAS
     # A wrong alias is for the system checks to report, not for the end of a request.

@@ -5,6 +5,8 @@ A plain integer of at most 64 bits is stored as decimal text, which Redis's INCR
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import Any, Final
 
 from django.utils.module_loading import import_string
@@ -15,6 +17,10 @@ DEFAULT_SERIALIZER: Final = "cache_layer.codec.SafeSerializer"
 
 _SMALLEST: Final = -(2**63)
 _LARGEST: Final = 2**63 - 1
+
+#: First bytes of numbers.
+_MINUS: Final = ord("-")
+_NINE: Final = ord("9")
 
 
 class UnreadableValueError(Exception):
@@ -29,6 +35,9 @@ class Codec:
         self._serializer: Any = import_string(serializer)(options=options)
         compressor = options.get("COMPRESSOR")
         self._compressor: Any = import_string(compressor)(options=options) if compressor else None
+        self._load: Callable[[bytes], Any] = (
+            self._serializer.loads if self._compressor is None else self._decompressed
+        )
 
     def encode(self, key: str, value: Any) -> bytes:
         """Return the bytes of a value; ``key`` is named in errors.
@@ -49,22 +58,20 @@ class Codec:
 
         :raises UnreadableValueError: they do not stand for a value.
         """
-        if data.isdigit() or (data[:1] == b"-" and data[1:].isdigit()):
-            return int(data)
         try:
-            return self._serializer.loads(self._decompress(data))
+            if _MINUS <= data[0] <= _NINE and (
+                data.isdigit() or (data[0] == _MINUS and data[1:].isdigit())
+            ):
+                return int(data)
+            return self._load(data)
         # Serializers and compressors may raise anything on foreign bytes.
         except Exception as error:
             raise UnreadableValueError from error
 
-    def _decompress(self, data: bytes) -> bytes:
-        if self._compressor is None:
-            return data
+    def _decompressed(self, data: bytes) -> Any:
         from django_redis.exceptions import CompressorError
 
-        try:
-            decompressed: bytes = self._compressor.decompress(data)
-        except CompressorError:
-            # Short values are stored as they are.
-            return data
-        return decompressed
+        # Short values are stored as they are.
+        with contextlib.suppress(CompressorError):
+            data = self._compressor.decompress(data)
+        return self._serializer.loads(data)

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 #: Bytes of a key that holds no value: a lease, or a tag's token. No serializer's output and no
 #: integer begins with this or with ``ENVELOPE``.
 MARKER: Final = b"\x00L"
 ENVELOPE: Final = b"\x00E"
+#: How both begin, and nothing that is a value as it stands.
+NO_VALUE: Final = b"\x00"
 
 #: Where the parts of an envelope are; the scripts know these numbers too.
 NONCE_END: Final = 18
@@ -177,7 +179,7 @@ def with_payload(data: bytes, payload: bytes) -> bytes:
     return data[: payload_start(data)] + payload
 
 
-def named_tags(replies: Sequence[Any]) -> list[str]:
+def named_tags(replies: Iterable[Any]) -> list[str]:
     """Return the tags that those of the replies name which are envelopes, each once."""
     tags: dict[str, None] = {}
     for data in replies:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from abc import abstractmethod
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
@@ -29,7 +30,7 @@ class Leasing:
         """See ``ResilientCache.run``."""
 
     @abstractmethod
-    async def arun(self, operation: Operation[T]) -> T:
+    def arun(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         """See ``ResilientCache.arun``."""
 
     def get_or_set(

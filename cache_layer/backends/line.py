@@ -46,27 +46,14 @@ class Line:
     def send(self, command: Command) -> asyncio.Future[Any]:
         """Return a future for the reply."""
         future: asyncio.Future[Any] = self._loop.create_future()
-        packed = pack(command)
-        wire = self._wire
-        # A call that comes alone need not wait for the turn's end, when what came with others goes
-        # out in one write.
-        if (
-            wire is not None
-            and not self._together
-            and not wire.pending
-            and not self._queue
-            and self._laid == self._breaker.since
-        ):
-            wire.write(future, packed)
-        else:
-            self._enqueue(future, packed)
+        self._send(future, pack(command))
         return future
 
     def send_all(self, commands: list[Command]) -> asyncio.Future[list[Any]]:
         """Return a future for the replies, in one list."""
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         if commands:
-            self._enqueue(Batch(future, len(commands)), b"".join(map(pack, commands)))
+            self._send(Batch(future, len(commands)), b"".join(map(pack, commands)))
         else:
             future.set_result([])
         return future
@@ -93,7 +80,19 @@ class Line:
         if self._wire is not None:
             self._wire.cut()
 
-    def _enqueue(self, waiter: Waiter, packed: bytes) -> None:
+    def _send(self, waiter: Waiter, packed: bytes) -> None:
+        wire = self._wire
+        # A call that comes alone need not wait for the turn's end, when what came with others goes
+        # out in one write.
+        if (
+            wire is not None
+            and not self._together
+            and not wire.pending
+            and not self._queue
+            and self._laid == self._breaker.since
+        ):
+            wire.write(waiter, packed)
+            return
         self._queue.append((waiter, packed))
         if not self._scheduled:
             self._scheduled = True

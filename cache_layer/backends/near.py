@@ -31,24 +31,30 @@ _monotonic = time.monotonic
 
 @dataclasses.dataclass(frozen=True)
 class NearOptions:
-    """``OPTIONS["NEAR_CACHE"]`` of a ``CACHES`` entry."""
+    """``OPTIONS["NEAR_CACHE"]`` of a ``CACHES`` entry.
+
+    Without it, only functions that ask for it have their results kept, within the usual limits.
+    """
 
     max_entries: int = 10_000
     #: Of keys and encoded values, with what it takes to keep them.
     max_bytes: int = 32 * 1024 * 1024
-    #: Whose reads are kept; None: all, ``""``: those without a namespace.
+    #: Whose reads are kept; None: all, ``""``: those without a namespace. Decorated functions may
+    #: have it otherwise for themselves.
     namespaces: frozenset[str] | None = None
 
     @classmethod
     def of(cls, option: Any) -> NearOptions | None:
-        """Return what the option says; None where it is off.
+        """Return what the option says; None where it is off for everybody.
 
         :raises ImproperlyConfigured: it says something else.
         """
         if problem := cls.problem(option):
             raise ImproperlyConfigured(f"NEAR_CACHE in OPTIONS is {option!r}: {problem}.")
-        if not option:
+        if option is False:
             return None
+        if option is None:
+            return cls(namespaces=frozenset())
         given = {} if option is True else dict(option)
         if (names := given.get("namespaces")) is not None:
             given["namespaces"] = frozenset(names)
@@ -113,6 +119,9 @@ class NearCache:
         #: Until when what is here may be used without further news, on the monotonic clock.
         self.until = 0.0
         self.bytes = 0
+        #: Whether one function and its arguments always stand for one key. They do not once a
+        #: backend was given another prefix, as that of the tenant of a request.
+        self.one_view = True
         self._lock = threading.RLock()
         self._generation = 0
         self._copies: OrderedDict[str, Copy] = OrderedDict()
@@ -135,6 +144,20 @@ class NearCache:
             held.append(copy.data)
         return held
 
+    def some(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return what each of the keys holds; None for those that are not here."""
+        now = _monotonic()
+        if now >= self.until:
+            return [None] * len(keys)
+        held: list[bytes | None] = []
+        for copy in map(self._copies.get, keys):
+            if copy is None or now >= copy.deadline:
+                held.append(None)
+            else:
+                copy.used = True
+                held.append(copy.data)
+        return held
+
     def expect(self, keys: Sequence[str]) -> Mark | None:
         """Announce that the keys will be read; None where nothing is kept."""
         generation = self._generation
@@ -146,14 +169,19 @@ class NearCache:
         return Mark(generation, _monotonic(), tokens)
 
     def keep(
-        self, mark: Mark, keys: Sequence[str], held: Sequence[bytes], left: Sequence[int]
+        self, mark: Mark, keys: Sequence[str], held: Sequence[bytes | None], left: Sequence[int]
     ) -> None:
-        """Keep what was read, and the milliseconds it has left, if nothing was heard since."""
+        """Keep what was read, and the milliseconds it has left, if nothing was heard since.
+
+        None is not kept.
+        """
         with self._lock:
             if not self.on or mark.generation != self._generation:
                 return
             pending = self._pending
             for key, token, data, milliseconds in zip(keys, mark.tokens, held, left, strict=True):
+                if data is None:
+                    continue
                 if pending.get(key) is not token:
                     copy = self._copies.get(key)
                     if copy is not None and copy.data != data:
@@ -199,6 +227,13 @@ class NearCache:
                 self._end(copy)
             self._copies.clear()
             self.bytes = 0
+
+    def expect_views(self) -> None:
+        """From now on, what a key is depends on the backend."""
+        with self._lock:
+            if self.one_view:
+                self.one_view = False
+                self.drop_all()
 
     def turn_on(self, until: float, condition: Callable[[], bool]) -> None:
         """Begin, empty, if the condition holds: from now on every change is heard of."""

@@ -63,10 +63,12 @@ class Answer:
 class Answers:
     """Answers by the caller's names: what makes a hit cheap."""
 
-    __slots__ = ("_answers", "_decode", "_find", "_near")
+    __slots__ = ("_answers", "_decode", "_find", "_near", "_of_view")
 
-    def __init__(self, near: NearCache, decode: Callable[[bytes], Any]) -> None:
+    def __init__(self, near: NearCache, decode: Callable[[bytes], Any], *, of_view: bool) -> None:
         self._near = near
+        #: Whether they are of one backend's keys; otherwise of all that there may be.
+        self._of_view = of_view
         self._decode = decode
         self._answers: dict[Any, Answer] = {}
         self._find = self._answers.get
@@ -100,7 +102,7 @@ class Answers:
 
     def learn(self, name: Any, read: Read[Any]) -> None:
         """Take note of a read whose keys may be here now."""
-        if not read.context.steady:
+        if not read.context.steady or not (self._of_view or self._near.one_view):
             return
         copies = self._near.copies(read.reads)
         if copies is None:
@@ -138,12 +140,6 @@ class Answers:
                 self._near.grow(copies[0], _OVERHEAD + made)
             else:
                 self._answers[name] = answer
-
-
-def recount(namespace: str) -> None:
-    """Count a hit, which was counted already, as one of the near cache."""
-    record(namespace, NEAR_HITS)
-    record(namespace, "hits", -1)
 
 
 def is_plain(value: Any) -> bool:

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar, cast
 
 from django.core.cache.backends.base import BaseCache
 
-from cache_layer.backends.context import Context, Scope, options_of
+from cache_layer.backends.context import Context, Scope
 from cache_layer.backends.failures import RedisUnavailableError
 from cache_layer.backends.near import NearCache, NearJournal, NearOptions
-from cache_layer.backends.near_answers import Answers, recount
+from cache_layer.backends.near_answers import Answers
 from cache_layer.backends.operations.base import Operation, Read, Single
-from cache_layer.backends.operations.near import NearRead
+from cache_layer.backends.operations.near import Near, near_twin
 from cache_layer.backends.state import RedisState
 from cache_layer.backends.tracking import Tracker
 from cache_layer.journal import Journal
 
 T = TypeVar("T")
 
+#: Views of which the answers are shared; a project may have one for each tenant.
+_MOST_VIEWS: Final = 500
+
 
 class NearState(RedisState):
     """Redis, memory while it cannot be used, and copies of what was read while it can."""
 
-    def __init__(self, location: Any, params: dict[str, Any], backend: BaseCache) -> None:
+    def __init__(
+        self, location: Any, params: dict[str, Any], backend: BaseCache, options: NearOptions
+    ) -> None:
         super().__init__(location, params, backend)
-        options = NearOptions.of(options_of(params)["NEAR_CACHE"])
-        self.near = NearCache(options or NearOptions())
-        self._namespaces = self.near.options.namespaces
+        self.near = NearCache(options)
         self._views: dict[tuple[Any, ...], Answers] = {}
         self._forgetting = cast("Journal", NearJournal(self.near))
         self._begin()
@@ -41,46 +44,66 @@ class NearState(RedisState):
 
     def run(self, operation: Operation[T]) -> T:
         """See ``MemoryState.run``."""
-        if operation.writes:
+        if operation.context.near and (near := self._near_twin(operation)) is not None:
+            if (found := near.found()) is not None:
+                return found[0]
+            operation = near
+        if not operation.writes:
+            return RedisState.run(self, operation)
+        self._forget(operation)
+        try:
+            return super().run(operation)
+        finally:
             self._forget(operation)
-            try:
-                return super().run(operation)
-            finally:
-                self._forget(operation)
-        if isinstance(operation, Read) and self._keeps(operation.context):
-            read: Read[T] = operation
-            found = self._find(read)
-            return found[0] if found else super().run(NearRead(self.near, read))
-        return super().run(operation)
 
-    async def arun(self, operation: Operation[T]) -> T:
+    def arun(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         """See ``run()``."""
-        if operation.writes:
-            self._forget(operation)
-            try:
-                return await super().arun(operation)
-            finally:
-                self._forget(operation)
-        if isinstance(operation, Read) and self._keeps(operation.context):
-            read: Read[T] = operation
-            found = self._find(read)
-            return found[0] if found else await super().arun(NearRead(self.near, read))
-        return await super().arun(operation)
+        if operation.writes or operation.context.near:
+            return self._arun_near(operation)
+        # Not by super(), which takes longer than it looks.
+        return RedisState.arun(self, operation)
 
-    def answers(self, namespace: str, view: tuple[Any, ...] | None = None) -> Answers | None:
+    async def _arun_near(self, operation: Operation[T]) -> T:
+        if operation.context.near and (near := self._near_twin(operation)) is not None:
+            if (found := near.found()) is not None:
+                return found[0]
+            operation = near
+        if not operation.writes:
+            return await super().arun(operation)
+        self._forget(operation)
+        try:
+            return await super().arun(operation)
+        finally:
+            self._forget(operation)
+
+    def keeps(self, namespace: str, asked: bool | None = None) -> bool:
+        """See ``MemoryState.keeps``."""
+        names = self.near.options.namespaces
+        return (names is None or namespace in names) if asked is None else asked
+
+    def answers(self, context: Context, view: tuple[Any, ...] | None = None) -> Answers | None:
         """See ``MemoryState.answers``."""
-        if self._namespaces is not None and namespace not in self._namespaces:
+        if not context.near:
             return None
-        answers = Answers(self.near, self.codec.decode)
+        answers = Answers(self.near, self.codec.decode, of_view=view is not None)
+        if len(self._views) >= _MOST_VIEWS:
+            self._views.clear()
         return answers if view is None else self._views.setdefault(view, answers)
 
     def forget_answers(self) -> None:
         """See ``MemoryState.forget_answers``."""
         self.near.drop_all()
 
+    def expect_views(self) -> None:
+        """See ``MemoryState.expect_views``."""
+        self.near.expect_views()
+
     def describe(self) -> dict[str, Any]:
         """See ``MemoryState.describe``; ``near`` tells what the near cache holds."""
         near = self.near
+        if self._tracker is None and near.options.namespaces == frozenset():
+            # Nobody has asked for it.
+            return super().describe()
         held = {"on": near.on, "entries": len(near), "bytes": near.bytes}
         return {**super().describe(), "near": held}
 
@@ -114,30 +137,16 @@ class NearState(RedisState):
             if isinstance(operation, Single) and not isinstance(operation, Read):
                 self.near.drop((operation.key,))
 
-    def _find(self, operation: Read[T]) -> tuple[T] | None:
-        held = self.near.find(operation.reads)
-        if held is None:
-            return None
-        answered, value = operation.answer(held)
-        if not answered:
-            return None
-        recount(operation.context.namespace)
-        return (cast("T", value),)
-
-    def _keeps(self, context: Context) -> bool:
-        scope = context.scope
-        # Elsewhere one name may stand for several keys, of which the scope covers some.
-        if (
-            scope is None
-            or not context.steady
-            or (self._namespaces is not None and context.namespace not in self._namespaces)
-        ):
-            return False
+    def _near_twin(self, operation: Operation[T]) -> Near[T] | None:
+        """Return what does an operation with the near cache; None where that is of no use."""
+        scope = operation.context.scope
         tracker = self._tracker
+        if scope is None:
+            return None
         if tracker is None or scope not in tracker.scopes:
             self._listen(scope)
-            return False
-        return self.near.on
+            return None
+        return near_twin(self.near, operation) if self.near.on else None
 
     def _listen(self, scope: Scope) -> None:
         with self._tracker_lock:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import markcoroutinefunction, sync_to_async
 from django.core.cache.backends.base import (
     DEFAULT_TIMEOUT,
     MEMCACHE_MAX_KEY_LENGTH,
@@ -21,7 +21,7 @@ from cache_layer.backends.context import Context, Scope
 from cache_layer.backends.counters import flush_when_due
 from cache_layer.backends.leasing import Leasing
 from cache_layer.backends.near_answers import ABSENT, Answers
-from cache_layer.backends.operations.base import Operation, Unconfirmed
+from cache_layer.backends.operations.base import Operation
 from cache_layer.backends.operations.scans import STEP
 from cache_layer.backends.results import Results
 from cache_layer.backends.state import MemoryState, state_for
@@ -64,15 +64,29 @@ class ResilientCache(Leasing, BaseCache):
                 self.__dict__.pop(kept, None)
             self._namespaces.clear()
             self.results.clear()
+            self.state.expect_views()
 
     def validate_key(self, key: str) -> None:
         """Warn of the same keys as Django does, without looking at every character in Python."""
-        if len(key) > MEMCACHE_MAX_KEY_LENGTH or _ODD_CHARACTER.search(key):
+        if len(key) > MEMCACHE_MAX_KEY_LENGTH or self.is_odd(key):
             super().validate_key(key)
+
+    def validate_keys(self, keys: Sequence[str]) -> None:
+        """Do the same for many keys."""
+        if (
+            type(self).validate_key is not ResilientCache.validate_key
+            or self.is_odd("".join(keys))
+            or max(map(len, keys), default=0) > MEMCACHE_MAX_KEY_LENGTH
+        ):
+            for key in keys:
+                self.validate_key(key)
 
     @staticmethod
     def is_odd(text: str) -> bool:
         """Return whether a key with this in it is one that Django warns of."""
+        # The first two are quick, and true of nearly all keys.
+        if text.isprintable() and " " not in text:
+            return False
         return _ODD_CHARACTER.search(text) is not None
 
     @cached_property
@@ -88,17 +102,26 @@ class ResilientCache(Leasing, BaseCache):
     @cached_property
     def context(self) -> Context:
         """What operations without a namespace are given."""
+        return self.context_of("")
+
+    def context_of(self, namespace: str, near: bool | None = None) -> Context:
+        """Return what operations under a namespace are given.
+
+        ``near``: whether what they read is kept in this process; None: as the alias has it.
+        """
         cls = type(self)
         steady = (
             self.key_func is default_key_func
             and cls.make_key is BaseCache.make_key
             and cls.make_and_validate_key is BaseCache.make_and_validate_key
         )
-        return Context("", self.state.codec, self.scope, steady)
+        # Elsewhere one name may stand for several keys, of which the scope covers some.
+        near = steady and self.scope is not None and self.state.keeps(namespace, near)
+        return Context(namespace, self.state.codec, self.scope, steady, near)
 
     @cached_property
     def _answers(self) -> Answers | None:
-        return self.state.answers("", (self.key_func, self.key_prefix, self.version))
+        return self.state.answers(self.context, (self.key_func, self.key_prefix, self.version))
 
     @cached_property
     def _operations(self) -> Operations:
@@ -115,19 +138,12 @@ class ResilientCache(Leasing, BaseCache):
 
     def run(self, operation: Operation[T]) -> T:
         """Do an operation, on Redis or in memory."""
-        try:
-            return self.state.run(operation)
-        except Unconfirmed as detour:
-            result: T = self.state.run(detour.operation)
-            return result
+        return self.state.run(operation)
 
-    async def arun(self, operation: Operation[T]) -> T:
+    @markcoroutinefunction
+    def arun(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         """See ``run()``."""
-        try:
-            return await self.state.arun(operation)
-        except Unconfirmed as detour:
-            result: T = await self.state.arun(detour.operation)
-            return result
+        return self.state.arun(operation)
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """Return the value of a key, or the default."""
@@ -145,11 +161,11 @@ class ResilientCache(Leasing, BaseCache):
         """See ``get()``."""
         answers = self._answers
         if answers is None or version is not None or type(key) is not str:
-            return await self.arun(self._operations.get(key, default, version))
+            return await self.state.arun(self._operations.get(key, default, version))
         value = answers.get(key)
         if value is ABSENT:
             read = self._operations.get(key, default, version)
-            value = await self.arun(read)
+            value = await self.state.arun(read)
             answers.learn(key, read)
         return value
 

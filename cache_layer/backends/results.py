@@ -39,7 +39,8 @@ class Terms:
 class Results:
     """For one backend and namespace; see ``Operations``.
 
-    ``stem`` is what all keys begin with, ``tags`` are what all results depend on.
+    ``stem`` is what all keys begin with, ``tags`` are what all results depend on, ``near`` tells
+    whether they are kept in this process too (None: as the alias has it).
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Results:
         terms: Terms,
         stem: str = "",
         tags: Sequence[str] = (),
+        near: bool | None = None,
     ) -> None:
         self._make = make = backend.operations(namespace)
-        self._context = make.context
+        self._context = backend.context_of(namespace, near)
         self._terms = terms
         self._tags = tags
         self._early = self._early_milliseconds()

@@ -19,8 +19,9 @@ from cache_layer.backends.context import Context, Scope, options_of
 from cache_layer.backends.encoding import Codec
 from cache_layer.backends.failures import CircuitOpenError, RedisUnavailableError
 from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.near import NearOptions
 from cache_layer.backends.near_answers import Answers
-from cache_layer.backends.operations.base import Operation
+from cache_layer.backends.operations.base import Operation, Unconfirmed
 from cache_layer.breaker import Breaker
 from cache_layer.conf import PREFIX, settings
 from cache_layer.journal import Journal
@@ -55,7 +56,14 @@ class MemoryState:
         with self.lock:
             return operation.in_memory(self.memory)
 
-    def answers(self, namespace: str, view: tuple[Any, ...] | None = None) -> Answers | None:
+    def keeps(self, namespace: str, asked: bool | None = None) -> bool:
+        """Tell whether what is read under a namespace is kept in this process.
+
+        ``asked``: what the reader says about it, if anything.
+        """
+        return False
+
+    def answers(self, context: Context, view: tuple[Any, ...] | None = None) -> Answers | None:
         """Return answers of the near cache by names of the caller's; None where there is none.
 
         With a ``view``, which tells whose names they are, everyone who gives it gets the same.
@@ -68,6 +76,9 @@ class MemoryState:
 
     def forget_answers(self) -> None:
         """Drop everything that ``answers()`` would find."""
+
+    def expect_views(self) -> None:
+        """Take note that backends of this alias may have different prefixes."""
 
     def close(self) -> None:
         """Forget this state: the alias begins anew, empty, at its next use."""
@@ -109,6 +120,9 @@ class RedisState(MemoryState):
             if breaker.closed:
                 try:
                     result = self.transport.run(operation)
+                except Unconfirmed as detour:
+                    operation = detour.operation
+                    continue
                 except RedisUnavailableError as failure:
                     self._failed(operation, failure)
                 else:
@@ -122,10 +136,18 @@ class RedisState(MemoryState):
     async def arun(self, operation: Operation[T]) -> T:
         """See ``run()``."""
         breaker = self.breaker
+        transport = self._async_transport
         while True:
             if breaker.closed:
                 try:
-                    result = await self._async_transport.run(operation)
+                    sent = transport.sent(operation)
+                    if sent is None:
+                        result = await transport.run(operation)
+                    else:
+                        result = transport.received(operation, await sent)
+                except Unconfirmed as detour:
+                    operation = detour.operation
+                    continue
                 except RedisUnavailableError as failure:
                     self._failed(operation, failure)
                 else:
@@ -247,11 +269,12 @@ def _make_state(location: Any, params: dict[str, Any], backend: BaseCache) -> Me
     if not location:
         return MemoryState(params)
     options = options_of(params)
+    near = NearOptions.of(options.get("NEAR_CACHE"))
     # On a cluster the news would go on coming from the server that owned the keys once.
-    if options.get("NEAR_CACHE") and not _slot(options, backend):
+    if near is not None and not _slot(options, backend):
         from cache_layer.backends.near_state import NearState
 
-        return NearState(location, params, backend)
+        return NearState(location, params, backend, near)
     return RedisState(location, params, backend)
 
 

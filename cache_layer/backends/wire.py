@@ -39,6 +39,10 @@ class Batch:
         self.missing = commands
         self.replies: list[Any] = []
 
+    def done(self) -> bool:
+        """Whether nobody waits for them any more."""
+        return self.future.done()
+
 
 Waiter = Batch | asyncio.Future[Any]
 
@@ -103,7 +107,7 @@ class Wire(asyncio.Protocol):
             room = _PIECE
             while queue and room > 0 and len(self.pending) < WINDOW:
                 waiter, packed = queue.popleft()
-                if not _done(waiter):
+                if not waiter.done():
                     self.pending.append(waiter)
                     self._sent += 1
                     pieces.append(packed)
@@ -206,11 +210,14 @@ class Wire(asyncio.Protocol):
         now = self._loop.time()
         next_look = self._due[0][0]
         if next_look <= now:
-            self._noticed = self._noticed or now
-            if now - self._heard > _MOVING or now - self._noticed > self._timeout:
+            if not self._noticed:
+                # What lies there is read first: in the loop's next turn, before its timers.
+                self._noticed = next_look = now
+            elif now - self._heard > _MOVING or now - self._noticed > self._timeout:
                 self.fail(RedisTimeoutError("Timeout reading from Redis"))
                 return
-            next_look = now + _MOVING
+            else:
+                next_look = now + _MOVING
         else:
             self._noticed = 0.0
         self._timer = self._loop.call_at(next_look, self._look)
@@ -226,7 +233,3 @@ def refuse(waiter: Waiter, error: BaseException) -> None:
         own.__cause__ = error.__cause__
         error = own
     future.set_exception(error)
-
-
-def _done(waiter: Waiter) -> bool:
-    return (waiter.future if type(waiter) is Batch else waiter).done()  # type: ignore[union-attr]

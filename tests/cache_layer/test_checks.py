@@ -153,7 +153,10 @@ def test_e010_a_near_cache_that_cannot_be(option: Any, problem: str) -> None:
 
 
 def test_near_caches_that_can_be() -> None:
-    for option in (True, False, {}, {"max_entries": 5, "namespaces": ["users", ""]}):
+    for option in (
+        *(None, True, False, {}),
+        *({"max_entries": 5, "namespaces": ["users", ""]}, {"namespaces": []}),
+    ):
         assert messages(entry(OPTIONS={"NEAR_CACHE": option})) == []
 
 

@@ -77,6 +77,18 @@ async def test_what_a_busy_loop_reads_late_is_not_redis_being_late(
     assert state(cache) == "redis"
 
 
+async def test_a_reply_that_lies_there_is_read_before_it_is_missed(
+    cache: ResilientCache, default_timeouts: None
+) -> None:
+    await cache.aset("k", 1)
+    call = asyncio.ensure_future(cache.aget("k"))
+    # In one turn of the loop: the call is sent, the loop is busy, and it is looked who is late.
+    asyncio.get_running_loop().call_soon(time.sleep, 0.4)
+    time.sleep(0.3)
+    assert await call == 1
+    assert state(cache) == "redis"
+
+
 async def test_large_and_small_values_come_back_right(cache: ResilientCache) -> None:
     large = {f"large{number}": random.randbytes(8_000_000) for number in range(3)}
     await asyncio.gather(*[cache.aset(key, value) for key, value in large.items()])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.cache import caches
 from django.test import override_settings
 
 from cache_layer import metrics
@@ -160,3 +161,14 @@ def test_a_wrong_alias_does_not_break_the_end_of_a_request(
     monkeypatch.setattr(counters, "_due", 0.0)
     cache.close()
     assert cache.get("k") == 1
+
+
+def test_closing_what_was_not_used_asks_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "_due", 0.0)
+    entry = {
+        "BACKEND": "cache_layer.backends.ResilientCache",
+        "LOCATION": "redis://127.0.0.1:1/0",
+        "OPTIONS": {"NEAR_CACHE": "what the system checks tell of"},
+    }
+    with override_settings(CACHES={"default": entry}):
+        caches["default"].close()

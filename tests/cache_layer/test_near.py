@@ -15,6 +15,7 @@ import time
 import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from django.core.cache import caches
 from django.test import override_settings
 
 import cache_layer
-from cache_layer import cached, get_cache, metrics
+from cache_layer import cached, get_cache, get_sync_cache, invalidate_tags, metrics
 from cache_layer.backends import ResilientCache
 from cache_layer.backends.near import NearCache, NearOptions
 from cache_layer.backends.near_state import NearState
@@ -327,21 +328,28 @@ def test_nothing_outlives_its_timeout(face: Any, client: redis.Redis) -> None:
         client.config_set("hz", 10)
 
 
-@pytest.fixture
-def store(url: str) -> Iterator[ResilientCache]:
-    """The alias of the decorators, with a near cache."""
+@contextmanager
+def default_alias(url: str, **options: Any) -> Iterator[ResilientCache]:
+    """The alias of the decorators, with these OPTIONS."""
     entry = {
         "BACKEND": "cache_layer.backends.ResilientCache",
         "LOCATION": url,
         "KEY_PREFIX": uuid.uuid4().hex,
-        "OPTIONS": {"NEAR_CACHE": True},
+        "OPTIONS": options,
     }
     with override_settings(CACHES={"default": entry}):
         cache = caches["default"]
         assert isinstance(cache, ResilientCache)
-        listening(cache)
         yield cache
         cache.state.close()
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[ResilientCache]:
+    """The alias of the decorators, with a near cache."""
+    with default_alias(url, NEAR_CACHE=True) as cache:
+        listening(cache)
+        yield cache
 
 
 def other_process(store: ResilientCache) -> ResilientCache:
@@ -390,6 +398,269 @@ def test_results_of_functions(store: ResilientCache, client: redis.Redis) -> Non
     changed = async_to_sync(aget_user)(1)
     changed.append("changed")
     assert async_to_sync(aget_user)(1) == async_to_sync(aget_user)(1) == [len(calls)]
+
+
+@pytest.fixture(
+    params=[{}, {"NEAR_CACHE": {"namespaces": [], "max_entries": 50}}], ids=["unset", "limits"]
+)
+def plain(url: str, request: pytest.FixtureRequest) -> Iterator[ResilientCache]:
+    """An alias of which nothing is kept but what functions ask for."""
+    with default_alias(url, **request.param) as cache:
+        yield cache
+
+
+FUNCTIONS: dict[str, Callable[..., Callable[[int], str]]] = {
+    "sync": lambda **options: cached(key_prefix=uuid.uuid4().hex, **options)(
+        lambda number: uuid.uuid4().hex
+    ),
+    "async": lambda **options: async_function(**options),
+}
+
+
+def async_function(**options: Any) -> Callable[[int], str]:
+    @cached(key_prefix=uuid.uuid4().hex, **options)
+    async def compute(number: int) -> str:
+        return uuid.uuid4().hex
+
+    function: Any = async_to_sync(compute)
+    function.key = compute.cache_key
+    function.invalidate = async_to_sync(compute.invalidate)
+    function.invalidate_all = async_to_sync(compute.invalidate_all)
+    function.refresh = async_to_sync(compute.refresh)
+    return function  # type: ignore[no-any-return]
+
+
+@pytest.fixture(params=FUNCTIONS.values(), ids=FUNCTIONS)
+def make_function(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def hits(client: redis.Redis, function: Callable[[int], str], times: int = 10) -> int:
+    """How often Redis was asked for a result that it has."""
+    before = asked(client, "mget")
+    assert len({function(1) for _ in range(times)}) == 1
+    return asked(client, "mget") - before
+
+
+@pytest.mark.parametrize("namespace", ["", "users"])
+def test_one_function_may_ask_for_it(
+    plain: ResilientCache, client: redis.Redis, make_function: Any, namespace: str
+) -> None:
+    near = make_function(near=True, namespace=namespace, tags=["all", "number:{number}"])
+    other = make_function(namespace=namespace)
+    assert "near" not in plain.state.describe()
+    near(1)
+    wait_for(lambda: near_of(plain).on, "the near cache is on")
+    assert near_of(plain).options.max_entries in (50, 10_000)
+    other(1)
+    plain.set("k", 1)
+    heard(plain, client)
+    near(1)
+    assert hits(client, near) == 0
+    assert hits(client, other) == 10
+    before = asked(client)
+    assert [plain.get("k"), plain.get("k")] == [1, 1]
+    assert asked(client) == before + 2
+    assert plain.state.describe()["near"]["on"]
+    # The key and its three tags.
+    assert len(near_of(plain)) == 4
+    foreign = other_process(plain)
+    scope = f"{namespace}:" if namespace else ""
+    key = getattr(near, "key", None) or near.cache_key
+    for invalidate in (
+        lambda: near.invalidate(1),
+        near.invalidate_all,
+        lambda: near.refresh(1),
+        lambda: invalidate_tags("number:1", namespace=namespace),
+        lambda: plain.delete(key(1)),
+        lambda: foreign.delete(key(1)),
+        lambda: foreign.delete(f"{scope}@tag:all"),
+        lambda: get_sync_cache(namespace).clear(),
+        client.flushdb,
+    ):
+        known = near(1)
+        assert near(1) == known
+        invalidate()
+        wait_for(lambda known=known: near(1) != known, "the result is computed anew")
+
+
+def test_one_function_may_do_without_it(
+    store: ResilientCache, client: redis.Redis, make_function: Any
+) -> None:
+    far, near = make_function(near=False), make_function()
+    far(1), near(1)
+    heard(store, client)
+    far(1), near(1)
+    assert hits(client, far) == 10
+    assert hits(client, near) == 0
+
+
+def test_an_alias_may_refuse_it(url: str, client: redis.Redis, make_function: Any) -> None:
+    with default_alias(url, NEAR_CACHE=False) as cache:
+        function = make_function(near=True)
+        function(1)
+        assert hits(client, function) == 10
+        assert not isinstance(cache.state, NearState)
+
+
+def test_a_function_asks_in_memory_for_nothing_more(make_function: Any) -> None:
+    entry = {"BACKEND": "cache_layer.backends.ResilientCache", "KEY_PREFIX": uuid.uuid4().hex}
+    with override_settings(CACHES={"default": entry}):
+        function = make_function(near=True)
+        assert function(1) == function(1)
+        function.invalidate(1)
+
+
+def test_a_function_that_asks_for_it_is_renewed(plain: ResilientCache) -> None:
+    calls: list[int] = []
+
+    @cached(ttl=0.3, stale_ttl=30, near=True)
+    def compute(number: int) -> int:
+        calls.append(number)
+        return len(calls)
+
+    compute(1)
+    wait_for(lambda: near_of(plain).on, "the near cache is on")
+    compute.refresh(1)
+    known = len(calls)
+    assert [compute(1), compute(1), compute(1)] == [known] * 3
+    time.sleep(0.35)
+    wait_for(lambda: compute(1) == known + 1, "it is renewed in the background")
+
+
+def test_a_prefix_of_its_own_for_each_tenant(store: ResilientCache, make_function: Any) -> None:
+    function = make_function()
+    for name in ("key_prefix", "version"):
+        kept = {}
+        for tenant in (1, 2, 1, 2):
+            # As middleware does that sets a prefix for each request.
+            setattr(store, name, tenant)
+            for _ in range(3):
+                result = function(1)
+                store.set("k", store.get("k", result))
+                assert kept.setdefault(tenant, result) == result
+                assert store.get("k") == kept[tenant]
+        assert kept[1] != kept[2]
+
+
+def test_near_is_yes_or_no() -> None:
+    with pytest.raises(TypeError, match="near is True, False or None, not 'yes'"):
+        cached(near="yes")  # type: ignore[arg-type]
+
+
+def test_many_are_asked_for_as_far_as_they_are_not_here(
+    face: Any, cache: ResilientCache, client: redis.Redis
+) -> None:
+    values = {f"k{number}": [number] for number in range(5)}
+    face.set_many(values)
+    heard(cache, client)
+    metrics.reset()
+    face.get("k0")
+    face.get("k1")
+    before = asked(client, "mget")
+    found = face.get_many([*values, "none"])
+    assert found == values
+    assert list(found) == list(values)
+    found["k2"].append("changed")
+    # What is missing is asked for each time.
+    assert face.get_many([*values, "none"]) == values
+    assert asked(client, "mget") == before + 2
+    assert face.get_many(values) == values
+    assert asked(client, "mget") == before + 2
+    counted = metrics.snapshot()["metrics"]
+    assert counted["default:hits"] == 2 + 15
+    assert counted["default:near_hits"] == 2 + 5 + 5
+    assert counted["default:misses"] == 2
+    # What it read is there for others.
+    before = asked(client)
+    assert face.get("k4") == [4]
+    assert asked(client) == before
+    # Foreign writes, own writes, timeouts.
+    client.set(cache.make_key("k3"), 33)
+    wait_for(lambda: face.get_many(values)["k3"] == 33, "the change is heard of")
+    face.delete("k3")
+    assert "k3" not in face.get_many(values)
+    assert face.get_many([]) == {}
+
+
+def test_many_of_all_kinds(store: ResilientCache, client: redis.Redis) -> None:
+    @cached()
+    def compute(number: int) -> str:
+        return uuid.uuid4().hex
+
+    client.set(store.make_key("foreign"), b"\xff")
+    client.rpush(store.make_key("list"), 1)
+    store.get_or_lease("leased")
+    store.set("k", 1)
+    result = compute(1)
+    heard(store, client)
+    compute(1)
+    keys = ["foreign", "list", "leased", "k", compute.cache_key(1), "none"]
+    for _ in range(3):
+        assert store.get_many(keys) == {"k": 1, compute.cache_key(1): result}
+    assert near_of(store).find([store.make_key("leased")]) is None
+    assert near_of(store).find([store.make_key("foreign")]) is None
+    compute.invalidate_all()
+    assert store.get_many(keys) == {"k": 1}
+
+
+def test_racing_changes_of_many(cache: ResilientCache, client: redis.Redis) -> None:
+    keys = [f"k{number}" for number in range(20)]
+    full = [cache.make_key(key) for key in keys]
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            cache.get_many(random.sample(keys, 10))
+
+    async def aread() -> None:
+        while not done.is_set():
+            few = [random.sample(keys, 5) for _ in range(3)]
+            await asyncio.gather(*map(cache.aget_many, few))
+            await cache.aget_or_set(random.choice(keys), 0)
+
+    threads = [threading.Thread(target=read), threading.Thread(target=lambda: asyncio.run(aread()))]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 1.5
+    value = 0
+    while time.monotonic() < deadline:
+        for key in random.sample(full, 5):
+            value += 1
+            client.set(key, value)
+        time.sleep(random.random() / 500)
+    written = [int(found or 0) for found in client.mget(full)]
+    heard(cache, client)
+    kept = cache.get_many(keys)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert [kept.get(key, 0) for key in keys] == written
+    assert near_of(cache).on
+
+
+def test_get_or_set_looks_here_first(face: Any, cache: ResilientCache, client: redis.Redis) -> None:
+    metrics.reset()
+    assert face.get_or_set("k", [1]) == [1]
+    heard(cache, client)
+    found = face.get_or_set("k", [2])
+    found.append("changed")
+    before = asked(client)
+    assert face.get_or_set("k", [2]) == face.get_or_set("k", [2]) == [1]
+    assert asked(client) == before
+    assert metrics.snapshot()["metrics"]["default:near_hits"] == 2
+    face.delete("k")
+    assert face.get_or_set("k", [2]) == [2]
+    heard(cache, client)
+    assert face.get_or_set("k", [3]) == face.get("k") == [2]
+    client.set(cache.make_key("k"), 5)
+    wait_for(lambda: face.get_or_set("k", 6) == 5, "the change is heard of")
+    # A lease is never kept, and what it is for is stored.
+    face.delete("k")
+    lease = face.get_or_lease("k")
+    assert face.get_or_lease("k").token == lease.token
+    assert face.fill("k", 7, lease)
+    assert face.get_or_set("k", 8) == 7
 
 
 def test_large_arguments_are_not_remembered(store: ResilientCache) -> None:

@@ -32,6 +32,11 @@ def raw(key: str) -> bytes:
     return key.encode("utf-8", "surrogatepass")
 
 
+def raws(keys: Sequence[str]) -> Sequence[str | bytes]:
+    """Return keys as they can be given to Redis: where they are ASCII, as they are."""
+    return keys if "".join(keys).isascii() else list(map(raw, keys))
+
+
 def chunks(keys: list[Any]) -> Iterable[list[Any]]:
     """Cut a list into pieces for one command each."""
     return (keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK))
@@ -108,7 +113,7 @@ class Single(Operation[T]):
 
 
 class Unconfirmed(Exception):  # noqa: N818 - a detour, not an error
-    """A read met an envelope whose tags it did not ask for; ``operation`` asks for them."""
+    """A read met an envelope whose tags it did not ask for; ``operation`` is the rest of it."""
 
     def __init__(self, operation: Operation[Any]) -> None:
         super().__init__()
@@ -116,7 +121,10 @@ class Unconfirmed(Exception):  # noqa: N818 - a detour, not an error
 
 
 class Read(Single[T]):
-    """A ``Single`` that is answered by what some keys hold and by nothing else."""
+    """A ``Single`` that is answered by what some keys hold and by nothing else.
+
+    One that writes nothing is a command of Redis's own, no script.
+    """
 
     __slots__ = ()
     writes = False

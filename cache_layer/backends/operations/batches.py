@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cache_layer.backends import scripts
@@ -11,7 +11,7 @@ from cache_layer.backends.context import Context
 from cache_layer.backends.encoding import UnreadableValueError
 from cache_layer.backends.envelope import Lookup, living, named_tags
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Operation, Steps, chunks, held, raw
+from cache_layer.backends.operations.base import Command, Operation, Steps, chunks, held, raw, raws
 from cache_layer.journal import Journal
 from cache_layer.metrics import record
 
@@ -19,49 +19,70 @@ from cache_layer.metrics import record
 class GetMany(Operation[dict[Any, Any]]):
     """The values of those keys that hold one, under the caller's names for them."""
 
-    __slots__ = ("names",)
+    __slots__ = ("keys", "names")
     writes = False
     long = True
 
-    def __init__(self, context: Context, names: Mapping[str, Any]) -> None:
+    def __init__(self, context: Context, keys: list[str], names: Sequence[Any]) -> None:
         self.context = context
+        self.keys = keys
         self.names = names
 
     def steps(self) -> Steps[dict[Any, Any]]:
-        keys = list(self.names)
-        batches = [("MGET", *map(raw, chunk)) for chunk in chunks(keys)]
-        replies: list[bytes | None] = []
-        if batches:
-            for reply in (yield batches):
-                if isinstance(reply, Exception):
-                    self.error()
-                    return {}
-                replies += reply
+        held, _ = yield from self.ask(self.keys)
+        if held is None:
+            return {}
+        tokens = yield from self.tokens(held)
+        return self.decode(held, tokens.get)
+
+    def ask(
+        self, keys: list[str], also: Sequence[Command] = ()
+    ) -> Steps[tuple[list[bytes | None] | None, list[Any]]]:
+        """Ask what keys hold, and further questions; return None where Redis refuses to tell."""
+        if not keys:
+            return [], []
+        questions = [("MGET", *raws(chunk)) for chunk in chunks(keys)]
+        replies = yield [*questions, *also]
+        held: list[bytes | None] = []
+        for reply in replies[: len(questions)]:
+            if isinstance(reply, Exception):
+                self.error()
+                return None, []
+            held += reply
+        return held, replies[len(questions) :]
+
+    def tokens(self, held: Iterable[bytes | None]) -> Steps[dict[str, bytes | None]]:
+        """Ask for the tags that envelopes name."""
         tokens: dict[str, bytes | None] = {}
-        if tags := named_tags(replies):
+        # Nothing but these begins with NUL.
+        odd = [data for data in held if data and not data[0]]
+        if odd and (tags := named_tags(odd)):
             for chunk in chunks(tags):
                 (reply,) = yield [("MGET", *map(raw, chunk))]
                 tokens.update(zip(chunk, reply, strict=True))
-        return self._decode(keys, replies, tokens.get)
+        return tokens
 
     def in_memory(self, store: MemoryStore) -> dict[Any, Any]:
-        keys = list(self.names)
-        return self._decode(keys, [store.read(key) for key in keys], store.read)
+        return self.decode([store.read(key) for key in self.keys], store.read)
 
-    def _decode(self, keys: list[str], replies: list[bytes | None], read: Lookup) -> dict[Any, Any]:
+    def decode(self, held: Sequence[bytes | None], read: Lookup) -> dict[Any, Any]:
+        """Return the result for what the keys hold."""
         found = {}
         decode = self.context.codec.decode
-        for key, reply in zip(keys, replies, strict=True):
-            data = living(reply, read)
-            if data is not None:
-                try:
-                    found[self.names[key]] = decode(data)
-                except UnreadableValueError:
-                    self.error()
+        for name, data in zip(self.names, held, strict=True):
+            # Most are values as they stand.
+            if not (data and data[0]):
+                data = living(data, read)
+                if data is None:
+                    continue
+            try:
+                found[name] = decode(data)
+            except UnreadableValueError:
+                self.error()
         if found:
             record(self.context.namespace, "hits", len(found))
-        if len(found) < len(keys):
-            record(self.context.namespace, "misses", len(keys) - len(found))
+        if len(found) < len(held):
+            record(self.context.namespace, "misses", len(held) - len(found))
         return found
 
 

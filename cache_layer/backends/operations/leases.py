@@ -62,6 +62,10 @@ class GetOrLease(Operation[Any]):
         # The key cannot be claimed; a token that is nowhere makes the fill come to nothing.
         return self._lease(token or secrets.token_bytes(16), owner=False)
 
+    def answer(self, data: bytes) -> tuple[Any, bool]:
+        """Return the value for what the key holds and True, or False where that is no answer."""
+        return self._look(data, lambda _key: None)
+
     def in_memory(self, store: MemoryStore) -> Any:
         found, known = self._look(store.read(self.key), store.read)
         if known:

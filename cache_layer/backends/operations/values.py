@@ -8,7 +8,7 @@ from typing import Any
 from cache_layer.backends import scripts
 from cache_layer.backends.context import Context
 from cache_layer.backends.encoding import UnreadableValueError
-from cache_layer.backends.envelope import ENVELOPE, MARKER, living, named_tags
+from cache_layer.backends.envelope import MARKER, NO_VALUE, living, named_tags
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations.base import (
     Command,
@@ -42,15 +42,15 @@ class Get(Read[Any]):
 
     def parse(self, reply: bytes | None) -> Any:
         context = self.context
-        if reply is None or reply.startswith(MARKER):
-            record(context.namespace, "misses")
-            return self.default
-        if reply.startswith(ENVELOPE):
+        if reply is None or reply.startswith(NO_VALUE):
+            if reply is None or reply.startswith(MARKER):
+                record(context.namespace, "misses")
+                return self.default
             if tags := named_tags([reply]):
                 raise Unconfirmed(_GetUnderTags(self, reply, tags))
-            reply = living(reply, lambda _key: None)
+            reply = living(reply, lambda _key: None) or b""
         try:
-            value = context.codec.decode(reply or b"")
+            value = context.codec.decode(reply)
         except UnreadableValueError:
             return self.rejected()
         record(context.namespace, "hits")
