@@ -59,12 +59,12 @@ class Proxy:
         finally:
             server.close()
             # A connection just accepted is closed by its task, which has to have begun.
-            loop.run_until_complete(asyncio.sleep(0.05))
+            loop.run_until_complete(_turns())
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            loop.run_until_complete(asyncio.sleep(0.05))
+            loop.run_until_complete(_turns())
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 
@@ -122,6 +122,12 @@ class Proxy:
                 to_client.write(data)
                 await to_client.drain()
         to_client.close()
+
+
+async def _turns() -> None:
+    """Let what is under way go on, however slow the machine: each step takes a turn of the loop."""
+    for _ in range(20):
+        await asyncio.sleep(0.002)
 
 
 async def _end(writer: asyncio.StreamWriter) -> None:
