@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+from uuid import UUID
+
+from django.db import connections
 from django.db.models import Count, Q, Sum, Value
 from django.utils import timezone
 
 from agent_sessions.choices import SessionStatus
 from agent_sessions.conf import settings
-from agent_sessions.models import Session
+from agent_sessions.models import Message, Session
 from agent_sessions.querysets import SessionQuerySet
+from agent_sessions.repository import reading_postgresql
 from agent_sessions.repository.results import Page, SessionStats
 
 
@@ -57,3 +62,37 @@ def page(sessions: SessionQuerySet, number: int, size: int) -> Page[Session]:
         every = sessions.model._default_manager.using(sessions.db)
         items = list(every.filter(pk__in=ids).order_by("-last_activity_at", "-id"))
     return Page(items, number, size, total)
+
+
+def window(
+    session_id: UUID,
+    after: int | None,
+    before: int | None,
+    limit: int | None,
+    owner: Any,
+    using: str,
+) -> list[Message]:
+    """Return messages in order. See SyncSessionRepository.get_messages()."""
+    connection = connections[using]
+    if connection.vendor == "postgresql":
+        found = reading_postgresql.window(session_id, after, before, limit, owner, connection)
+    else:
+        messages = Message.objects.using(using).for_session(session_id)
+        if owner is not None:
+            messages = messages.filter(session__user_id=owner)
+        if before is not None:
+            messages = messages.before(before)
+        if after is not None:
+            messages = messages.after(after).in_order()
+        else:
+            messages = messages.latest_first()
+        found = list(messages[:limit])
+    if after is None:
+        found.reverse()
+    if not found:
+        sessions = Session.objects.using(using).filter(pk=session_id)
+        if owner is not None:
+            sessions = sessions.filter(user_id=owner)
+        if not sessions.exists():
+            raise Session.DoesNotExist(f"Session {session_id} does not exist.")
+    return found

@@ -385,6 +385,31 @@ class TestMessages:
         with pytest.raises(Session.DoesNotExist):
             repository.get_messages(uuid.uuid4())
 
+    def test_of_one_user(self, repository, session, other_user):
+        repository.add_messages(session.id, [say(str(n)) for n in range(1, 4)])
+        for user in (session.user, session.user_id, str(session.user_id)):
+            found = repository.get_messages(session.id, after=1, user_id=user)
+            assert [message.sequence for message in found] == [2, 3]
+        nobody = 2**62
+        for user in (other_user, other_user.pk, nobody):
+            with pytest.raises(Session.DoesNotExist):
+                repository.get_messages(session.id, user_id=user)
+
+    def test_come_back_whole(self, repository, session):
+        given = [
+            say("a\x00b", metadata={"deep": [1, {"x": 1e300}]}),
+            {"role": "user", "content": [{"type": "text", "text": "hi"}], "name": "ada"},
+            say("plain", metadata={}, idempotency_key="k"),
+        ]
+        repository.add_messages(session.id, given)
+        for found in (repository.get_messages(session.id), session.messages.in_order()):
+            assert [m.as_dict() for m in found] == [
+                {key: value for key, value in message.items() if key != "idempotency_key"}
+                for message in given
+            ]
+            assert found[0].session == session
+            assert found[0].created_at.tzinfo is not None
+
     def test_loaded_with_the_session(self, repository, session):
         added = repository.add_messages(session.id, [say(str(n)) for n in range(3)])
         loaded = repository.get_session_with_messages(session.id)
