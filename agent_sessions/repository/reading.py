@@ -77,22 +77,27 @@ def window(
     if connection.vendor == "postgresql":
         found = reading_postgresql.window(session_id, after, before, limit, owner, connection)
     else:
-        messages = Message.objects.using(using).for_session(session_id)
-        if owner is not None:
-            messages = messages.filter(session__user_id=owner)
-        if before is not None:
-            messages = messages.before(before)
-        if after is not None:
-            messages = messages.after(after).in_order()
-        else:
-            messages = messages.latest_first()
-        found = list(messages[:limit])
-    if after is None:
-        found.reverse()
-    if not found:
-        sessions = Session.objects.using(using).filter(pk=session_id)
-        if owner is not None:
-            sessions = sessions.filter(user_id=owner)
-        if not sessions.exists():
-            raise Session.DoesNotExist(f"Session {session_id} does not exist.")
-    return found
+        found = _window(session_id, after, before, limit, owner, using)
+    if found is None:
+        raise Session.DoesNotExist(f"Session {session_id} does not exist.")
+    return found[::-1] if after is None else found
+
+
+def _window(
+    session_id: UUID,
+    after: int | None,
+    before: int | None,
+    limit: int | None,
+    owner: Any,
+    using: str,
+) -> list[Message] | None:
+    sessions = Session.objects.using(using).filter(pk=session_id)
+    messages = Message.objects.using(using).for_session(session_id)
+    if owner is not None:
+        sessions = sessions.filter(user_id=owner)
+        messages = messages.filter(session__user_id=owner)
+    if before is not None:
+        messages = messages.before(before)
+    ordered = messages.latest_first() if after is None else messages.after(after).in_order()
+    found = list(ordered[:limit])
+    return found if found or sessions.exists() else None
