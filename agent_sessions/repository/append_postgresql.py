@@ -11,7 +11,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from agent_sessions.append_function import NAME
 from agent_sessions.messages import clean_text, storable_json, text_of
 from agent_sessions.models import Message, default_expiry
-from agent_sessions.repository.owners import USER, column_value
+from agent_sessions.repository.owners import column_value, key_field
 
 _CALL = f"SELECT {NAME}(%s, %s, %s, %s, %s, %s)"
 # Made once: json.dumps would make one for each message.
@@ -50,7 +50,7 @@ def insert(
     if written is None:
         return None
     count, last, user, ids = json.loads(written)
-    user_id = user if isinstance(user, int) else USER.target_field.to_python(user)
+    user_id = key_field().to_python(user)
     for sequence, row, pk in zip(range(last - len(rows) + 1, last + 1), rows, ids, strict=True):
         # Past the descriptors: the row is new, and nothing hangs on what it had there.
         row.__dict__.update(id=pk, sequence=sequence, user_id=user_id)
