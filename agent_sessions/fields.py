@@ -44,6 +44,10 @@ class ContentField(_AnyTextField):
 class MetadataField(_AnyJSONField):
     """The metadata of a message, as given; its column holds an approximation at need."""
 
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        """Return the metadata; that of most messages is empty and needs no parsing."""
+        return {} if value == "{}" else super().from_db_value(value, expression, connection)
+
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         """Return the metadata, or of unstorable ones what a JSON column can hold."""
         if isinstance(value, dict):

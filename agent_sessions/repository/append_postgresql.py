@@ -10,9 +10,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from agent_sessions.append_function import NAME
 from agent_sessions.messages import clean_text, storable_json, text_of
-from agent_sessions.models import Message, Session, default_expiry
+from agent_sessions.models import Message, default_expiry
+from agent_sessions.repository.owners import column_value, key_field
 
 _CALL = f"SELECT {NAME}(%s, %s, %s, %s, %s, %s)"
+# Made once: json.dumps would make one for each message.
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def insert(
@@ -23,13 +26,11 @@ def insert(
     Returns the session's count of messages; None if the session is missing, archived, not
     the owner's (where one is given) or has a message with one of the idempotency keys.
     """
-    user_field: Any = Session._meta.get_field("user")
-    owned = None if owner is None else user_field.get_prep_value(owner)
-    ranges: Any = connection.ops.integer_field_ranges
-    low, high = ranges.get(user_field.target_field.get_internal_type(), (None, None))
-    if owned is not None and high is not None and not low <= owned <= high:
-        # No such user. The column's type would refuse the number, and so end the transaction.
-        return None
+    owned = None
+    if owner is not None:
+        owned = column_value(owner, connection)
+        if owned is None:
+            return None
     now = rows[0].created_at
     expiry = default_expiry(now)
     keys = [row.idempotency_key for row in rows if row.idempotency_key is not None]
@@ -40,7 +41,7 @@ def insert(
         None if owned is None else str(owned),
         now.isoformat(),
         None if expiry is None else expiry.isoformat(),
-        json.dumps([_columns(row) for row in rows], ensure_ascii=False),
+        _encode([_columns(row) for row in rows]),
         json.dumps(keys) if keys else None,
     )
     with connection.cursor() as cursor:
@@ -49,11 +50,10 @@ def insert(
     if written is None:
         return None
     count, last, user, ids = json.loads(written)
-    user_id = user_field.target_field.to_python(user)
+    user_id = key_field().to_python(user)
     for sequence, row, pk in zip(range(last - len(rows) + 1, last + 1), rows, ids, strict=True):
-        row.pk = pk
-        row.sequence = sequence
-        row.user_id = user_id
+        # Past the descriptors: the row is new, and nothing hangs on what it had there.
+        row.__dict__.update(id=pk, sequence=sequence, user_id=user_id)
         row._state.adding = False
     return int(count)
 

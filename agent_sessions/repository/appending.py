@@ -24,6 +24,8 @@ from agent_sessions.signals import message_added
 
 logger = logging.getLogger("agent_sessions")
 
+FIELD_NAMES = [field.attname for field in Message._meta.concrete_fields]
+
 LONGEST_CALL_KEY = 240
 """Characters of a key for a whole call: the numbers of its messages stand behind it."""
 
@@ -81,8 +83,8 @@ def rows_of(
 
 
 def _row(session_id: UUID, message: Mapping[str, Any], now: datetime, using: str) -> Message:
-    # In the order of the fields: with names Django takes several times as long.
-    values: Any = (
+    # In the order of the fields.
+    values = (
         None,
         session_id,
         None,
@@ -94,9 +96,7 @@ def _row(session_id: UUID, message: Mapping[str, Any], now: datetime, using: str
         message.get("idempotency_key"),
         now,
     )
-    row = Message(*values)
-    row._state.db = using
-    return row
+    return Message.assemble(using, FIELD_NAMES, values)
 
 
 def unrepeated(

@@ -52,29 +52,40 @@ def lock_one(session_id: UUID, owner: Any, check: Check, using: str) -> Session:
 
 def in_batches(
     candidates: SessionQuerySet,
+    by: str,
     work: Callable[[list[UUID]], int],
     progress: Callable[[int], None] | None,
 ) -> int:
     """Work on all candidates, a batch at a time, and return the sum of what ``work`` returns.
 
-    Each batch is a transaction: its rows are locked and candidates still, and the work makes
-    them cease to be. Where the database can, rows that are locked already are left out.
+    They come in the order of the field ``by``. Each batch is a transaction: its rows are locked
+    and candidates still, and the work makes them cease to be. Where the database can, rows that
+    are locked already are left out; at the end it looks once more whether they are free.
     """
     using = candidates.db
+    skip = connections[using].features.has_select_for_update_skip_locked
     total = 0
+    # Each batch begins where the last one ended: what an index still has of the rows before
+    # would be read again each time, and grow, while a long transaction keeps it from going.
+    place: Any = None
     while True:
-        batch = candidates.values_list("pk", flat=True)[: settings.CLEANUP_BATCH_SIZE]
-        if connections[using].features.has_select_for_update_skip_locked:
+        rest = candidates if place is None else candidates.filter(**{f"{by}__gte": place})
+        batch = rest.order_by(by).values_list("pk", by)[: settings.CLEANUP_BATCH_SIZE]
+        if skip:
             with transaction.atomic(using=using):
                 seen = list(batch.select_for_update(skip_locked=True))
-                done = work(seen) if seen else 0
+                done = work([pk for pk, _ in seen]) if seen else 0
         else:
             seen = list(batch)
             with transaction.atomic(using=using):
-                found = lock(candidates.filter(pk__in=seen)) if seen else []
+                found = lock(candidates.filter(pk__in=[pk for pk, _ in seen])) if seen else []
                 done = work(found) if found else 0
         if not seen:
-            return total
+            if place is None:
+                return total
+            place = None
+            continue
+        place = seen[-1][1]
         total += done
         if progress is not None:
             progress(done)

@@ -32,7 +32,8 @@ Progress = Callable[[int], None] | None
 def cleanup(using: str, progress: Progress) -> int:
     """Complete expired sessions. See SyncSessionRepository.cleanup_expired_sessions()."""
     return in_batches(
-        Session.objects.using(using).expired().order_by("expires_at"),
+        Session.objects.using(using).expired(),
+        "expires_at",
         lambda ids: _change(ids, SessionStatus.COMPLETED, using),
         progress,
     )
@@ -42,7 +43,8 @@ def purge(days: float, using: str, progress: Progress) -> int:
     """Delete old finished sessions. See SyncSessionRepository.purge_old_sessions()."""
     stored = Session.objects.using(using).only("pk")
     return in_batches(
-        Session.objects.using(using).finished_for(days).order_by("updated_at"),
+        Session.objects.using(using).finished_for(days),
+        "updated_at",
         lambda ids: _delete([*stored.filter(pk__in=ids)], using).sessions,
         progress,
     )

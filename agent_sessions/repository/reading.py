@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+from uuid import UUID
+
+from django.db import connections
 from django.db.models import Count, Q, Sum, Value
 from django.utils import timezone
 
 from agent_sessions.choices import SessionStatus
 from agent_sessions.conf import settings
-from agent_sessions.models import Session
+from agent_sessions.models import Message, Session
 from agent_sessions.querysets import SessionQuerySet
+from agent_sessions.repository import reading_postgresql
 from agent_sessions.repository.results import Page, SessionStats
 
 
@@ -57,3 +62,42 @@ def page(sessions: SessionQuerySet, number: int, size: int) -> Page[Session]:
         every = sessions.model._default_manager.using(sessions.db)
         items = list(every.filter(pk__in=ids).order_by("-last_activity_at", "-id"))
     return Page(items, number, size, total)
+
+
+def window(
+    session_id: UUID,
+    after: int | None,
+    before: int | None,
+    limit: int | None,
+    owner: Any,
+    using: str,
+) -> list[Message]:
+    """Return messages in order. See SyncSessionRepository.get_messages()."""
+    connection = connections[using]
+    if connection.vendor == "postgresql":
+        found = reading_postgresql.window(session_id, after, before, limit, owner, connection)
+    else:
+        found = _window(session_id, after, before, limit, owner, using)
+    if found is None:
+        raise Session.DoesNotExist(f"Session {session_id} does not exist.")
+    return found[::-1] if after is None else found
+
+
+def _window(
+    session_id: UUID,
+    after: int | None,
+    before: int | None,
+    limit: int | None,
+    owner: Any,
+    using: str,
+) -> list[Message] | None:
+    sessions = Session.objects.using(using).filter(pk=session_id)
+    messages = Message.objects.using(using).for_session(session_id)
+    if owner is not None:
+        sessions = sessions.filter(user_id=owner)
+        messages = messages.filter(session__user_id=owner)
+    if before is not None:
+        messages = messages.before(before)
+    ordered = messages.latest_first() if after is None else messages.after(after).in_order()
+    found = list(ordered[:limit])
+    return found if found or sessions.exists() else None

@@ -116,20 +116,7 @@ class SyncSessionRepository:
         """
         limit = None if limit is None else _checked(limit)
         owner = _owner(user_id)
-        sessions = self._sessions.filter(pk=session_id)
-        messages = Message.objects.using(self.using).for_session(_uuid(session_id))
-        if owner is not None:
-            sessions = sessions.filter(user_id=owner)
-            messages = messages.filter(session__user_id=owner)
-        if before is not None:
-            messages = messages.before(before)
-        if after is not None:
-            found = list(messages.after(after).in_order()[:limit])
-        else:
-            found = list(messages.latest_first()[:limit])[::-1]
-        if not found and not sessions.exists():
-            raise Session.DoesNotExist(f"Session {session_id} does not exist.")
-        return found
+        return reading.window(_uuid(session_id), after, before, limit, owner, self.using)
 
     def add_message_to_session(
         self, session_id: SessionId, message: Mapping[str, Any], user_id: Any = None
@@ -293,6 +280,8 @@ class SyncSessionRepository:
 
 
 def _uuid(session_id: SessionId) -> UUID:
+    if isinstance(session_id, UUID):
+        return session_id
     value: UUID = Session._meta.pk.to_python(session_id)
     return value
 

@@ -66,22 +66,24 @@ def _lines(group: list[Session]) -> Iterator[bytes]:
 
 
 def _messages(session: Session) -> Iterator[Message]:
-    window = (
-        Message.objects.using(session._state.db)
-        .for_session(session)
-        .filter(sequence__lte=session.last_sequence)
-        .in_order()
-    )
+    messages = Message.objects.using(session._state.db).for_session(session).in_order()
     size = _FIRST_PAGE
-    page = window[:size]
-    while rows := list(page):
+    place = 0
+    while place < session.last_sequence:
+        # Both ends are numbers: with a limit alone PostgreSQL may fetch all that is left and
+        # sort it, for each page.
+        end = min(place + size, session.last_sequence)
+        rows = list(messages.after(place).filter(sequence__lte=end))
         yield from rows
-        if len(rows) < size:
+        place = end
+        if rows:
+            # Messages have from bytes to megabytes: pages follow what this session's are like.
+            seen = sum(len(row.text) + len(row.payload or "") for row in rows)
+            size = max(1, min(_LARGEST_PAGE, len(rows) * _PAGE_BYTES // (seen + 1)))
+        elif (following := messages.after(end).first()) is not None:
+            place = following.sequence - 1
+        else:
             return
-        # Messages have from bytes to megabytes: pages follow what this session's are like.
-        seen = sum(len(row.text) + len(row.payload or "") for row in rows)
-        size = max(1, min(_LARGEST_PAGE, len(rows) * _PAGE_BYTES // (seen + 1)))
-        page = window.after(rows[-1].sequence)[:size]
 
 
 def _line(session: Session, messages: Iterator[Message]) -> Iterator[bytes]:

@@ -206,6 +206,26 @@ def test_a_message_in_flight_wins_over_cleanup(repository, make_session):
     assert repository.get(session.id).status == "active"
 
 
+@pytest.mark.postgres
+def test_cleanup_comes_back_for_what_was_locked(repository, make_session, settings):
+    """A session locked while its batch was looked for is completed later in the same run."""
+    settings.AGENT_SESSIONS_CLEANUP_BATCH_SIZE = 1
+    now = timezone.now()
+    first, *_ = [make_session(expires_at=now - timedelta(hours=9 - n)) for n in range(4)]
+    other = connections.create_connection("default")
+    other.settings_dict = connection.settings_dict
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute(
+                "SELECT FROM agent_sessions_session WHERE id = %s FOR UPDATE", [first.id]
+            )
+        assert repository.cleanup_expired_sessions(progress=lambda done: other.rollback()) == 4
+    finally:
+        other.close()
+    assert repository.get(first.id).status == "completed"
+
+
 def test_deleting_while_appending_leaves_nothing_behind(repository, make_session, run):
     session = make_session()
     (worker,) = run(("append_forever", session.id))

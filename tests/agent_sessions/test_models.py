@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import pytest
 from django.core import serializers
 from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
+from django.db.models.signals import post_init, pre_init
 from django.utils import timezone
 
 import agent_sessions
@@ -204,6 +206,32 @@ class TestMessage:
         assert Message.objects.only("role").get().role == "user"
         assert Message.objects.defer("payload").get().content == "a"
         assert Message.objects.defer("content").get().metadata == {"big": 2**70}
+
+    @pytest.mark.parametrize("signal", [pre_init, post_init])
+    def test_receivers_hear_of_loaded_messages(self, repository, session, signal):
+        added = repository.add_message_to_session(session.id, {"role": "user", "content": "x"})
+        heard = []
+
+        def hear(**kwargs):
+            heard.append(kwargs)
+
+        signal.connect(hear, sender=Message)
+        try:
+            (loaded,) = repository.get_messages(session.id)
+        finally:
+            signal.disconnect(hear, sender=Message)
+        assert loaded == added
+        assert len(heard) == 1
+
+    def test_loaded_ones_can_be_changed(self, repository, session):
+        repository.add_message_to_session(session.id, {"role": "user", "content": "x"})
+        (loaded,) = repository.get_messages(session.id)
+        loaded.content = ["y"]
+        loaded.save()
+        assert pickle.loads(pickle.dumps(loaded)).as_dict()["content"] == ["y"]
+        loaded.refresh_from_db()
+        assert loaded.as_dict() == {"role": "user", "content": ["y"]}
+        assert Message.objects.get() == loaded
 
     def test_fixtures_keep_everything(self, repository, session):
         given = [

@@ -380,10 +380,77 @@ class TestMessages:
         assert numbers(after=10) == []
         assert numbers(limit=None) == list(range(1, 11))
 
+    def test_windows_over_what_was_deleted(self, repository, session):
+        repository.add_messages(session.id, [say(str(n)) for n in range(1, 31)])
+        kept = [1, 2, 5, 6, 20, 21, 22]
+        session.messages.exclude(sequence__in=kept).delete()
+
+        for before in (None, 0, 1, 4, 6, 20, 23, 31, 10**30):
+            below = [n for n in kept if before is None or n < before]
+            for limit in (1, 2, 3, 6, 7, 10**30, None):
+                found = repository.get_messages(session.id, before=before, limit=limit)
+                assert [m.sequence for m in found] == below[-limit if limit else None :]
+                for after in (-1, 0, 2, 6, 19, 22, 30):
+                    found = repository.get_messages(
+                        session.id, after=after, before=before, limit=limit
+                    )
+                    expected = [n for n in below if n > after][:limit]
+                    assert [m.sequence for m in found] == expected
+
+    @pytest.mark.postgres
+    @pytest.mark.parametrize("window", [{}, {"before": 2_500}, {"after": 2_500}, {"after": 4_990}])
+    def test_no_more_is_read_than_the_window(self, repository, session, window):
+        """Whatever the planner knows of the session, which here is nothing."""
+        repository.add_messages(session.id, [say(str(n)) for n in range(5_000)])
+        with CaptureQueriesContext(connection) as queries:
+            repository.get_messages(session.id, limit=20, **window)
+        (query,) = [q["sql"] for q in queries]
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}")
+            waiting = [cursor.fetchone()[0][0]["Plan"]]
+        while waiting:
+            node = waiting.pop()
+            assert node["Actual Rows"] <= 20
+            waiting += node.get("Plans", [])
+
+    def test_windows_over_what_was_written_by_hand(self, repository, session):
+        for number in (1, 2, 90):
+            Message.objects.create(session=session, sequence=number, role="user", content="x")
+        for window in ({"limit": 2}, {"after": 1, "limit": 2}, {"before": 91, "limit": 2}):
+            found = repository.get_messages(session.id, **window)
+            assert [message.sequence for message in found] == [2, 90]
+
     def test_missing(self, repository, session):
         assert repository.get_messages(session.id) == []
         with pytest.raises(Session.DoesNotExist):
             repository.get_messages(uuid.uuid4())
+
+    def test_of_one_user(self, repository, session, other_user):
+        repository.add_messages(session.id, [say(str(n)) for n in range(1, 4)])
+        for user in (session.user, session.user_id, str(session.user_id)):
+            found = repository.get_messages(session.id, after=1, user_id=user)
+            assert [message.sequence for message in found] == [2, 3]
+        nobody = 2**62
+        for user in (other_user, other_user.pk, nobody):
+            with pytest.raises(Session.DoesNotExist):
+                repository.get_messages(session.id, user_id=user)
+
+    def test_come_back_whole(self, repository, session):
+        given = [
+            say("a\x00b", metadata={"deep": [1, {"x": 1e300}]}),
+            {"role": "user", "content": [{"type": "text", "text": "hi"}], "name": "ada"},
+            say("plain", metadata={}, idempotency_key="k"),
+        ]
+        repository.add_messages(session.id, given)
+        read = repository.get_messages(session.id)
+        assert [m.created_at for m in read] == [m.created_at for m in session.messages.in_order()]
+        for found in (read, session.messages.in_order()):
+            assert [m.as_dict() for m in found] == [
+                {key: value for key, value in message.items() if key != "idempotency_key"}
+                for message in given
+            ]
+            assert found[0].session == session
+            assert found[0].created_at.tzinfo is not None
 
     def test_loaded_with_the_session(self, repository, session):
         added = repository.add_messages(session.id, [say(str(n)) for n in range(3)])

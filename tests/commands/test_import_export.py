@@ -325,6 +325,21 @@ def test_many_short_and_long_sessions_are_exported_in_few_queries(
     ]
 
 
+def test_what_was_deleted_is_no_end_of_an_export(
+    user: Any, django_assert_max_num_queries: Any
+) -> None:
+    repository = SyncSessionRepository()
+    session = repository.create(Session(user=user, agent_id="a"))
+    repository.add_messages(
+        session.pk, [{"role": "user", "content": str(number)} for number in range(1, 3_001)]
+    )
+    kept = [1, 400, *range(2_000, 2_300), 2_990]
+    session.messages.exclude(sequence__in=kept).delete()
+    with django_assert_max_num_queries(20):
+        (line,) = exported(user)
+    assert [int(message["content"]) for message in line["messages"]] == kept
+
+
 def test_messages_appended_during_an_export_do_not_disturb_it(user: Any) -> None:
     repository = SyncSessionRepository()
     session = repository.create(Session(user=user, agent_id="a"))
