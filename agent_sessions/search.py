@@ -21,20 +21,27 @@ if TYPE_CHECKING:
 else:
     _TextLookup = Lookup
 
-_SPACES = (
-    rf"'[{IDEOGRAPHS}{SIGNS}]"
-    rf"|(?<=[0-9A-Za-z{LATIN}])(?=[^\u0001-\u007f\u00c0-\u017f])', ' \& ', 'g'"
-)
-SPACED_SQL = f"regexp_replace(' ' || UPPER({{column}}::text) || ' ', {_SPACES})"
+
+def _spaced(text: str) -> str:
+    borders = (
+        rf"[{SIGNS}]|(?<=[0-9A-Za-z{LATIN}])(?=[^\u0001-\u007f\u00c0-\u017f])"
+        rf"|(?<=[{IDEOGRAPHS}])(?=[^{IDEOGRAPHS}])|(?<=[^{IDEOGRAPHS}])(?=[{IDEOGRAPHS}])"
+    )
+    parted = rf"regexp_replace({text}, '{borders}', ' \& ', 'g')"
+    return rf"regexp_replace({parted}, '[{IDEOGRAPHS}]', '\& \&', 'g')"
+
+
+SPACED_SQL = _spaced("' ' || UPPER({column}::text) || ' '")
 """A text as PostgreSQL's index of trigrams takes it: in upper case, with more spaces.
 
-Around each Chinese or Japanese character, which makes it a word and so gives it trigrams of its
-own; around the text and each sign beyond ASCII, so that it is known what can stand beside a word;
-behind a Latin letter where another script goes on, so that it is known what can follow a letter.
-Words of a term are spaced likewise: what is part of a text is part of the spaced text.
+Around the text and each sign beyond ASCII, so that it is known what can stand beside a word;
+behind a Latin letter where another script goes on, so that it is known what can follow a letter;
+around Chinese and Japanese, of which each two characters side by side become a word, so that they
+have trigrams. Words of a term are spaced likewise: what is part of a text is part of the spaced
+text.
 """
 
-_WORD_SQL = f"regexp_replace(UPPER(%s::text), {_SPACES})"
+_WORD_SQL = _spaced("UPPER(%s::text)")
 _SIGN = r"[\u0001-/:-@\[-`{-\u007f]"
 # One class of so many characters would be too many for the index.
 _NEXT = f"({_SIGN}|[0-9A-Z]|[{LATIN}])"
@@ -78,9 +85,9 @@ class HasText(_TextLookup):
             return _spaced_match(column, params, word)
         if search_terms.is_pair(word):
             return _spaced_match(column, params, word, behind=_NEXT)
-        like = f"{SPACED_SQL.format(column=column)} LIKE {_WORD_SQL}"
+        like = f"{SPACED_SQL.format(column=column)} LIKE ('%%' || {_WORD_SQL} || '%%')"
         forms = search_terms.forms_of(word)
-        found = _joined(" OR ", [(like, [*params, _like(form)]) for form in forms])
+        found = _joined(" OR ", [(like, [*params, _escaped(form)]) for form in forms])
         return _joined(" AND ", [found, _unindexed(column, params, word)]) if close else found
 
     def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Any]:
@@ -175,4 +182,8 @@ def _cases_of(text: str) -> Iterator[str]:
 
 
 def _like(text: str) -> str:
-    return "%" + re.sub(r"([\\%_])", r"\\\1", text) + "%"
+    return f"%{_escaped(text)}%"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", text)

@@ -41,6 +41,7 @@ _PIECE = re.compile(r"[^\W_]+")
 _TRIGRAM = re.compile(
     rf"[{IDEOGRAPHS}]|[^\W_]{{3}}|[!-/:-@\[-`{{-~][^\W_]|[^\W_]{{2}}[!-/:-@\[-`{{-~]"
 )
+_IDEOGRAPH = re.compile(f"[{IDEOGRAPHS}]")
 _PAIR = re.compile("[0-9A-Za-z]{2}")
 _CLOSE = re.compile(rf"\s|[0-9A-Za-z{LATIN}][^\x01-\x7f\u00c0-\u017f]")
 
@@ -121,10 +122,13 @@ def is_pair(word: str) -> bool:
 
 
 def is_close(word: str) -> bool:
-    """Tell whether the word has spaces, or gets some in the spaced text that could be a text's own.
+    """Tell whether the spaced text of PostgreSQL's index is not enough to find the word.
 
-    Then the spaced text alone does not tell ``API\u200b`` from ``API  \u200b``.
+    In it, two spaces behind a Latin letter can be the text's own; and a pattern of spellings
+    cannot be spaced as Chinese and Japanese are.
     """
+    if has_likes(word) and _IDEOGRAPH.search(word):
+        return True
     return any(_CLOSE.search(form) for form in forms_of(word))
 
 

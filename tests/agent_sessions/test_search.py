@@ -6,6 +6,7 @@ import pytest
 from django.db.models import Value
 
 from agent_sessions.models import Message, Session
+from agent_sessions.repository import searching
 
 pytestmark = pytest.mark.django_db
 
@@ -16,6 +17,12 @@ def say(repository: Any) -> Any:
         repository.add_messages(session.id, [{"role": "user", "content": t} for t in texts])
 
     return say
+
+
+@pytest.fixture(params=["few messages match", "many do"])
+def each_way(request, monkeypatch):
+    if request.param == "many do":
+        monkeypatch.setattr(searching, "_FEW_FOUND", -1)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +143,7 @@ def test_a_user_that_was_not_saved_changes_nothing(repository, session, other_us
     assert repository.search_sessions(former, "secret") == [session]
 
 
+@pytest.mark.usefixtures("each_way")
 def test_what_is_another_users_is_not_found_whatever_messages_say(
     repository, session, other_user, say
 ):
@@ -144,6 +152,7 @@ def test_what_is_another_users_is_not_found_whatever_messages_say(
     assert repository.search_sessions(other_user, "secret") == []
 
 
+@pytest.mark.usefixtures("each_way")
 def test_ranking(repository, make_session, say):
     names = ["part", "prefix", "word", "title part", "title prefix", "title word", "newer word"]
     titles = {"title part": "Recatching", "title prefix": "Catching up", "title word": "A cat"}
@@ -171,6 +180,7 @@ def test_ranking(repository, make_session, say):
         assert repository.search_sessions(user_id, "CAT", limit) == expected[:limit]
 
 
+@pytest.mark.usefixtures("each_way")
 def test_ranking_of_several_words(repository, make_session, say):
     scattered, exact = (
         make_session(title=t) for t in ("Script that Python runs", "A python script")
@@ -190,6 +200,7 @@ def test_ranking_of_several_words(repository, make_session, say):
     ]
 
 
+@pytest.mark.usefixtures("each_way")
 def test_places_in_code_and_addresses_are_words(repository, make_session, say):
     texts = [
         "see src/loop/main.py",
