@@ -13,7 +13,7 @@ from django.db.models.lookups import IContains, IRegex, Lookup
 
 from agent_sessions import search_terms
 from agent_sessions.fields import ContentField
-from agent_sessions.search_terms import IDEOGRAPHS, LATIN, SIGNS
+from agent_sessions.search_terms import LATIN, SIGNS, SYLLABLES
 from agent_sessions.search_terms import words_of as words_of
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ else:
 def _spaced(text: str) -> str:
     borders = (
         rf"[{SIGNS}]|(?<=[0-9A-Za-z{LATIN}])(?=[^\u0001-\u007f\u00c0-\u017f])"
-        rf"|(?<=[{IDEOGRAPHS}])(?=[^{IDEOGRAPHS}])|(?<=[^{IDEOGRAPHS}])(?=[{IDEOGRAPHS}])"
+        rf"|(?<=[{SYLLABLES}])(?=[^{SYLLABLES}])|(?<=[^{SYLLABLES}])(?=[{SYLLABLES}])"
     )
     parted = rf"regexp_replace({text}, '{borders}', ' \& ', 'g')"
-    return rf"regexp_replace({parted}, '[{IDEOGRAPHS}]', '\& \&', 'g')"
+    return rf"regexp_replace({parted}, '[{SYLLABLES}]', '0\&', 'g')"
 
 
 SPACED_SQL = _spaced("' ' || UPPER({column}::text) || ' '")
@@ -36,9 +36,9 @@ SPACED_SQL = _spaced("' ' || UPPER({column}::text) || ' '")
 
 Around the text and each sign beyond ASCII, so that it is known what can stand beside a word;
 behind a Latin letter where another script goes on, so that it is known what can follow a letter;
-around Chinese and Japanese, of which each two characters side by side become a word, so that they
-have trigrams. Words of a term are spaced likewise: what is part of a text is part of the spaced
-text.
+around Chinese, Japanese and Korean, with a 0 before each character: so one character (0X0) has a
+trigram of its own, and so have two side by side (X0Y). Words of a term are spaced likewise: what
+is part of a text is part of the spaced text.
 """
 
 _WORD_SQL = _spaced("UPPER(%s::text)")
@@ -85,9 +85,8 @@ class HasText(_TextLookup):
             return _spaced_match(column, params, word)
         if search_terms.is_pair(word):
             return _spaced_match(column, params, word, behind=_NEXT)
-        like = f"{SPACED_SQL.format(column=column)} LIKE ('%%' || {_WORD_SQL} || '%%')"
         forms = search_terms.forms_of(word)
-        found = _joined(" OR ", [(like, [*params, _escaped(form)]) for form in forms])
+        found = _joined(" OR ", [_spaced_like(column, params, form) for form in forms])
         return _joined(" AND ", [found, _unindexed(column, params, word)]) if close else found
 
     def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Any]:
@@ -128,9 +127,9 @@ class HasWord(_TextLookup):
         column, params = self.process_lhs(compiler, connection)
         begins, ends = search_terms.ends_of(word, prefix=self.prefix)
         before, behind = _SIGN if begins else "", _SIGN if ends else ""
-        found = _spaced_match(column, params, word, before=before, behind=behind)
-        # What is cheap to see stands first, for want of an index.
-        return found if _is_indexed(self.lhs) and not close else _joined(" AND ", [text, found])
+        alone = _is_indexed(self.lhs) and not close and not search_terms.has_high(word)
+        found = _spaced_match(column, params, word, before=before, behind=behind, with_index=alone)
+        return found if alone else _joined(" AND ", [text, found])
 
 
 @models.CharField.register_lookup
@@ -161,11 +160,33 @@ def _unindexed(column: str, params: Any, word: str) -> tuple[str, list[Any]]:
     return f"{column}::text LIKE ANY (%s::text[])", [*params, [_like(case) for case in cases]]
 
 
+def _spaced_like(column: str, params: Any, text: str) -> tuple[str, list[Any]]:
+    # What stands behind a single character makes up its trigram.
+    ends = "0 " if search_terms.is_syllable(text) else [""]
+    spaced = SPACED_SQL.format(column=column)
+    likes = [f"{spaced} LIKE ('%%' || {_WORD_SQL} || '{end}%%')" for end in ends]
+    return _joined(" OR ", [(like, [*params, _escaped(text)]) for like in likes])
+
+
 def _spaced_match(
-    column: str, params: Any, word: str, *, before: str = "", behind: str = ""
+    column: str,
+    params: Any,
+    word: str,
+    *,
+    before: str = "",
+    behind: str = "",
+    with_index: bool = True,
 ) -> tuple[str, list[Any]]:
-    sql = f"{SPACED_SQL.format(column=column)} ~ ('{before}' || {_WORD_SQL} || '{behind}')"
-    return sql, [*params, search_terms.pattern_of(word)]
+    if search_terms.has_likes(word):
+        patterns = [search_terms.pattern_of(word)]
+    else:
+        patterns = [re.escape(form) for form in search_terms.forms_of(word)]
+    pattern = " || '|' || ".join([_WORD_SQL] * len(patterns))
+    spaced = SPACED_SQL.format(column=column)
+    if not with_index:
+        # For what it cannot see in a pattern the index would be read from end to end.
+        spaced += " || ''"
+    return f"{spaced} ~ ('{before}(?:' || {pattern} || '){behind}')", [*params, *patterns]
 
 
 def _joined(operator: str, conditions: list[tuple[str, Any]]) -> tuple[str, Any]:

@@ -21,6 +21,9 @@ IDEOGRAPHS = (
 )
 """Chinese and Japanese characters: a range for regular expressions of Python and PostgreSQL."""
 
+SYLLABLES = IDEOGRAPHS + r"\uac00-\ud7a3"
+"""And Korean syllables: so many letters that two of them say as much as a word."""
+
 SIGNS = (
     r"\u0080-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7\u037e\u0387\u055a-\u055f"
     r"\u0589\u058a\u05be\u05c0\u05c3\u05c6\u05f3\u05f4\u0600-\u060f\u061b-\u061f\u066a-\u066d\u06d4"
@@ -39,11 +42,12 @@ _PIECE = re.compile(r"[^\W_]+")
 
 # With fewer letters PostgreSQL's index has nothing to look for: none of its trigrams is known.
 _TRIGRAM = re.compile(
-    rf"[{IDEOGRAPHS}]|[^\W_]{{3}}|[!-/:-@\[-`{{-~][^\W_]|[^\W_]{{2}}[!-/:-@\[-`{{-~]"
+    rf"[{SYLLABLES}]|[^\W_]{{3}}|[!-/:-@\[-`{{-~][^\W_]|[^\W_]{{2}}[!-/:-@\[-`{{-~]"
 )
-_IDEOGRAPH = re.compile(f"[{IDEOGRAPHS}]")
+_SYLLABLE = re.compile(f"[{SYLLABLES}]")
+_HIGH = re.compile("[\u0800-\U0010ffff]")
 _PAIR = re.compile("[0-9A-Za-z]{2}")
-_CLOSE = re.compile(rf"\s|[0-9A-Za-z{LATIN}][^\x01-\x7f\u00c0-\u017f]")
+_CLOSE = re.compile(rf"\s|^0$|[0-9A-Za-z{LATIN}][^\x01-\x7f\u00c0-\u017f]")
 
 # Chinese, Japanese, Thai, Lao, Tibetan, Burmese and Khmer put no spaces between words.
 _UNSPACED = re.compile(rf"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff{IDEOGRAPHS}]")
@@ -116,6 +120,16 @@ def has_trigrams(word: str) -> bool:
     return is_pair(word) or _TRIGRAM.search(word) is not None
 
 
+def is_syllable(word: str) -> bool:
+    """Tell whether the word is one Chinese, Japanese or Korean character."""
+    return _SYLLABLE.fullmatch(word) is not None
+
+
+def has_high(word: str) -> bool:
+    """Tell whether there are letters that PostgreSQL's index does not see in a pattern."""
+    return _HIGH.search(word) is not None
+
+
 def is_pair(word: str) -> bool:
     """Tell whether the word is two letters or digits of ASCII."""
     return _PAIR.fullmatch(word) is not None
@@ -124,10 +138,10 @@ def is_pair(word: str) -> bool:
 def is_close(word: str) -> bool:
     """Tell whether the spaced text of PostgreSQL's index is not enough to find the word.
 
-    In it, two spaces behind a Latin letter can be the text's own; and a pattern of spellings
-    cannot be spaced as Chinese and Japanese are.
+    In it, a 0 or two spaces behind a Latin letter may not be the text's own; and a pattern of
+    spellings cannot be spaced as Chinese, Japanese and Korean are.
     """
-    if has_likes(word) and _IDEOGRAPH.search(word):
+    if has_likes(word) and _SYLLABLE.search(word):
         return True
     return any(_CLOSE.search(form) for form in forms_of(word))
 
