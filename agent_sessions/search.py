@@ -22,16 +22,14 @@ else:
     _TextLookup = Lookup
 
 
-def _spaced(text: str) -> str:
-    borders = (
-        rf"[{SIGNS}]|(?<=[0-9A-Za-z{LATIN}])(?=[^\u0001-\u007f\u00c0-\u017f])"
-        rf"|(?<=[{SYLLABLES}])(?=[^{SYLLABLES}])|(?<=[^{SYLLABLES}])(?=[{SYLLABLES}])"
-    )
-    parted = rf"regexp_replace({text}, '{borders}', ' \& ', 'g')"
-    return rf"regexp_replace({parted}, '[{SYLLABLES}]', '0\&', 'g')"
-
-
-SPACED_SQL = _spaced("' ' || UPPER({column}::text) || ' '")
+_BORDERS = (
+    rf"[{SIGNS}]|(?<=[0-9A-Za-z{LATIN}])(?=[^\u0001-\u007f\u00c0-\u017f])"
+    rf"|(?<=[{SYLLABLES}])(?=[^{SYLLABLES}])|(?<=[^{SYLLABLES}])(?=[{SYLLABLES}])"
+)
+SPACED_SQL = (
+    r"regexp_replace(regexp_replace(' ' || UPPER({column}::text) || ' ', "
+    rf"'{_BORDERS}', ' \& ', 'g'), '[{SYLLABLES}]', '0\&', 'g')"
+)
 """A text as PostgreSQL's index of trigrams takes it: in upper case, with more spaces.
 
 Around the text and each sign beyond ASCII, so that it is known what can stand beside a word;
@@ -41,7 +39,7 @@ trigram of its own, and so have two side by side (X0Y). Words of a term are spac
 is part of a text is part of the spaced text.
 """
 
-_WORD_SQL = _spaced("UPPER(%s::text)")
+_BORDER, _SYLLABLE = re.compile(_BORDERS), re.compile(f"[{SYLLABLES}]")
 _SIGN = r"[\u0001-/:-@\[-`{-\u007f]"
 # One class of so many characters would be too many for the index.
 _NEXT = f"({_SIGN}|[0-9A-Z]|[{LATIN}])"
@@ -154,18 +152,22 @@ def _unindexed(column: str, params: Any, word: str) -> tuple[str, list[Any]]:
     forms = search_terms.forms_of(word)
     cases = list(islice(chain.from_iterable(map(_cases_of, forms)), _MAX_CASES + 1))
     if len(cases) > _MAX_CASES:
-        like = f"UPPER({column}::text) LIKE UPPER(%s::text)"
-        return _joined(" OR ", [(like, [*params, _like(form)]) for form in forms])
+        likes = ", ".join(["UPPER(%s::text)"] * len(forms))
+        sql = f"UPPER({column}::text) LIKE ANY (ARRAY[{likes}])"
+        return sql, [*params, *map(_like, forms)]
     # A few cases one after the other are faster than the upper case of every text.
     return f"{column}::text LIKE ANY (%s::text[])", [*params, [_like(case) for case in cases]]
+
+
+def _spaced(text: str) -> str:
+    return _SYLLABLE.sub(r"0\g<0>", _BORDER.sub(r" \g<0> ", text))
 
 
 def _spaced_like(column: str, params: Any, text: str) -> tuple[str, list[Any]]:
     # What stands behind a single character makes up its trigram.
     ends = "0 " if search_terms.is_syllable(text) else [""]
-    spaced = SPACED_SQL.format(column=column)
-    likes = [f"{spaced} LIKE ('%%' || {_WORD_SQL} || '{end}%%')" for end in ends]
-    return _joined(" OR ", [(like, [*params, _escaped(text)]) for like in likes])
+    like = f"{SPACED_SQL.format(column=column)} LIKE UPPER(%s::text)"
+    return _joined(" OR ", [(like, [*params, _like(_spaced(text) + end)]) for end in ends])
 
 
 def _spaced_match(
@@ -178,15 +180,14 @@ def _spaced_match(
     with_index: bool = True,
 ) -> tuple[str, list[Any]]:
     if search_terms.has_likes(word):
-        patterns = [search_terms.pattern_of(word)]
+        pattern = _spaced(search_terms.pattern_of(word))
     else:
-        patterns = [re.escape(form) for form in search_terms.forms_of(word)]
-    pattern = " || '|' || ".join([_WORD_SQL] * len(patterns))
+        pattern = "|".join(re.escape(_spaced(form)) for form in search_terms.forms_of(word))
     spaced = SPACED_SQL.format(column=column)
     if not with_index:
         # For what it cannot see in a pattern the index would be read from end to end.
         spaced += " || ''"
-    return f"{spaced} ~ ('{before}(?:' || {pattern} || '){behind}')", [*params, *patterns]
+    return f"{spaced} ~ ('{before}(?:' || UPPER(%s::text) || '){behind}')", [*params, pattern]
 
 
 def _joined(operator: str, conditions: list[tuple[str, Any]]) -> tuple[str, Any]:
@@ -203,8 +204,4 @@ def _cases_of(text: str) -> Iterator[str]:
 
 
 def _like(text: str) -> str:
-    return f"%{_escaped(text)}%"
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([\\%_])", r"\\\1", text)
+    return "%" + re.sub(r"([\\%_])", r"\\\1", text) + "%"

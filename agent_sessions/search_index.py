@@ -5,6 +5,8 @@ search.SPACED_SQL). The user's key in front of it keeps one user's search from r
 of others. It needs the extensions pg_trgm and btree_gin. A database owner may create them; where
 the migration may not, search answers without the index (slower) and a check of the database tells
 what is missing.
+
+A change of the indexed expression takes a new name: nothing compares what is there with it.
 """
 
 from __future__ import annotations

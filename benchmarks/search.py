@@ -281,22 +281,24 @@ def writers(messages: int = 4_000) -> None:
         sessions = cursor.fetchmany(messages)
         cursor.execute(f"SELECT gin_clean_pending_list('{search_index.NAME}')")
         sequence = itertools.count(1_000)
-        for name, kept in (("with the index", True), ("without", False)):
+        spent: dict[tuple[bool, str], list[float]] = {}
+        for _, kept, language in itertools.product(range(2), (True, False), ("english", "chinese")):
             # A superuser may say that writers leave an index alone.
             cursor.execute(
                 "UPDATE pg_index SET indisready = %s WHERE indexrelid = %s::regclass",
                 [kept, search_index.NAME],
             )
-            cells = []
-            for language in ("english", "chinese"):
-                texts = Texts()
-                rows = [(*each, next(sequence), texts(1, language)) for each in sessions]
-                before = server_cpu(pid)
-                for row in rows:
-                    cursor.execute(insert, row)
-                if kept:
-                    cursor.execute(f"SELECT gin_clean_pending_list('{search_index.NAME}')")
-                cells.append(f"{(server_cpu(pid) - before) / len(rows):.3f}")
+            texts = Texts()
+            rows = [(*each, next(sequence), texts(1, language)) for each in sessions]
+            before = server_cpu(pid)
+            for row in rows:
+                cursor.execute(insert, row)
+            if kept:
+                cursor.execute(f"SELECT gin_clean_pending_list('{search_index.NAME}')")
+            cpu = (server_cpu(pid) - before) / len(rows)
+            spent.setdefault((kept, language), []).append(cpu)
+        for name, kept in (("with the index", True), ("without", False)):
+            cells = (f"{min(spent[kept, language]):.3f}" for language in ("english", "chinese"))
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
         cursor.execute("DELETE FROM agent_sessions_message WHERE sequence >= 1000")
         cursor.execute("UPDATE pg_index SET indisready = true WHERE NOT indisready")
