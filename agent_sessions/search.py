@@ -23,7 +23,7 @@ else:
 
 
 _BORDERS = (
-    rf"[{SIGNS}]|(?<=[0-9A-Za-z{LATIN}])(?=[^\u0001-\u007f\u00c0-\u017f])"
+    rf"[{SIGNS}]|(?<=[0-9A-Za-z{LATIN}])(?=[^\u0001-\u007f\u00c0-\u017f\u0300-\u036f])"
     rf"|(?<=[{SYLLABLES}])(?=[^{SYLLABLES}])|(?<=[^{SYLLABLES}])(?=[{SYLLABLES}])"
 )
 SPACED_SQL = (
@@ -42,7 +42,7 @@ is part of a text is part of the spaced text.
 _BORDER, _SYLLABLE = re.compile(_BORDERS), re.compile(f"[{SYLLABLES}]")
 _SIGN = r"[\u0001-/:-@\[-`{-\u007f]"
 # One class of so many characters would be too many for the index.
-_NEXT = f"({_SIGN}|[0-9A-Z]|[{LATIN}])"
+_NEXT = rf"({_SIGN}|[0-9A-Z]|[{LATIN}]|[\u0300-\u036f])"
 _LONGEST_SQLITE_PATTERN = 10_000
 _MAX_CASES = 4
 

@@ -47,7 +47,7 @@ _TRIGRAM = re.compile(
 _SYLLABLE = re.compile(f"[{SYLLABLES}]")
 _HIGH = re.compile("[\u0800-\U0010ffff]")
 _PAIR = re.compile("[0-9A-Za-z]{2}")
-_CLOSE = re.compile(rf"\s|^0$|[0-9A-Za-z{LATIN}][^\x01-\x7f\u00c0-\u017f]")
+_CLOSE = re.compile(rf"\s|^0$|[0-9A-Za-z{LATIN}][^\x01-\x7f\u00c0-\u017f\u0300-\u036f]")
 
 # Chinese, Japanese, Thai, Lao, Tibetan, Burmese and Khmer put no spaces between words.
 _UNSPACED = re.compile(rf"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff{IDEOGRAPHS}]")
