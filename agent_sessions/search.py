@@ -1,4 +1,4 @@
-"""How the words of a search term become conditions that the search indexes can serve."""
+"""How the words of a search term become conditions that the search index can serve."""
 
 from __future__ import annotations
 
