@@ -137,7 +137,7 @@ def check_append_function(
 
 @register(Tags.database)
 def check_search_index(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Report PostgreSQL databases whose messages have no search indexes (W003)."""
+    """Report PostgreSQL databases whose messages have no search index (W003)."""
     from agent_sessions.models import Message
 
     found: list[CheckMessage] = []
@@ -147,10 +147,10 @@ def check_search_index(databases: Sequence[str] | None = None, **kwargs: Any) ->
             continue
         with connection.cursor() as cursor:
             migrated = Message._meta.db_table in connection.introspection.table_names(cursor)
-        if migrated and (missing := search_index.missing(connection)):
+        if migrated and search_index.is_missing(connection):
             found.append(
                 Warning(
-                    f"Database {alias!r} lacks the search indexes {', '.join(missing)}: "
+                    f"Database {alias!r} lacks the search index {search_index.NAME}: "
                     "search works and is slow.",
                     hint=f"As a role that may do so run {search_index.EXTENSIONS_SQL} "
                     f"Then: manage.py create_search_index --database {alias}",

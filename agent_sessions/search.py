@@ -1,10 +1,10 @@
-"""How the words of a search term become conditions that the search indexes can serve."""
+"""How the words of a search term become conditions that the search index can serve."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from itertools import islice, product
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice, product
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
@@ -12,7 +12,8 @@ from django.db.models import Q
 from django.db.models.lookups import IContains, IRegex, Lookup
 
 from agent_sessions import search_terms
-from agent_sessions.search_terms import IDEOGRAPHS
+from agent_sessions.fields import ContentField
+from agent_sessions.search_terms import LATIN, SIGNS, SYLLABLES
 from agent_sessions.search_terms import words_of as words_of
 
 if TYPE_CHECKING:
@@ -20,19 +21,30 @@ if TYPE_CHECKING:
 else:
     _TextLookup = Lookup
 
-WORDS_SQL = (
-    "to_tsvector('pg_catalog.simple', translate(regexp_replace("
-    rf"left({{column}}, 65536), '([{IDEOGRAPHS}])', ' \1 ', 'g'), '@./:-_<&+~', '          '))"
-)
-"""The words of a column, for PostgreSQL; each Chinese or Japanese character is one.
 
-Without the ten characters its parser would take a path, an address or a tag for one word. A
-tsvector holds 1 MB, which the words of so many characters never exceed.
+_BORDERS = (
+    rf"[{SIGNS}]|(?<=[0-9A-Za-z{LATIN}])(?=[^\u0001-\u007f\u00c0-\u017f\u0300-\u036f])"
+    rf"|(?<=[{SYLLABLES}])(?=[^{SYLLABLES}])|(?<=[^{SYLLABLES}])(?=[{SYLLABLES}])"
+)
+SPACED_SQL = (
+    r"regexp_replace(regexp_replace(' ' || UPPER({column}::text) || ' ', "
+    rf"'{_BORDERS}', ' \& ', 'g'), '[{SYLLABLES}]', '0\&', 'g')"
+)
+"""A text as PostgreSQL's index of trigrams takes it: in upper case, with more spaces.
+
+Around the text and each sign beyond ASCII, so that it is known what can stand beside a word;
+behind a Latin letter where another script goes on, so that it is known what can follow a letter;
+around Chinese, Japanese and Korean, with a 0 before each character: so one character (0X0) has a
+trigram of its own, and so have two side by side (X0Y). Words of a term are spaced likewise: what
+is part of a text is part of the spaced text.
 """
 
+_BORDER, _SYLLABLE = re.compile(_BORDERS), re.compile(f"[{SYLLABLES}]")
+_SIGN = r"[\u0001-/:-@\[-`{-\u007f]"
+# One class of so many characters would be too many for the index.
+_NEXT = rf"({_SIGN}|[0-9A-Z]|[{LATIN}]|[\u0300-\u036f])"
 _LONGEST_SQLITE_PATTERN = 10_000
-_MAX_CASES = 64
-_TRIGRAM = re.compile(r"[^\W_]{3}")
+_MAX_CASES = 4
 
 
 def matches(field: str, words: Sequence[str], lookup: str = "has_text") -> Q:
@@ -53,32 +65,27 @@ class HasText(_TextLookup):
     lookup_name = "has_text"
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
-        """Compare upper-case forms: on PostgreSQL the trigram index is built on them."""
+        """Look for each form, in any case."""
         forms = search_terms.forms_of(self.rhs)
         found = [IContains(self.lhs, form).as_sql(compiler, connection) for form in forms]
         return _joined(" OR ", found)
 
     def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
-        """Keep terms without a trigram from the index, which it would read from end to end."""
+        """Ask the index where it has trigrams of the word."""
+        word = self.rhs
         column, params = self.process_lhs(compiler, connection)
-        if not _TRIGRAM.search(self.rhs):
-            found = self._without_trigram(column, params)
-            if not search_terms.is_ideographic(self.rhs):
-                return found
-            return _joined(" AND ", [found, _in_words(column, params, self.rhs)])
-        if search_terms.has_likes(self.rhs):
-            pattern = search_terms.pattern_of(self.rhs)
-            return f"UPPER({column}::text) ~ UPPER(%s::text)", [*params, pattern]
-        return self.as_sql(compiler, connection)
-
-    def _without_trigram(self, column: str, params: Any) -> tuple[str, Any]:
-        # One case after the other is several times faster than the upper case of every text.
-        cases = [case for form in search_terms.forms_of(self.rhs) for case in _cases_of(form)]
-        if search_terms.has_likes(self.rhs):
-            return f"{column}::text ~ %s", [*params, search_terms.pattern_of(self.rhs)]
-        if len(cases) > _MAX_CASES:
-            return f"POSITION(UPPER(%s::text) IN UPPER({column}::text)) > 0", [self.rhs, *params]
-        return f"{column}::text LIKE ANY (%s::text[])", [*params, [_like(case) for case in cases]]
+        if not _is_indexed(self.lhs) or not search_terms.has_trigrams(word):
+            return _unindexed(column, params, word)
+        likes, close = search_terms.has_likes(word), search_terms.is_close(word)
+        if likes and close:
+            return _unindexed(column, params, word)
+        if likes:
+            return _spaced_match(column, params, word)
+        if search_terms.is_pair(word):
+            return _spaced_match(column, params, word, behind=_NEXT)
+        forms = search_terms.forms_of(word)
+        found = _joined(" OR ", [_spaced_like(column, params, form) for form in forms])
+        return _joined(" AND ", [found, _unindexed(column, params, word)]) if close else found
 
     def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Any]:
         """Use Python's comparison where SQLite's knows ASCII only or refuses long patterns."""
@@ -109,12 +116,20 @@ class HasWord(_TextLookup):
         return _joined(" AND ", [text, IRegex(self.lhs, pattern).as_sql(compiler, connection)])
 
     def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
-        """Ask the index of words, too. What is cheap to see stands first, for want of an index."""
-        text: tuple[str, Any] = compiler.compile(HasText(self.lhs, self.rhs))
-        if not search_terms.has_boundaries(self.rhs):
+        """Ask the index for the word and its ends."""
+        word = self.rhs
+        text: tuple[str, Any] = compiler.compile(HasText(self.lhs, word))
+        close = search_terms.is_close(word)
+        if not search_terms.has_boundaries(word) or (close and search_terms.has_likes(word)):
             return text
         column, params = self.process_lhs(compiler, connection)
-        return _joined(" AND ", [text, _in_words(column, params, self.rhs, prefix=self.prefix)])
+        begins, ends = search_terms.ends_of(word, prefix=self.prefix)
+        before, behind = _SIGN if begins else "", _SIGN if ends else ""
+        # Spellings between the ends of a word leave the index fewer trigrams than without them.
+        better = search_terms.has_likes(word) and search_terms.has_trigrams(word)
+        alone = _is_indexed(self.lhs) and not (close or better or search_terms.has_high(word))
+        found = _spaced_match(column, params, word, before=before, behind=behind, with_index=alone)
+        return found if alone else _joined(" AND ", [text, found])
 
 
 @models.CharField.register_lookup
@@ -129,14 +144,52 @@ class HasPrefix(HasWord):
 LOOKUPS: dict[str, type[Any]] = {each.lookup_name: each for each in (HasText, HasWord, HasPrefix)}
 
 
-def _in_words(
-    column: str, params: Any, word: str, *, prefix: bool = False
+def _is_indexed(lhs: Any) -> bool:
+    return isinstance(lhs.output_field, ContentField)
+
+
+def _unindexed(column: str, params: Any, word: str) -> tuple[str, list[Any]]:
+    if search_terms.has_likes(word):
+        return f"UPPER({column}::text) ~ UPPER(%s::text)", [*params, search_terms.pattern_of(word)]
+    forms = search_terms.forms_of(word)
+    cases = list(islice(chain.from_iterable(map(_cases_of, forms)), _MAX_CASES + 1))
+    if len(cases) > _MAX_CASES:
+        likes = ", ".join(["UPPER(%s::text)"] * len(forms))
+        sql = f"UPPER({column}::text) LIKE ANY (ARRAY[{likes}])"
+        return sql, [*params, *map(_like, forms)]
+    # A few cases one after the other are faster than the upper case of every text.
+    return f"{column}::text LIKE ANY (%s::text[])", [*params, [_like(case) for case in cases]]
+
+
+def _spaced(text: str) -> str:
+    return _SYLLABLE.sub(r"0\g<0>", _BORDER.sub(r" \g<0> ", text))
+
+
+def _spaced_like(column: str, params: Any, text: str) -> tuple[str, list[Any]]:
+    # What stands behind a single character makes up its trigram.
+    ends = "0 " if search_terms.is_syllable(text) else [""]
+    like = f"{SPACED_SQL.format(column=column)} LIKE UPPER(%s::text)"
+    return _joined(" OR ", [(like, [*params, _like(_spaced(text) + end)]) for end in ends])
+
+
+def _spaced_match(
+    column: str,
+    params: Any,
+    word: str,
+    *,
+    before: str = "",
+    behind: str = "",
+    with_index: bool = True,
 ) -> tuple[str, list[Any]]:
-    # Of characters that the parser takes for no letters nothing is left to ask for.
-    words = search_terms.word_query_of(word, prefix=prefix)
-    query = "to_tsquery('pg_catalog.simple', %s::text)"
-    sql = f"(numnode({query}) = 0 OR {WORDS_SQL.format(column=column)} @@ {query})"
-    return sql, [words, *params, words]
+    if search_terms.has_likes(word):
+        pattern = _spaced(search_terms.pattern_of(word))
+    else:
+        pattern = "|".join(re.escape(_spaced(form)) for form in search_terms.forms_of(word))
+    spaced = SPACED_SQL.format(column=column)
+    if not with_index:
+        # For what it cannot see in a pattern the index would be read from end to end.
+        spaced += " || ''"
+    return f"{spaced} ~ ('{before}(?:' || UPPER(%s::text) || '){behind}')", [*params, pattern]
 
 
 def _joined(operator: str, conditions: list[tuple[str, Any]]) -> tuple[str, Any]:
@@ -146,10 +199,10 @@ def _joined(operator: str, conditions: list[tuple[str, Any]]) -> tuple[str, Any]
     return f"({sql})", [param for _, params in conditions for param in params]
 
 
-def _cases_of(text: str) -> list[str]:
+def _cases_of(text: str) -> Iterator[str]:
     variants = (dict.fromkeys((c, c.lower(), c.upper())) for c in text)
     single = ([case for case in cases if len(case) == 1] for cases in variants)
-    return ["".join(case) for case in islice(product(*single), _MAX_CASES + 1)]
+    return map("".join, product(*single))
 
 
 def _like(text: str) -> str:

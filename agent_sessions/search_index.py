@@ -1,10 +1,12 @@
-"""The search indexes of messages on PostgreSQL. Migrations name this module.
+"""The search index of messages on PostgreSQL. Migrations name this module.
 
-One index of words answers for whole words and their beginnings, however common they are; one
-of trigrams for parts of words, in any script. The user's key in front of both keeps one user's
-search from reading the matches of others. They need the extensions pg_trgm and btree_gin. A
-database owner may create them; where the migration may not, search answers without the
-indexes (slower) and a check of the database tells what is missing.
+One index of trigrams answers for whole words, beginnings and parts of words, in any script (see
+search.SPACED_SQL). The user's key in front of it keeps one user's search from reading the matches
+of others. It needs the extensions pg_trgm and btree_gin. A database owner may create them; where
+the migration may not, search answers without the index (slower) and a check of the database tells
+what is missing.
+
+A change of the indexed expression takes a new name: nothing compares what is there with it.
 """
 
 from __future__ import annotations
@@ -15,21 +17,16 @@ from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from agent_sessions.indexes import find_index
-from agent_sessions.search import WORDS_SQL
+from agent_sessions.search import SPACED_SQL
 
 NAME = "agent_message_search"
-WORDS_NAME = "agent_message_words"
+DEFINITION = f"""gin ("user_id", ({SPACED_SQL.format(column='"content"')}) gin_trgm_ops)"""
 EXTENSIONS = ("pg_trgm", "btree_gin")
 EXTENSIONS_SQL = " ".join(f"CREATE EXTENSION IF NOT EXISTS {name};" for name in EXTENSIONS)
 
-INDEXES = {
-    NAME: 'gin ("user_id", UPPER("content"::text) gin_trgm_ops)',
-    WORDS_NAME: f'gin ("user_id", {WORDS_SQL.format(column=chr(34) + "content" + chr(34))})',
-}
-
 
 def create(connection: BaseDatabaseWrapper, concurrently: bool = False) -> None:
-    """Create the extensions and the indexes where they are missing.
+    """Create the extensions and the index where they are missing.
 
     ``concurrently`` does not block writers while a filled table is indexed; it cannot run
     inside a transaction. The partitions of a partitioned table are then indexed one by one.
@@ -37,29 +34,24 @@ def create(connection: BaseDatabaseWrapper, concurrently: bool = False) -> None:
     """
     with connection.cursor() as cursor:
         cursor.execute(EXTENSIONS_SQL)
-    for name in missing(connection):
-        create_one(connection, name, concurrently)
-
-
-def create_one(connection: BaseDatabaseWrapper, name: str, concurrently: bool = False) -> None:
-    """Create one of the indexes, where the extensions are. See create()."""
-    with connection.cursor() as cursor:
+        if not is_missing(connection):
+            return
         partitions = _partitions(cursor) if concurrently else []
         for number, partition in partitions:
-            _create(cursor, f"{name}_{number}", partition, INDEXES[name], concurrently=True)
+            _create(cursor, f"{NAME}_{number}", partition, concurrently=True)
         # On a table with partitions this takes up their indexes and builds nothing.
-        _create(cursor, name, _table(), INDEXES[name], concurrently and not partitions)
+        _create(cursor, NAME, _table(), concurrently and not partitions)
 
 
-def missing(connection: BaseDatabaseWrapper) -> list[str]:
-    """Return the names of the indexes that are not there, or not valid."""
+def is_missing(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether the index is not there, or not valid."""
     with connection.cursor() as cursor:
-        found = {name: find_index(cursor, _table(), name) for name in INDEXES}
-    return [name for name, index in found.items() if index is None or not index.is_valid]
+        index = find_index(cursor, _table(), NAME)
+    return index is None or not index.is_valid
 
 
 def create_if_possible(apps: Any, schema_editor: Any) -> None:
-    """Create the indexes in a migration; go on without them where that is not allowed."""
+    """Create the index in a migration; go on without it where that is not allowed."""
     connection = schema_editor.connection
     if connection.vendor != "postgresql":
         return
@@ -75,12 +67,11 @@ def create_if_possible(apps: Any, schema_editor: Any) -> None:
 
 
 def drop(apps: Any, schema_editor: Any) -> None:
-    """Drop the indexes as the migration is unapplied; the extensions may have other users."""
+    """Drop the index as the migration is unapplied; the extensions may have other users."""
     if schema_editor.connection.vendor == "postgresql":
         with schema_editor.connection.cursor() as cursor:
-            for name in INDEXES:
-                if found := find_index(cursor, _table(), name):
-                    cursor.execute(f"DROP INDEX {found.name}")
+            if found := find_index(cursor, _table(), NAME):
+                cursor.execute(f"DROP INDEX {found.name}")
 
 
 def _table() -> str:
@@ -89,13 +80,13 @@ def _table() -> str:
     return f'"{Message._meta.db_table}"'
 
 
-def _create(cursor: Any, name: str, table: str, definition: str, concurrently: bool) -> None:
+def _create(cursor: Any, name: str, table: str, concurrently: bool) -> None:
     how = "CONCURRENTLY" if concurrently else ""
     found = find_index(cursor, table, name)
     if found and not found.is_valid:
         # What an interrupted build leaves behind would count as present.
         cursor.execute(f"DROP INDEX {how} {found.name}")
-    cursor.execute(f"CREATE INDEX {how} IF NOT EXISTS {name} ON {table} USING {definition}")
+    cursor.execute(f"CREATE INDEX {how} IF NOT EXISTS {name} ON {table} USING {DEFINITION}")
 
 
 def _partitions(cursor: Any) -> list[tuple[int, str]]:

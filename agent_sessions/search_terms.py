@@ -7,26 +7,47 @@ costs nothing as messages are written, and positions in a text are positions in 
 from __future__ import annotations
 
 import re
-from itertools import islice, product
 from unicodedata import normalize
 
 MAX_WORDS = 16
 """A term of more words is looked for as one text."""
 
-LONGEST_INDEXED_WORD = 500
-"""Characters of a word that is looked for as a whole word; PostgreSQL indexes none over 2 KB."""
+LONGEST_WORD = 500
+"""Characters of a word that is looked for as a whole word, which takes a regular expression."""
 
 IDEOGRAPHS = (
-    r"\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    r"\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     r"\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
 )
 """Chinese and Japanese characters: a range for regular expressions of Python and PostgreSQL."""
 
-_MAX_SPELLINGS = 32
+SYLLABLES = IDEOGRAPHS + r"\uac00-\ud7a3"
+"""And Korean syllables: so many letters that two of them say as much as a word."""
+
+SIGNS = (
+    r"\u0080-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7\u037e\u0387\u055a-\u055f"
+    r"\u0589\u058a\u05be\u05c0\u05c3\u05c6\u05f3\u05f4\u0600-\u060f\u061b-\u061f\u066a-\u066d\u06d4"
+    r"\u0964\u0965\u0970\u10fb\u1360-\u1368\u2000-\u206f\u20a0-\u20cf\u2190-\u245f\u2500-\u2775"
+    r"\u2794-\u2bff\u2e00-\u2e2e\u2e30-\u3004\u3008-\u3020\u3030\u303d-\u303f\u309b\u309c\u30a0"
+    r"\u30fb\u4dc0-\u4dff\ufe00-\ufe19\ufe30-\ufe6f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40"
+    r"\uff5b-\uff65\uffe0-\ufffd\U0001f000-\U0001f0ff\U0001f10d-\U0001fbef"
+)
+"""What ends a word, beyond ASCII: punctuation, symbols, spaces, emoji; no letter, no digit."""
+
+LATIN = r"\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f"
+"""The letters beyond ASCII of most languages that are written in Latin letters."""
+
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _PIECE = re.compile(r"[^\W_]+")
-_TOKEN = re.compile(rf"[{IDEOGRAPHS}]|(?:(?![{IDEOGRAPHS}])[^\W_])+")
-_IDEOGRAPHS = re.compile(f"[{IDEOGRAPHS}]+")
+
+# With fewer letters PostgreSQL's index has nothing to look for: none of its trigrams is known.
+_TRIGRAM = re.compile(
+    rf"[{SYLLABLES}]|[^\W_]{{3}}|[!-/:-@\[-`{{-~][^\W_]|[^\W_]{{2}}[!-/:-@\[-`{{-~]"
+)
+_SYLLABLE = re.compile(f"[{SYLLABLES}]")
+_HIGH = re.compile("[\u0800-\U0010ffff]")
+_PAIR = re.compile("[0-9A-Za-z]{2}")
+_CLOSE = re.compile(rf"\s|^0$|[0-9A-Za-z{LATIN}][^\x01-\x7f\u00c0-\u017f\u0300-\u036f]")
 
 # Chinese, Japanese, Thai, Lao, Tibetan, Burmese and Khmer put no spaces between words.
 _UNSPACED = re.compile(rf"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff{IDEOGRAPHS}]")
@@ -90,48 +111,58 @@ def has_boundaries(word: str) -> bool:
     return (
         _PIECE.search(word) is not None
         and _UNSPACED.search(word) is None
-        and len(word) <= LONGEST_INDEXED_WORD
+        and len(word) <= LONGEST_WORD
     )
 
 
-def is_ideographic(word: str) -> bool:
-    """Tell whether the word is made of Chinese or Japanese characters only."""
-    return word.isalnum() and _IDEOGRAPHS.fullmatch(word) is not None
+def has_trigrams(word: str) -> bool:
+    """Tell whether PostgreSQL's index can find the word anywhere in a text."""
+    return is_pair(word) or _TRIGRAM.search(word) is not None
+
+
+def is_syllable(word: str) -> bool:
+    """Tell whether the word is one Chinese, Japanese or Korean character."""
+    return _SYLLABLE.fullmatch(word) is not None
+
+
+def has_high(word: str) -> bool:
+    """Tell whether there are letters that PostgreSQL's index does not see in a pattern."""
+    return _HIGH.search(word) is not None
+
+
+def is_pair(word: str) -> bool:
+    """Tell whether the word is two letters or digits of ASCII."""
+    return _PAIR.fullmatch(word) is not None
+
+
+def is_close(word: str) -> bool:
+    """Tell whether the spaced text of PostgreSQL's index is not enough to find the word.
+
+    In it, a 0 or two spaces behind a Latin letter may not be the text's own; and a pattern of
+    spellings cannot be spaced as Chinese, Japanese and Korean are.
+    """
+    if has_likes(word) and _SYLLABLE.search(word):
+        return True
+    return any(_CLOSE.search(form) for form in forms_of(word))
 
 
 def word_pattern_of(word: str, *, prefix: bool = False) -> str:
     """Return :func:`pattern_of` between the ends of a word, or (``prefix``) behind its beginning.
 
-    For Python. A character that is neither letter nor digit ends a word by itself.
+    For Python.
     """
-    before = r"(?<![^\W_])" if _PIECE.match(word) else ""
-    behind = r"(?![^\W_])" if not prefix and _PIECE.match(word[-1:]) else ""
+    begins, ends = ends_of(word, prefix=prefix)
+    before = r"(?<![^\W_])" if begins else ""
+    behind = r"(?![^\W_])" if ends else ""
     return f"{before}{pattern_of(word)}{behind}"
 
 
-def word_query_of(word: str, *, prefix: bool = False) -> str:
-    """Return PostgreSQL's text search query for the word's letters and digits.
+def ends_of(word: str, *, prefix: bool = False) -> tuple[bool, bool]:
+    """Tell whether a word must begin before it, and (not for a ``prefix``) end behind it.
 
-    All runs of them, and each Chinese or Japanese character, must occur as words; with
-    ``prefix`` the last one may go on.
+    A character that is neither letter nor digit ends a word by itself.
     """
-    alternatives = []
-    for form in _spellings(word):
-        pieces = [f"'{piece}'" for piece in _TOKEN.findall(form)]
-        if prefix and pieces and _PIECE.match(form[-1:]):
-            pieces[-1] += ":*"
-        if pieces:
-            alternatives.append(" & ".join(pieces))
-    return " | ".join(f"({query})" for query in dict.fromkeys(alternatives))
-
-
-def _spellings(word: str) -> list[str]:
-    forms = forms_of(word)
-    if has_likes(word):
-        bare = _ARABIC_SIGN.sub("", forms[-1])
-        variants = product(*(_ARABIC_LIKES.get(letter, letter) for letter in bare))
-        forms += ["".join(variant) for variant in islice(variants, _MAX_SPELLINGS)]
-    return forms
+    return _PIECE.match(word) is not None, not prefix and _PIECE.match(word[-1:]) is not None
 
 
 def _arabic_pattern(text: str) -> str:

@@ -24,6 +24,12 @@ _NEWEST = (
     "SELECT s.id, {place} AS place FROM {session} s WHERE s.user_id = %s AND {condition} "
     "ORDER BY s.last_activity_at DESC, s.id DESC LIMIT %s"
 )
+_FEW_SESSIONS, _FEW_MESSAGES, _FEW_FOUND = 1_000, 2_000, 200
+_FEW = (
+    f"few (are) AS MATERIALIZED (SELECT COUNT(*) <= {_FEW_SESSIONS} "  # noqa: S608
+    f"AND COALESCE(SUM(message_count), 0) <= {_FEW_MESSAGES} FROM (SELECT message_count "
+    f"FROM {_SESSIONS} WHERE user_id = %s LIMIT {_FEW_SESSIONS + 1}) n)"
+)
 _HAS_MESSAGE = (
     "EXISTS (SELECT 1 FROM {message} m "
     "WHERE m.session_id = s.id AND m.user_id = %s AND {condition})"
@@ -71,6 +77,16 @@ def _statement(
     place, place_params = _place_of_title(terms, kinds)
     sql = f"SELECT s.id, {place} FROM {_SESSIONS} s WHERE s.user_id = %s AND {title}"  # noqa: S608
     parts.append((_CONTENT, sql, [*place_params, owner, *title_params]))
+    few = len(kinds) > 1 and connections[using].vendor == "postgresql"
+    if few:
+        # One look at all that matches takes a third of the time of one for each kind.
+        content, content_params = terms.condition("m", _CONTENTS, kinds[-1])
+        place, place_params = _place_of_message(terms, kinds)
+        sql = (
+            f"SELECT m.session_id, {place} FROM {_MESSAGES} m "  # noqa: S608
+            f"WHERE m.user_id = %s AND {content} LIMIT {_FEW_FOUND + 1}"
+        )
+        parts.append((_CONTENT, sql, [*place_params, owner, *content_params]))
     for number, kind in enumerate(kinds):
         content, params = terms.condition("m", _CONTENTS, kind)
         at = number * _PLACES + _CONTENT
@@ -78,15 +94,23 @@ def _statement(
         exists = _HAS_MESSAGE.format(message=_MESSAGES, condition=content)
         sql = _NEWEST.format(session=_SESSIONS, place=at, condition=exists)
         parts.append((at, sql, [owner, owner, *params, limit]))
-    return _joined(parts, limit, using)
+    return _joined(parts, owner, limit, using, len(parts) - len(kinds) - 1 if few else None)
 
 
 def _joined(
-    parts: Sequence[tuple[int, str, list[Any]]], limit: int, using: str
+    parts: Sequence[tuple[int, str, list[Any]]],
+    owner: Any,
+    limit: int,
+    using: str,
+    few: int | None,
 ) -> tuple[str, list[Any]]:
+    """Join the parts; ``few`` is the one that stands for those behind it, if it is not cut."""
     materialized = "MATERIALIZED" if connections[using].vendor == "postgresql" else ""
     tables: list[str] = []
     params: list[Any] = []
+    if few is not None:
+        tables.append(_FEW)
+        params.append(owner)
     for number, (place, part, part_params) in enumerate(parts):
         sql = part
         params += part_params
@@ -94,19 +118,27 @@ def _joined(
             better = " UNION ".join(
                 f"SELECT id FROM p{other} WHERE place < {place}"  # noqa: S608
                 for other in range(number)
+                if other != few
             )
             sql = f"SELECT * FROM ({part}) q WHERE (SELECT COUNT(*) FROM ({better}) b) < %s"  # noqa: S608
             params.append(limit)
+            if number == few:
+                sql += " AND (SELECT are FROM few)"
+            elif few is not None and number > few:
+                sql += (
+                    f" AND (SELECT NOT are OR (SELECT COUNT(*) FROM p{few}) > {_FEW_FOUND} "  # noqa: S608
+                    "FROM few)"
+                )
         tables.append(f"p{number} (id, place) AS {materialized} ({sql})")
     every = " UNION ALL ".join(f"SELECT * FROM p{number}" for number in range(len(parts)))  # noqa: S608
     columns = ", ".join(f's."{field.column}"' for field in Session._meta.local_concrete_fields)
     statement = (
         f"WITH {', '.join(tables)} SELECT {columns}, r.place AS found_at "  # noqa: S608
         f"FROM (SELECT id, MIN(place) AS place FROM ({every}) e GROUP BY id) r "
-        f"JOIN {_SESSIONS} s ON s.id = r.id "
+        f"JOIN {_SESSIONS} s ON s.id = r.id AND s.user_id = %s "
         "ORDER BY r.place, s.last_activity_at DESC, s.id DESC LIMIT %s"
     )
-    return statement, [*params, limit]
+    return statement, [*params, owner, limit]
 
 
 def _place_of_title(terms: _Terms, kinds: Sequence[str]) -> tuple[str, list[Any]]:
@@ -122,6 +154,16 @@ def _place_of_title(terms: _Terms, kinds: Sequence[str]) -> tuple[str, list[Any]
         cases.append(f"WHEN {condition} THEN {number * _PLACES + _TITLE}")
         params += more
     return f"CASE {' '.join(cases)} END", params
+
+
+def _place_of_message(terms: _Terms, kinds: Sequence[str]) -> tuple[str, list[Any]]:
+    cases: list[str] = []
+    params: list[Any] = []
+    for number, kind in enumerate(kinds[:-1]):
+        condition, more = terms.condition("m", _CONTENTS, kind)
+        cases.append(f"WHEN {condition} THEN {number * _PLACES + _CONTENT}")
+        params += more
+    return f"CASE {' '.join(cases)} ELSE {(len(kinds) - 1) * _PLACES + _CONTENT} END", params
 
 
 class _Terms:

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from django.db import connection
 from django.db.models import Value
-from django.test.utils import CaptureQueriesContext
 
-from agent_sessions import search_index
 from agent_sessions.models import Message, Session
+from agent_sessions.repository import searching
 
 pytestmark = pytest.mark.django_db
 
@@ -21,6 +17,12 @@ def say(repository: Any) -> Any:
         repository.add_messages(session.id, [{"role": "user", "content": t} for t in texts])
 
     return say
+
+
+@pytest.fixture(params=["few messages match", "many do"])
+def each_way(request, monkeypatch):
+    if request.param == "many do":
+        monkeypatch.setattr(searching, "_FEW_FOUND", -1)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +143,7 @@ def test_a_user_that_was_not_saved_changes_nothing(repository, session, other_us
     assert repository.search_sessions(former, "secret") == [session]
 
 
+@pytest.mark.usefixtures("each_way")
 def test_what_is_another_users_is_not_found_whatever_messages_say(
     repository, session, other_user, say
 ):
@@ -149,6 +152,7 @@ def test_what_is_another_users_is_not_found_whatever_messages_say(
     assert repository.search_sessions(other_user, "secret") == []
 
 
+@pytest.mark.usefixtures("each_way")
 def test_ranking(repository, make_session, say):
     names = ["part", "prefix", "word", "title part", "title prefix", "title word", "newer word"]
     titles = {"title part": "Recatching", "title prefix": "Catching up", "title word": "A cat"}
@@ -176,6 +180,7 @@ def test_ranking(repository, make_session, say):
         assert repository.search_sessions(user_id, "CAT", limit) == expected[:limit]
 
 
+@pytest.mark.usefixtures("each_way")
 def test_ranking_of_several_words(repository, make_session, say):
     scattered, exact = (
         make_session(title=t) for t in ("Script that Python runs", "A python script")
@@ -195,6 +200,7 @@ def test_ranking_of_several_words(repository, make_session, say):
     ]
 
 
+@pytest.mark.usefixtures("each_way")
 def test_places_in_code_and_addresses_are_words(repository, make_session, say):
     texts = [
         "see src/loop/main.py",
@@ -386,61 +392,3 @@ def test_sessions_of_two_users_compose(session, make_session, other_user, say):
     either = Session.objects.for_user(session.user) ^ Session.objects.for_user(other_user)
     assert set(either.search("kitten")) == {session, theirs}
     assert set(Session.objects.search("kitten")) == {session, theirs}
-
-
-@pytest.mark.postgres
-class TestIndex:
-    def test_is_there(self):
-        assert search_index.missing(connection) == []
-
-    @pytest.mark.parametrize(
-        ("lookup", "term", "name"),
-        [
-            ("has_text", "ytho", search_index.NAME),
-            ("has_text", "\u0645\u0631\u062d\u0628\u0627", search_index.NAME),
-            ("has_text", "\u4f60", search_index.WORDS_NAME),
-            ("has_text", "\u4f60\u597d", search_index.WORDS_NAME),
-            ("has_word", "py", search_index.WORDS_NAME),
-            ("has_prefix", "p", search_index.WORDS_NAME),
-        ],
-    )
-    def test_serves_the_query(self, db, lookup, term, name):
-        messages = Message.objects.filter(**{f"content__{lookup}": term})
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL enable_seqscan = off")
-            cursor.execute("SELECT relid::text FROM pg_partition_tree(%s)", [name])
-            names = [name, *(part for (part,) in cursor.fetchall())]
-        plan = messages.order_by().explain()
-        assert any(f" {each} " in plan for each in names), plan
-
-    def test_search_answers_without_it(self, repository, session, say):
-        say(session, "kittens")
-        with connection.cursor() as cursor:
-            cursor.execute(f"DROP INDEX {search_index.NAME}")
-        assert search_index.missing(connection) == [search_index.NAME]
-        assert repository.search_sessions(session.user_id, "KITTEN") == [session]
-
-    def test_migrating_goes_on_where_extensions_are_forbidden(self, repository, session, say):
-        say(session, "kittens")
-        role = f"nobody_{uuid4().hex}"
-        with connection.cursor() as cursor:
-            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            cursor.execute("DROP EXTENSION pg_trgm, btree_gin CASCADE")
-            cursor.execute(f"CREATE ROLE {role}")
-            cursor.execute(f"SET LOCAL ROLE {role}")
-            search_index.create_if_possible(None, SimpleNamespace(connection=connection))
-            cursor.execute("RESET ROLE")
-        assert search_index.missing(connection) == [search_index.NAME, search_index.WORDS_NAME]
-        assert repository.search_sessions(session.user_id, "kitten") == [session]
-
-
-@pytest.mark.postgres
-@pytest.mark.django_db(transaction=True)
-def test_the_index_can_be_built_concurrently():
-    with connection.cursor() as cursor:
-        cursor.execute(f"DROP INDEX {search_index.NAME}, {search_index.WORDS_NAME}")
-    search_index.create(connection, concurrently=True)
-    assert search_index.missing(connection) == []
-    with CaptureQueriesContext(connection) as queries:
-        search_index.create(connection, concurrently=True)
-    assert not any("DROP" in query["sql"] for query in queries)

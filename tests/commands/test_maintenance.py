@@ -134,10 +134,10 @@ def test_the_search_index_is_for_postgresql() -> None:
 def test_the_search_index_is_created() -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"DROP INDEX {search_index.NAME}")
-    assert search_index.missing(connection) == [search_index.NAME]
+    assert search_index.is_missing(connection)
     for _time in range(2):
-        assert run("create_search_index") == "The search indexes are there.\n"
-        assert search_index.missing(connection) == []
+        assert run("create_search_index") == "The search index is there.\n"
+        assert not search_index.is_missing(connection)
 
 
 @pytest.mark.postgres

@@ -1,4 +1,4 @@
-"""`create_search_index`: the indexes that make search fast on PostgreSQL."""
+"""`create_search_index`: the index that makes search fast on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from agent_sessions.management.options import add_database
 
 
 class Command(BaseCommand):
-    """Create the indexes where they are missing."""
+    """Create the index where it is missing."""
 
     help = (
-        "Create the search indexes of messages on PostgreSQL, with the extensions they need, where "
+        "Create the search index of messages on PostgreSQL, with the extensions it needs, where "
         "migrate was not allowed to. Writers go on meanwhile; safe to interrupt and to repeat."
     )
 
@@ -24,14 +24,14 @@ class Command(BaseCommand):
         add_database(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Create the indexes; raise CommandError if the database does not allow it."""
+        """Create the index; raise CommandError if the database does not allow it."""
         connection = connections[options["database"]]
         if connection.vendor != "postgresql":
-            raise CommandError(f"Only PostgreSQL has search indexes, not {connection.vendor}.")
+            raise CommandError(f"Only PostgreSQL has a search index, not {connection.vendor}.")
         try:
             search_index.create(connection, concurrently=True)
         except DatabaseError as error:
             raise CommandError(
                 f"{str(error).strip()}\nAs a role that may do so run: {search_index.EXTENSIONS_SQL}"
             ) from error
-        self.stdout.write("The search indexes are there.")
+        self.stdout.write("The search index is there.")
