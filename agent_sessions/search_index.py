@@ -19,8 +19,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from agent_sessions.indexes import find_index
 from agent_sessions.search import SPACED_SQL
 
-NAME = "agent_message_search"
+NAME = "agent_message_text"
 DEFINITION = f"""gin ("user_id", ({SPACED_SQL.format(column='"content"')}) gin_trgm_ops)"""
+_FIRST = "agent_message_search"
 EXTENSIONS = ("pg_trgm", "btree_gin")
 EXTENSIONS_SQL = " ".join(f"CREATE EXTENSION IF NOT EXISTS {name};" for name in EXTENSIONS)
 
@@ -64,6 +65,18 @@ def create_if_possible(apps: Any, schema_editor: Any) -> None:
     except DatabaseError:
         # The database check names what is missing and how to add it.
         return
+
+
+def replace(apps: Any, schema_editor: Any) -> None:
+    """In a migration that is not atomic: create the index and drop the one of the first version."""
+    create_if_possible(apps, schema_editor)
+    connection = schema_editor.connection
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            if found := find_index(cursor, _table(), _FIRST):
+                # An index of all partitions cannot be dropped without a lock.
+                how = "" if _partitions(cursor) else "CONCURRENTLY"
+                cursor.execute(f"DROP INDEX {how} {found.name}")
 
 
 def drop(apps: Any, schema_editor: Any) -> None:

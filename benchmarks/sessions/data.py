@@ -72,7 +72,7 @@ class Mass:
             (self._session(id, owner, number) for id, owner, number in made),
             len(made),
         )
-        with _without_search_indexes():
+        with _without_search_index():
             self._copy(
                 f"agent_sessions_message ({MESSAGE_COLUMNS})",
                 (
@@ -122,17 +122,16 @@ class Mass:
 
 
 @contextlib.contextmanager
-def _without_search_indexes() -> Iterator[None]:
-    """Drop the search indexes and build them after the block: rows alone load many times faster."""
+def _without_search_index() -> Iterator[None]:
+    """Drop the search index and build it after the block: rows alone load many times faster."""
     from django.db import connection
 
     from agent_sessions import search_index
 
     with connection.cursor() as cursor:
-        for name in search_index.INDEXES:
-            cursor.execute(f"DROP INDEX IF EXISTS {name}")
+        cursor.execute(f"DROP INDEX IF EXISTS {search_index.NAME}")
         yield
-        tqdm.write("Building the search indexes …", file=sys.stderr)
+        tqdm.write("Building the search index …", file=sys.stderr)
         before = time.monotonic()
         cursor.execute("SET maintenance_work_mem = '512MB'")
         search_index.create(connection)

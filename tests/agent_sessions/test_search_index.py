@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.core.management import call_command
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
@@ -164,3 +165,18 @@ def test_the_index_can_be_built_concurrently():
     with CaptureQueriesContext(connection) as queries:
         search_index.create(connection, concurrently=True)
     assert not any("DROP" in query["sql"] for query in queries)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_index_of_the_first_version_is_replaced(migrated_again):
+    call_command("migrate", "agent_sessions", "0002", verbosity=0)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"DROP INDEX {search_index.NAME}; CREATE INDEX agent_message_search ON "
+            "agent_sessions_message USING gin (user_id, (UPPER(content::text)) gin_trgm_ops)"
+        )
+    call_command("migrate", "agent_sessions", verbosity=0)
+    with connection.cursor() as cursor:
+        names = connection.introspection.get_constraints(cursor, Message._meta.db_table)
+    assert search_index.NAME in names
+    assert "agent_message_search" not in names
