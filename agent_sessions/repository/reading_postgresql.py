@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone
 
 from agent_sessions.models import Message
 from agent_sessions.repository.owners import column_value
@@ -17,8 +18,10 @@ _NAMES = ["session_id", "metadata", "created_at", "id"]
 _NAMES += [f.attname for f in Message._meta.concrete_fields if f.attname not in _NAMES]
 _SEQUENCE: Any = Message._meta.get_field("sequence")
 _HIGHEST = 2**31 - 1
-# As text: Django and its driver look for the parts of each time with a regular expression.
-_COLUMNS = ", ".join(_NAMES[1:]).replace("created_at", "created_at::text")
+# As a number: the driver looks for the parts of each time with a regular expression.
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOMENT = "(EXTRACT(epoch FROM created_at) * 1000000)::bigint"
+_COLUMNS = ", ".join(_NAMES[1:]).replace("created_at", _MOMENT)
 
 # Where the planner knows little of a session it would fetch all its messages, and sort them, for
 # the sake of fifty. So a window has two ends: as many numbers as messages are asked for. Where
@@ -101,11 +104,15 @@ def _read(
         return None, []
     using, session_id, zone = connection.alias, values["session"], connection.timezone
     found = []
-    for _last, metadata, created_at, *rest in rows:
+    for _last, metadata, microseconds, *rest in rows:
         if metadata is not None:
-            moment = datetime.fromisoformat(created_at)
-            if zone is not moment.tzinfo:
-                moment = moment.astimezone(zone) if zone else moment.replace(tzinfo=None)
+            moment = _EPOCH + timedelta(microseconds=microseconds)
+            if zone is not UTC:
+                moment = (
+                    moment.astimezone(zone)
+                    if zone
+                    else timezone.make_naive(moment, timezone.get_default_timezone())
+                )
             metadata = _METADATA.from_db_value(metadata, None, connection)
             found.append(Message.from_db(using, _NAMES, [session_id, metadata, moment, *rest]))
     return rows[0][0], found

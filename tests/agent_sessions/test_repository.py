@@ -452,6 +452,16 @@ class TestMessages:
             assert found[0].session == session
             assert found[0].created_at.tzinfo is not None
 
+    @pytest.mark.postgres
+    def test_have_their_times_whatever_way_the_server_writes_them(self, repository, session):
+        added = repository.add_messages(session.id, [say("x")])
+        for style in ("SQL, DMY", "German", "Postgres, MDY"):
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL datestyle TO '{style}'")
+                cursor.execute("SET LOCAL timezone TO 'Asia/Kathmandu'")
+                (read,) = repository.get_messages(session.id)
+            assert read.created_at == added[0].created_at
+
     def test_loaded_with_the_session(self, repository, session):
         added = repository.add_messages(session.id, [say(str(n)) for n in range(3)])
         loaded = repository.get_session_with_messages(session.id)
