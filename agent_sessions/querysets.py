@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from agent_sessions import search
 from agent_sessions.choices import FINISHED_STATUSES, OPEN_STATUSES, SessionStatus
+from agent_sessions.loading import EXACT
 
 if TYPE_CHECKING:
     from agent_sessions.models import Message, Session
@@ -162,6 +163,12 @@ class MessageQuerySet(_MessageQuerySet):
     def for_user(self, user: Any) -> Self:
         """Keep the messages in the sessions of one user (a user or its primary key)."""
         return self.filter(user_id=user_key(user))
+
+    def only(self, *fields: Any) -> Self:
+        """Load these fields; with the content and the metadata their exact values, too."""
+        if not EXACT.isdisjoint(fields):
+            fields = (*fields, "payload")
+        return super().only(*fields)
 
     def in_order(self) -> Self:
         """Order as the conversation went."""
