@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
@@ -169,6 +169,20 @@ class MessageQuerySet(_MessageQuerySet):
         if not EXACT.isdisjoint(fields):
             fields = (*fields, "payload")
         return super().only(*fields)
+
+    def bulk_update(
+        self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None
+    ) -> int:
+        """Update as Django does; the payload goes with the content and the metadata."""
+        objs, fields = [*objs], [*fields]
+        if "payload" not in fields and not EXACT.isdisjoint(fields):
+            payload: Any = self.model._meta.get_field("payload")
+            for message in objs:
+                payload.pre_save(message, False)
+            fields.append("payload")
+        return super().bulk_update(objs, fields, batch_size)
+
+    bulk_update.alters_data = True  # type: ignore[attr-defined]
 
     def in_order(self) -> Self:
         """Order as the conversation went."""

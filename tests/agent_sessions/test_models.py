@@ -273,6 +273,26 @@ class TestMessage:
         assert loaded == added
         assert len(heard) == 1
 
+    def test_many_can_be_changed_at_once(self, repository, session):
+        given = [
+            {"role": "user", "content": "plain", "name": "ada"},
+            {"role": "user", "content": "a\x00b"},
+            {"role": "user", "content": ["list"], "metadata": {"x": "\x00"}},
+        ]
+        repository.add_messages(session.id, given)
+        for changes in (
+            {"content": ["new"]},
+            {"content": "\x00", "metadata": {"y": "\x00"}},
+            {"content": "plain", "metadata": {"z": 1}},
+        ):
+            loaded = [*Message.objects.only("id").in_order()]
+            for message in loaded:
+                for name, value in changes.items():
+                    setattr(message, name, value)
+            assert Message.objects.bulk_update(loaded, changes) == 3
+            given = [{**message, **changes} for message in given]
+            assert [message.as_dict() for message in session.messages.in_order()] == given
+
     def test_subclasses_see_what_is_set(self, repository, session):
         added = repository.add_message_to_session(session.id, {"role": "user", "content": "x"})
 
