@@ -26,6 +26,8 @@ else:
     _MessageManager = models.Manager
 
 
+_UPDATED_AT_ONCE = 500
+
 LONGEST_DAYS = 700_000
 """The longest retention: some more days reach behind the first year of the calendar."""
 
@@ -169,6 +171,34 @@ class MessageQuerySet(_MessageQuerySet):
         if not EXACT.isdisjoint(fields):
             fields = (*fields, "payload")
         return super().only(*fields)
+
+    def update(self, **changes: Any) -> int:
+        """Update as Django does; content and metadata row by row, as each has its payload."""
+        exact = {
+            name: value
+            for name, value in changes.items()
+            if name in EXACT and not hasattr(value, "resolve_expression")
+        }
+        if not exact or "payload" in changes:
+            return super().update(**changes)
+        others = {name: value for name, value in changes.items() if name not in exact}
+        self._for_write = True
+        every: Any = self.model._default_manager.using(self.db)
+        changed = 0
+        with transaction.atomic(using=self.db):
+            keys = [*self.order_by().values_list("pk", flat=True)]
+            for start in range(0, len(keys), _UPDATED_AT_ONCE):
+                found = every.filter(pk__in=keys[start : start + _UPDATED_AT_ONCE])
+                messages = [*found]
+                for message in messages:
+                    for name, value in exact.items():
+                        setattr(message, name, value)
+                changed += every.bulk_update(messages, exact)
+                if others:
+                    found.update(**others)
+        return changed
+
+    update.alters_data = True  # type: ignore[attr-defined]
 
     def bulk_update(
         self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None

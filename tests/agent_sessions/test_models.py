@@ -293,6 +293,24 @@ class TestMessage:
             given = [{**message, **changes} for message in given]
             assert [message.as_dict() for message in session.messages.in_order()] == given
 
+    def test_an_update_leaves_nothing_of_the_old_content(self, repository, session):
+        given = [
+            {"role": "user", "content": "plain", "name": "ada"},
+            {"role": "user", "content": "secret\x00", "metadata": {"x": "\x00"}},
+            {"role": "user", "content": ["secret"]},
+        ]
+        repository.add_messages(session.id, given)
+        for value in ("removed", ["\x00"], "\x00"):
+            assert session.messages.filter(sequence__gt=1).update(content=value, role="tool") == 2
+            given[1:] = [{**message, "content": value, "role": "tool"} for message in given[1:]]
+            assert [message.as_dict() for message in session.messages.in_order()] == given
+        assert "secret" not in str([*Message.objects.values_list()])
+        found = Message.objects.filter(content="plain")
+        assert found.update(content="other", metadata={"y": 1}) == 1
+        given[0] |= {"content": "other", "metadata": {"y": 1}}
+        assert [message.as_dict() for message in session.messages.in_order()] == given
+        assert found.update(content="nothing") == 0
+
     def test_subclasses_see_what_is_set(self, repository, session):
         added = repository.add_message_to_session(session.id, {"role": "user", "content": "x"})
 
