@@ -12,8 +12,6 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
 from django.db.models import Q
-from django.db.models.base import ModelState
-from django.db.models.signals import post_init, pre_init
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -28,6 +26,7 @@ from agent_sessions.conf import settings
 from agent_sessions.excerpts import Excerpt
 from agent_sessions.fields import ContentField, MetadataField, PayloadField
 from agent_sessions.ids import uuid7
+from agent_sessions.loading import EXACT, ExactlyLoaded
 from agent_sessions.querysets import MessageManager, SessionQuerySet
 
 __all__ = ["Message", "MessageRole", "Session", "SessionStatus"]
@@ -254,7 +253,7 @@ class Session(models.Model):
         }
 
 
-class Message(models.Model):
+class Message(ExactlyLoaded):
     """One message of a session, numbered 1, 2, 3, … in the order of commit.
 
     ``content`` and ``metadata`` are what was given (content: text, a list of parts or None);
@@ -323,8 +322,11 @@ class Message(models.Model):
             self.user_id = self.session.user_id
         if update_fields is not None:
             update_fields = {*update_fields}
-            if update_fields & {"role", "content", "metadata"}:
+            if update_fields & {"role", *EXACT}:
                 update_fields.add("payload")
+        elif "payload" not in self.__dict__ and not EXACT.isdisjoint(self.__dict__):
+            # Django leaves out what is deferred.
+            self.refresh_from_db(fields=["payload"])
         super().save(
             force_insert=force_insert,
             force_update=force_update,
@@ -336,53 +338,6 @@ class Message(models.Model):
     def text(self) -> str:
         """The readable text of the content."""
         return messages.text_of(self.content)
-
-    @classmethod
-    def assemble(
-        cls, using: str | None, field_names: Collection[str], values: Collection[Any]
-    ) -> Self:
-        """Return a message of these values, one for each field.
-
-        That is what the constructor does, in a quarter of the time where nobody looks on.
-        """
-        if (
-            cls.__init__ is not models.Model.__init__
-            or (pre_init.receivers and pre_init.has_listeners(cls))
-            or (post_init.receivers and post_init.has_listeners(cls))
-        ):
-            message = cls(**dict(zip(field_names, values, strict=True)))
-        else:
-            message = cls.__new__(cls)
-            message._state = ModelState()
-            message.__dict__.update(zip(field_names, values, strict=True))
-        message._state.db = using
-        return message
-
-    @classmethod
-    def from_db(
-        cls, db: str | None, field_names: Collection[str], values: Collection[Any], **kwargs: Any
-    ) -> Self:
-        """Put the exact content and metadata in place of what their columns hold."""
-        if len(values) == len(cls._meta.concrete_fields):
-            message = cls.assemble(db, field_names, values)
-            message._state.adding = False
-            if kwargs.get("fetch_mode") is not None:
-                message._state.fetch_mode = kwargs["fetch_mode"]
-        else:
-            message = super().from_db(db, field_names, values, **kwargs)
-        message.restore()
-        return message
-
-    def restore(self) -> None:
-        """Take content and metadata from the payload, where it has them."""
-        payload = self.__dict__.get("payload")
-        if payload is None:
-            return
-        kept = messages.unpack(payload)
-        if "content" in self.__dict__ and ("content" in kept or "absent" in kept):
-            self.content = kept.get("content")
-        if "metadata" in self.__dict__ and "metadata" in kept:
-            self.metadata = kept["metadata"]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the message as it was given, without its idempotency key."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from agent_sessions import search
 from agent_sessions.choices import FINISHED_STATUSES, OPEN_STATUSES, SessionStatus
+from agent_sessions.loading import EXACT
 
 if TYPE_CHECKING:
     from agent_sessions.models import Message, Session
@@ -24,6 +25,8 @@ else:
     _SessionQuerySet = _MessageQuerySet = models.QuerySet
     _MessageManager = models.Manager
 
+
+_UPDATED_AT_ONCE = 500
 
 LONGEST_DAYS = 700_000
 """The longest retention: some more days reach behind the first year of the calendar."""
@@ -162,6 +165,54 @@ class MessageQuerySet(_MessageQuerySet):
     def for_user(self, user: Any) -> Self:
         """Keep the messages in the sessions of one user (a user or its primary key)."""
         return self.filter(user_id=user_key(user))
+
+    def only(self, *fields: Any) -> Self:
+        """Load these fields; with the content and the metadata their exact values, too."""
+        if not EXACT.isdisjoint(fields):
+            fields = (*fields, "payload")
+        return super().only(*fields)
+
+    def update(self, **changes: Any) -> int:
+        """Update as Django does; content and metadata row by row, as each has its payload."""
+        exact = {
+            name: value
+            for name, value in changes.items()
+            if name in EXACT and not hasattr(value, "resolve_expression")
+        }
+        if not exact or "payload" in changes:
+            return super().update(**changes)
+        others = {name: value for name, value in changes.items() if name not in exact}
+        self._for_write = True
+        every: Any = self.model._default_manager.using(self.db)
+        changed = 0
+        with transaction.atomic(using=self.db):
+            keys = [*self.order_by().values_list("pk", flat=True)]
+            for start in range(0, len(keys), _UPDATED_AT_ONCE):
+                found = every.filter(pk__in=keys[start : start + _UPDATED_AT_ONCE])
+                messages = [*found]
+                for message in messages:
+                    for name, value in exact.items():
+                        setattr(message, name, value)
+                changed += every.bulk_update(messages, exact)
+                if others:
+                    found.update(**others)
+        return changed
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def bulk_update(
+        self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None
+    ) -> int:
+        """Update as Django does; the payload goes with the content and the metadata."""
+        objs, fields = [*objs], [*fields]
+        if "payload" not in fields and not EXACT.isdisjoint(fields):
+            payload: Any = self.model._meta.get_field("payload")
+            for message in objs:
+                payload.pre_save(message, False)
+            fields.append("payload")
+        return super().bulk_update(objs, fields, batch_size)
+
+    bulk_update.alters_data = True  # type: ignore[attr-defined]
 
     def in_order(self) -> Self:
         """Order as the conversation went."""

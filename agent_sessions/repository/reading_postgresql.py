@@ -78,7 +78,7 @@ def window(
         return None
     if limit is not None and len(found) < limit:
         if after is None:
-            more = min(stop, last + 1) - limit > 1
+            more = min(stop, last + 1) - limit > 0
         else:
             more = min(stop - 1, last) > start + limit
         if more:

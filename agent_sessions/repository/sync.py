@@ -298,4 +298,4 @@ def _checked(limit: int) -> int:
     if limit < 1:
         raise ValueError(f"The limit is {limit}; it must be at least 1.")
     # More than any database counts to would be an error of the database.
-    return min(limit, 2**31)
+    return int(min(limit, 2**31))

@@ -68,7 +68,7 @@ def _lines(group: list[Session]) -> Iterator[bytes]:
 def _messages(session: Session) -> Iterator[Message]:
     messages = Message.objects.using(session._state.db).for_session(session).in_order()
     size = _FIRST_PAGE
-    place = 0
+    place = -1
     while place < session.last_sequence:
         # Both ends are numbers: with a limit alone PostgreSQL may fetch all that is left and
         # sort it, for each page.
@@ -78,12 +78,17 @@ def _messages(session: Session) -> Iterator[Message]:
         place = end
         if rows:
             # Messages have from bytes to megabytes: pages follow what this session's are like.
-            seen = sum(len(row.text) + len(row.payload or "") for row in rows)
+            seen = sum(_size(row) for row in rows)
             size = max(1, min(_LARGEST_PAGE, len(rows) * _PAGE_BYTES // (seen + 1)))
         elif (following := messages.after(end).first()) is not None:
             place = following.sequence - 1
         else:
             return
+
+
+def _size(message: Message) -> int:
+    size = len(message.text) + len(message.payload or "")
+    return size + len(_json(message.metadata)) if message.metadata else size
 
 
 def _line(session: Session, messages: Iterator[Message]) -> Iterator[bytes]:

@@ -10,8 +10,9 @@ from datetime import timedelta
 import pytest
 from django.core import serializers
 from django.core.management import call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, connection, models, transaction
 from django.db.models.signals import post_init, pre_init
+from django.test.utils import isolate_apps
 from django.utils import timezone
 
 import agent_sessions
@@ -204,8 +205,57 @@ class TestMessage:
             session.id, {"role": "user", "content": ["a"], "metadata": {"big": 2**70}}
         )
         assert Message.objects.only("role").get().role == "user"
-        assert Message.objects.defer("payload").get().content == "a"
         assert Message.objects.defer("content").get().metadata == {"big": 2**70}
+
+    @pytest.mark.parametrize("name", ["content", "metadata"])
+    def test_parts_of_a_message_are_exact(
+        self, repository, session, name, django_assert_num_queries
+    ):
+        given = {"role": "user", "content": "a\x00b", "metadata": {"x": "\x00"}, "name": "ada"}
+        repository.add_message_to_session(session.id, given)
+        messages = Message.objects.all()
+        with django_assert_num_queries(1):
+            assert getattr(messages.only(name).get(), name) == given[name]
+        for loaded in (
+            messages.only("id").get(),
+            messages.defer("payload").get(),
+            messages.defer(name).get(),
+            Message.objects.raw("SELECT id, content, metadata FROM agent_sessions_message")[0],
+        ):
+            assert getattr(loaded, name) == given[name]
+            assert loaded.as_dict() == given
+        (loaded,) = messages
+        loaded.refresh_from_db(fields=[name])
+        assert loaded.as_dict() == given
+
+    @pytest.mark.skipif(not hasattr(models, "FETCH_PEERS"), reason="Django fetches one by one.")
+    def test_deferred_fields_of_many_are_exact(
+        self, repository, session, django_assert_num_queries
+    ):
+        given = [{"role": "user", "content": f"{n}\x00"} for n in range(3)]
+        repository.add_messages(session.id, given)
+        peers = Message.objects.only("id").in_order().fetch_mode(models.FETCH_PEERS)
+        with django_assert_num_queries(2):
+            assert [message.content for message in peers] == ["0\x00", "1\x00", "2\x00"]
+
+    @pytest.mark.parametrize("fields", [["id"], ["role"], ["content"], ["metadata"], ["payload"]])
+    def test_saving_a_part_keeps_the_rest(self, repository, session, fields):
+        given = {"role": "user", "content": "a\x00b", "metadata": {"x": "\x00"}, "name": "ada"}
+        repository.add_message_to_session(session.id, given)
+        for name, value in (("content", "new"), ("metadata", {"y": 1}), ("content", ["\x00"])):
+            loaded = Message.objects.only(*fields).get()
+            setattr(loaded, name, value)
+            loaded.save()
+            given = {**given, name: value}
+            assert Message.objects.get().as_dict() == given
+            loaded = Message.objects.only(*fields).get()
+            loaded.role = "assistant"
+            loaded.save(update_fields=["role"])
+            given["role"] = "assistant"
+            assert Message.objects.get().as_dict() == given
+            setattr(loaded, name, "other")
+            loaded.refresh_from_db()
+            assert loaded.as_dict() == given
 
     @pytest.mark.parametrize("signal", [pre_init, post_init])
     def test_receivers_hear_of_loaded_messages(self, repository, session, signal):
@@ -222,6 +272,62 @@ class TestMessage:
             signal.disconnect(hear, sender=Message)
         assert loaded == added
         assert len(heard) == 1
+
+    def test_many_can_be_changed_at_once(self, repository, session):
+        given = [
+            {"role": "user", "content": "plain", "name": "ada"},
+            {"role": "user", "content": "a\x00b"},
+            {"role": "user", "content": ["list"], "metadata": {"x": "\x00"}},
+        ]
+        repository.add_messages(session.id, given)
+        for changes in (
+            {"content": ["new"]},
+            {"content": "\x00", "metadata": {"y": "\x00"}},
+            {"content": "plain", "metadata": {"z": 1}},
+        ):
+            loaded = [*Message.objects.only("id").in_order()]
+            for message in loaded:
+                for name, value in changes.items():
+                    setattr(message, name, value)
+            assert Message.objects.bulk_update(loaded, changes) == 3
+            given = [{**message, **changes} for message in given]
+            assert [message.as_dict() for message in session.messages.in_order()] == given
+
+    def test_an_update_leaves_nothing_of_the_old_content(self, repository, session):
+        given = [
+            {"role": "user", "content": "plain", "name": "ada"},
+            {"role": "user", "content": "secret\x00", "metadata": {"x": "\x00"}},
+            {"role": "user", "content": ["secret"]},
+        ]
+        repository.add_messages(session.id, given)
+        for value in ("removed", ["\x00"], "\x00"):
+            assert session.messages.filter(sequence__gt=1).update(content=value, role="tool") == 2
+            given[1:] = [{**message, "content": value, "role": "tool"} for message in given[1:]]
+            assert [message.as_dict() for message in session.messages.in_order()] == given
+        assert "secret" not in str([*Message.objects.values_list()])
+        found = Message.objects.filter(content="plain")
+        assert found.update(content="other", metadata={"y": 1}) == 1
+        given[0] |= {"content": "other", "metadata": {"y": 1}}
+        assert [message.as_dict() for message in session.messages.in_order()] == given
+        assert found.update(content="nothing") == 0
+
+    def test_subclasses_see_what_is_set(self, repository, session):
+        added = repository.add_message_to_session(session.id, {"role": "user", "content": "x"})
+
+        with isolate_apps("agent_sessions"):
+
+            class Watched(Message):
+                class Meta:
+                    app_label = "agent_sessions"
+                    proxy = True
+
+                def __setattr__(self, name, value):
+                    self.__dict__.setdefault("seen", []).append(name)
+                    super().__setattr__(name, value)
+
+            loaded = Watched.objects.get()
+        assert loaded.pk == added.pk
+        assert {"content", "session_id"} <= {*loaded.seen}
 
     def test_loaded_ones_can_be_changed(self, repository, session):
         repository.add_message_to_session(session.id, {"role": "user", "content": "x"})

@@ -414,11 +414,22 @@ class TestMessages:
             waiting += node.get("Plans", [])
 
     def test_windows_over_what_was_written_by_hand(self, repository, session):
-        for number in (1, 2, 90):
+        for number in (0, 1, 2, 90):
             Message.objects.create(session=session, sequence=number, role="user", content="x")
         for window in ({"limit": 2}, {"after": 1, "limit": 2}, {"before": 91, "limit": 2}):
             found = repository.get_messages(session.id, **window)
             assert [message.sequence for message in found] == [2, 90]
+        Session.objects.filter(pk=session.pk).update(last_sequence=3)
+        session.messages.filter(sequence=90).delete()
+        for limit in (3, 4):
+            found = repository.get_messages(session.id, limit=limit)
+            assert [message.sequence for message in found] == [0, 1, 2]
+
+    @pytest.mark.parametrize("limit", [True, 1.0, 2**40, float("inf")])
+    def test_limits_that_are_numbers(self, repository, session, limit):
+        repository.add_messages(session.id, [say("1"), say("2")])
+        found = repository.get_messages(session.id, limit=limit)
+        assert [message.sequence for message in found] == ([2] if limit == 1 else [1, 2])
 
     def test_missing(self, repository, session):
         assert repository.get_messages(session.id) == []

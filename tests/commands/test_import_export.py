@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from agent_sessions.models import Message, Session, SessionStatus
 from agent_sessions.repository import SyncSessionRepository
@@ -333,11 +334,33 @@ def test_what_was_deleted_is_no_end_of_an_export(
     repository.add_messages(
         session.pk, [{"role": "user", "content": str(number)} for number in range(1, 3_001)]
     )
-    kept = [1, 400, *range(2_000, 2_300), 2_990]
+    Message.objects.create(session=session, sequence=0, role="user", content="0")
+    kept = [0, 1, 400, *range(2_000, 2_300), 2_990]
     session.messages.exclude(sequence__in=kept).delete()
     with django_assert_max_num_queries(20):
         (line,) = exported(user)
     assert [int(message["content"]) for message in line["messages"]] == kept
+
+
+@pytest.mark.parametrize("large", ["content", "metadata"])
+def test_large_messages_are_read_few_at_a_time(user: Any, large: str) -> None:
+    repository = SyncSessionRepository()
+    session = repository.create(Session(user=user, agent_id="a"))
+    text = "x" * 200_000
+    message = {"role": "user", "content": "", large: {"x": text} if large == "metadata" else text}
+    repository.add_messages(session.pk, [message] * 130)
+    most = 0
+
+    def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        nonlocal most
+        result = execute(sql, params, many, context)
+        most = max(most, context["cursor"].rowcount)
+        return result
+
+    with connection.execute_wrapper(count):
+        assert len(exported(user)[0]["messages"]) == 130
+    # SQLite does not tell how many rows it has found.
+    assert most <= 50
 
 
 def test_messages_appended_during_an_export_do_not_disturb_it(user: Any) -> None:

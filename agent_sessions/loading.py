@@ -1,0 +1,95 @@
+"""How messages come from the database: exact, whichever of their fields are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any, Self
+
+from django.db import models
+from django.db.models.base import ModelState
+from django.db.models.signals import post_init, pre_init
+
+from agent_sessions import messages
+
+EXACT = frozenset({"content", "metadata"})
+"""Fields whose columns may hold an approximation; the payload then has what was given."""
+
+
+class ExactlyLoaded(models.Model):
+    """The part of a message that loads it."""
+
+    payload: Any
+
+    class Meta:
+        abstract = True
+
+    @classmethod
+    def assemble(
+        cls, using: str | None, field_names: Collection[str], values: Collection[Any]
+    ) -> Self:
+        """Return a message of these values, one for each field.
+
+        That is what the constructor does, in a quarter of the time where nobody looks on.
+        """
+        if (
+            # A subclass may have fields, or a __setattr__, that do more with a value.
+            cls._meta.parents
+            or cls.__init__ is not models.Model.__init__
+            or (pre_init.receivers and pre_init.has_listeners(cls))
+            or (post_init.receivers and post_init.has_listeners(cls))
+        ):
+            message = cls(**dict(zip(field_names, values, strict=True)))
+        else:
+            message = cls.__new__(cls)
+            message._state = ModelState()
+            message.__dict__.update(zip(field_names, values, strict=True))
+        message._state.db = using
+        return message
+
+    @classmethod
+    def from_db(
+        cls, db: str | None, field_names: Collection[str], values: Collection[Any], **kwargs: Any
+    ) -> Self:
+        """Put the exact content and metadata in place of what their columns hold.
+
+        Without the payload they are not known: they are deferred, too.
+        """
+        if len(values) == len(cls._meta.concrete_fields):
+            message = cls.assemble(db, field_names, values)
+            message._state.adding = False
+            if kwargs.get("fetch_mode") is not None:
+                message._state.fetch_mode = kwargs["fetch_mode"]
+        else:
+            message = super().from_db(db, field_names, values, **kwargs)
+            if "payload" not in message.__dict__:
+                for name in EXACT:
+                    message.__dict__.pop(name, None)
+        message.restore()
+        return message
+
+    def restore(self) -> None:
+        """Take content and metadata from the payload, where it has them."""
+        payload = self.__dict__.get("payload")
+        if payload is None:
+            return
+        kept = messages.unpack(payload)
+        if "content" in self.__dict__ and ("content" in kept or "absent" in kept):
+            self.content = kept.get("content")
+        if "metadata" in self.__dict__ and "metadata" in kept:
+            self.metadata = kept["metadata"]
+
+    def refresh_from_db(
+        self,
+        using: str | None = None,
+        fields: Iterable[str] | None = None,
+        from_queryset: models.QuerySet[Self] | None = None,
+    ) -> None:
+        """Load fields again; the payload goes with the content and the metadata."""
+        if fields is not None:
+            fields = [*fields]
+            if "payload" not in fields and not EXACT.isdisjoint(fields):
+                fields.append("payload")
+        elif not EXACT.isdisjoint(self.__dict__):
+            # A field that is deferred would stay so.
+            self.__dict__.setdefault("payload", None)
+        super().refresh_from_db(using, fields, from_queryset)
