@@ -89,6 +89,21 @@ async def test_a_reply_that_lies_there_is_read_before_it_is_missed(
     assert state(cache) == "redis"
 
 
+async def test_a_loop_that_is_busy_turn_after_turn_does_not_make_redis_late(
+    cache: ResilientCache, default_timeouts: None
+) -> None:
+    value = "x" * 10_000
+    await cache.aset("k", value)
+    for _ in range(2):
+        calls = [asyncio.ensure_future(cache.aget("k")) for _ in range(300)]
+        await asyncio.sleep(0)
+        for _ in range(4):
+            time.sleep(0.3)
+            await asyncio.sleep(0)
+        assert await asyncio.gather(*calls) == [value] * 300
+    assert state(cache) == "redis"
+
+
 async def test_large_and_small_values_come_back_right(cache: ResilientCache) -> None:
     large = {f"large{number}": random.randbytes(8_000_000) for number in range(3)}
     await asyncio.gather(*[cache.aset(key, value) for key, value in large.items()])
