@@ -224,7 +224,8 @@ class Wire(asyncio.Protocol):
             next_look = now + _SOON
         else:
             self._late += min(now - self._looked, 2 * _MOVING)
-            if self._heard < self._looked or self._late > self._timeout:
+            still = self._heard < self._looked and now - self._heard > _MOVING
+            if still or self._late > self._timeout:
                 self.fail(RedisTimeoutError("Timeout reading from Redis"))
                 return
             self._looked = now
