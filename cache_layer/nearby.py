@@ -45,6 +45,8 @@ class Nearby:
         read: Read[Any],
     ) -> None:
         """Take note of the read that a call took."""
+        if not backend.one_view:
+            return
         state = backend.state
         if state is not self._state:
             self._state = state

@@ -114,10 +114,21 @@ class ResilientCache(Leasing, BaseCache):
             self.key_func is default_key_func
             and cls.make_key is BaseCache.make_key
             and cls.make_and_validate_key is BaseCache.make_and_validate_key
+            # They are plain attributes, unless a class makes them anew for each caller.
+            and not any(hasattr(cls, name) for name in _KEY_MAKING)
         )
         # Elsewhere one name may stand for several keys, of which the scope covers some.
         near = steady and self.scope is not None and self.state.keeps(namespace, near)
         return Context(namespace, self.state.codec, self.scope, steady, near)
+
+    @property
+    def one_view(self) -> bool:
+        """Whether every backend of the alias makes the same keys, as long as nobody changes it.
+
+        One of a project's own class may choose a prefix when it is made, which Django does for
+        each thread and task.
+        """
+        return type(self).__init__ is ResilientCache.__init__
 
     @cached_property
     def _answers(self) -> Answers | None:

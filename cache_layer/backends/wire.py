@@ -27,6 +27,9 @@ WINDOW: Final = 1000
 _PIECE: Final = 1 << 18
 #: Seconds within which something must arrive for an overdue reply to be waited for yet.
 _MOVING: Final = 0.02
+#: Seconds after which the loop has read what lay there when a reply was found to be overdue. With
+#: none at all, some loops look again before they read.
+_SOON: Final = 0.001
 
 
 class Batch:
@@ -76,7 +79,10 @@ class Wire(asyncio.Protocol):
         self._due: deque[tuple[float, int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._heard = 0.0
-        self._noticed = 0.0
+        #: When a reply was last found to be overdue; 0 while none is. Since then the loop has read.
+        self._looked = 0.0
+        #: Seconds that overdue replies were waited for, without what else the loop did meanwhile.
+        self._late = 0.0
         self._paused = False
         self._open = True
         # Writers close what they write to when they are collected.
@@ -178,6 +184,8 @@ class Wire(asyncio.Protocol):
             due.popleft()
         if due:
             self._heard = self._loop.time()
+        else:
+            self._looked = 0.0
         self._ready()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -205,21 +213,23 @@ class Wire(asyncio.Protocol):
         """Look whether replies are overdue: one timer for all of them."""
         self._timer = None
         if not self._due or self._timeout is None:
-            self._noticed = 0.0
             return
         now = self._loop.time()
         next_look = self._due[0][0]
-        if next_look <= now:
-            if not self._noticed:
-                # What lies there is read first: in the loop's next turn, before its timers.
-                self._noticed = next_look = now
-            elif now - self._heard > _MOVING or now - self._noticed > self._timeout:
+        if next_look > now:
+            self._looked = 0.0
+        elif not self._looked:
+            self._late = 0.0
+            self._looked = now
+            next_look = now + _SOON
+        else:
+            self._late += min(now - self._looked, 2 * _MOVING)
+            still = self._heard < self._looked and now - self._heard > _MOVING
+            if still or self._late > self._timeout:
                 self.fail(RedisTimeoutError("Timeout reading from Redis"))
                 return
-            else:
-                next_look = now + _MOVING
-        else:
-            self._noticed = 0.0
+            self._looked = now
+            next_look = now + _MOVING
         self._timer = self._loop.call_at(next_look, self._look)
 
 

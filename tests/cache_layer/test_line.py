@@ -12,9 +12,10 @@ import sys
 import textwrap
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import redis
@@ -23,7 +24,9 @@ from hypothesis import strategies as st
 from redis.exceptions import InvalidResponse
 
 from cache_layer.backends import ResilientCache
+from cache_layer.backends.failures import RedisUnavailableError
 from cache_layer.backends.replies import NOTHING, PythonReader, make_reader, pack, pack_in_python
+from cache_layer.backends.wire import Wire
 from tests.cache_layer.caches import make_cache, state, wait_for
 from tests.services import RedisServer
 
@@ -87,6 +90,68 @@ async def test_a_reply_that_lies_there_is_read_before_it_is_missed(
     time.sleep(0.3)
     assert await call == 1
     assert state(cache) == "redis"
+
+
+async def test_a_loop_that_is_busy_turn_after_turn_does_not_make_redis_late(
+    cache: ResilientCache, default_timeouts: None
+) -> None:
+    value = "x" * 10_000
+    await cache.aset("k", value)
+    for _ in range(2):
+        calls = [asyncio.ensure_future(cache.aget("k")) for _ in range(300)]
+        await asyncio.sleep(0)
+        for _ in range(4):
+            time.sleep(0.3)
+            await asyncio.sleep(0)
+        assert await asyncio.gather(*calls) == [value] * 300
+    assert state(cache) == "redis"
+
+
+class Clock:
+    """The clock of a loop, which the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> mock.Mock:
+        self.timers.append((when, callback))
+        return mock.Mock()
+
+    def move(self, seconds: float) -> None:
+        self.now += seconds
+        due = [timer for timer in self.timers if timer[0] <= self.now]
+        self.timers = [timer for timer in self.timers if timer[0] > self.now]
+        for _, callback in due:
+            callback()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "comes"), [(39, True), (80, False), (0, False)], ids=["slow", "drips", "silent"]
+)
+async def test_how_long_a_reply_is_waited_for(pieces: int, comes: bool) -> None:
+    connection = mock.Mock()
+    connection._writer.transport.is_closing.return_value = False
+    wire = Wire(connection, 0.25, lambda: None, lambda wire: None)
+    clock = Clock()
+    wire._loop = clock  # type: ignore[assignment]
+    future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    wire.write(future, b"")
+    reply = b"$%d\r\n" % pieces + b"x" * pieces + b"\r\n"
+    clock.move(0.005)
+    for number in range(100):
+        if pieces and number < len(reply) and not future.done():
+            wire.data_received(reply[number : number + 1])
+        for _ in range(10):
+            clock.move(0.001)
+    if comes:
+        assert await future == b"x" * pieces
+    else:
+        with pytest.raises(RedisUnavailableError):
+            await future
 
 
 async def test_large_and_small_values_come_back_right(cache: ResilientCache) -> None:

@@ -15,6 +15,7 @@ import time
 import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -541,6 +542,64 @@ def test_a_prefix_of_its_own_for_each_tenant(store: ResilientCache, make_functio
                 assert kept.setdefault(tenant, result) == result
                 assert store.get("k") == kept[tenant]
         assert kept[1] != kept[2]
+
+
+class ChosenLater(ResilientCache):
+    """Asks for the prefix each time."""
+
+    tenant = ""
+
+    @property
+    def key_prefix(self) -> str:
+        return self.tenant
+
+    @key_prefix.setter
+    def key_prefix(self, value: str) -> None:
+        pass
+
+
+class ChosenAtFirst(ResilientCache):
+    """Has the prefix of when it was made, as Django does for each thread."""
+
+    tenant = ""
+
+    def __init__(self, location: Any, params: dict[str, Any]) -> None:
+        super().__init__(location, {**params, "KEY_PREFIX": type(self).tenant})
+
+
+@pytest.mark.parametrize("tenants", [ChosenLater, ChosenAtFirst])
+def test_a_class_that_chooses_the_prefix(
+    tenants: Any, url: str, make_function: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = make_function(near=True)
+    entry = {
+        "BACKEND": f"{__name__}.{tenants.__name__}",
+        "LOCATION": url,
+        "OPTIONS": {"NEAR_CACHE": True},
+    }
+    kept: dict[str, str] = {}
+
+    def use() -> None:
+        cache: Any = caches["default"]
+        cache.set("k", tenants.tenant)
+        for _ in range(3):
+            assert function(1) == kept.setdefault(tenants.tenant, function(1))
+            assert cache.get("k") == tenants.tenant
+            assert cache.get_many(["k"]) == {"k": tenants.tenant}
+        if tenants is ChosenAtFirst:
+            listening(cache)
+
+    with override_settings(CACHES={"default": entry}), ThreadPoolExecutor(1) as thread:
+        for tenant in "aabab":
+            monkeypatch.setattr(tenants, "tenant", tenant)
+            # Of its own, as each request has them.
+            if tenants is ChosenAtFirst:
+                with ThreadPoolExecutor(1) as another:
+                    another.submit(use).result()
+            else:
+                thread.submit(use).result()
+        assert kept["a"] != kept["b"]
+        caches["default"].state.close()  # type: ignore[attr-defined]
 
 
 def test_near_is_yes_or_no() -> None:
