@@ -23,15 +23,15 @@ NAME = "agent_sessions_append_1"
 CREATE = """
 CREATE OR REPLACE FUNCTION agent_sessions_append_1(
     p_session uuid, p_owner text, p_now timestamptz, p_expiry timestamptz,
-    p_rows json, p_keys json
+    p_rows jsonb, p_keys jsonb
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-    v_number CONSTANT integer := json_array_length(p_rows);
+    v_number CONSTANT integer := jsonb_array_length(p_rows);
     v_owner CONSTANT agent_sessions_session.user_id%TYPE := p_owner;
     v_count integer;
     v_last integer;
     v_user agent_sessions_session.user_id%TYPE;
-    v_item json;
+    v_item jsonb;
     v_id bigint;
     v_ids json;
 BEGIN
@@ -41,7 +41,7 @@ BEGIN
         IF EXISTS (
             SELECT FROM agent_sessions_message
             WHERE session_id = p_session AND idempotency_key IS NOT NULL
-                AND idempotency_key IN (SELECT json_array_elements_text(p_keys))
+                AND idempotency_key IN (SELECT jsonb_array_elements_text(p_keys))
         ) THEN
             RETURN NULL;
         END IF;
@@ -74,7 +74,7 @@ BEGIN
         )
         VALUES (
             p_session, v_user, v_last, p_now,
-            v_item ->> 0, v_item ->> 1, (v_item -> 2)::jsonb, v_item ->> 3, v_item ->> 4
+            v_item ->> 0, v_item ->> 1, v_item -> 2, v_item ->> 3, v_item ->> 4
         )
         RETURNING id INTO v_id;
         RETURN json_build_array(v_count, v_last, v_user, json_build_array(v_id));
@@ -86,8 +86,8 @@ BEGIN
             role, content, metadata, payload, idempotency_key
         )
         SELECT p_session, v_user, v_last - v_number + place, p_now,
-            item ->> 0, item ->> 1, (item -> 2)::jsonb, item ->> 3, item ->> 4
-        FROM json_array_elements(p_rows) WITH ORDINALITY AS given(item, place)
+            item ->> 0, item ->> 1, item -> 2, item ->> 3, item ->> 4
+        FROM jsonb_array_elements(p_rows) WITH ORDINALITY AS given(item, place)
         RETURNING id, sequence
     )
     SELECT json_agg(id ORDER BY sequence) FROM inserted INTO v_ids;
@@ -96,7 +96,7 @@ END $$
 """
 DROP = (
     "DROP FUNCTION IF EXISTS "
-    "agent_sessions_append_1(uuid, text, timestamptz, timestamptz, json, json)"
+    "agent_sessions_append_1(uuid, text, timestamptz, timestamptz, jsonb, jsonb)"
 )
 
 

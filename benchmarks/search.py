@@ -28,6 +28,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks.measure import server_cpu
+
 PER_SESSION = 10
 OPEN_AT_ONCE = 1_000
 ENGLISH = re.sub(r"\s+", " ", " ".join(topics.values()))
@@ -230,7 +232,7 @@ def search_postgresql(users: dict[int, Any], rounds: int) -> None:
             search()
             cpu = server_cpu(pid)
             median, found = timed(search, rounds)
-            spent = (server_cpu(pid) - cpu) / (rounds + 1)
+            spent = 1e3 * (server_cpu(pid) - cpu) / (rounds + 1)
             cells.append(f"{median:.1f} | {spent:.1f} | {len(found)}")
         print(f"| {name} | `{term}` |", " | ".join(cells), "|", flush=True)
 
@@ -295,7 +297,7 @@ def writers(messages: int = 4_000) -> None:
                 cursor.execute(insert, row)
             if kept:
                 cursor.execute(f"SELECT gin_clean_pending_list('{search_index.NAME}')")
-            cpu = (server_cpu(pid) - before) / len(rows)
+            cpu = 1e3 * (server_cpu(pid) - before) / len(rows)
             spent.setdefault((kept, language), []).append(cpu)
         for name, kept in (("with the index", True), ("without", False)):
             cells = (f"{min(spent[kept, language]):.3f}" for language in ("english", "chinese"))
@@ -303,11 +305,6 @@ def writers(messages: int = 4_000) -> None:
         cursor.execute("DELETE FROM agent_sessions_message WHERE sequence >= 1000")
         cursor.execute("UPDATE pg_index SET indisready = true WHERE NOT indisready")
         cursor.execute("VACUUM agent_sessions_message")
-
-
-def server_cpu(pid: int) -> float:
-    """Milliseconds that the process has had a processor for; finer than the clock ticks of stat."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6
 
 
 def search_sqlite(messages: int, rounds: int) -> None:

@@ -6,7 +6,9 @@ import json
 from typing import Any
 from uuid import UUID
 
+from django.core.exceptions import ValidationError
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.translation import gettext as _
 
 from agent_sessions.append_function import NAME
 from agent_sessions.messages import clean_text, storable_json, text_of
@@ -14,6 +16,8 @@ from agent_sessions.models import Message, default_expiry
 from agent_sessions.repository.owners import column_value, key_field
 
 _CALL = f"SELECT {NAME}(%s, %s, %s, %s, %s, %s)"
+# What an array in PostgreSQL's binary JSON can have, in bytes.
+_MOST = 2**28 - 1
 # Made once: json.dumps would make one for each message.
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -25,6 +29,8 @@ def insert(
 
     Returns the session's count of messages; None if the session is missing, archived, not
     the owner's (where one is given) or has a message with one of the idempotency keys.
+
+    Raises ValidationError if PostgreSQL cannot take so many bytes at once.
     """
     owned = None
     if owner is not None:
@@ -41,7 +47,7 @@ def insert(
         None if owned is None else str(owned),
         now.isoformat(),
         None if expiry is None else expiry.isoformat(),
-        _encode([_columns(row) for row in rows]),
+        _written(rows),
         json.dumps(keys) if keys else None,
     )
     with connection.cursor() as cursor:
@@ -56,6 +62,14 @@ def insert(
         row.__dict__.update(id=pk, sequence=sequence, user_id=user_id)
         row._state.adding = False
     return int(count)
+
+
+def _written(rows: list[Message]) -> str:
+    text = _encode([_columns(row) for row in rows])
+    if len(text) > _MOST // 4 and len(text.encode()) > _MOST:
+        problem = _("The messages of one call have more than %d bytes.") % _MOST
+        raise ValidationError({"messages": problem})
+    return text
 
 
 def _columns(row: Message) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.report import Report
-from benchmarks.sessions import appending, maintenance
+from benchmarks.sessions import appending, maintenance, shares
 from benchmarks.sessions.data import Mass
 from benchmarks.sessions.database import Dsn, scratch
 from benchmarks.sessions.options import FULL, QUICK, SMOKE, Options
@@ -85,6 +85,7 @@ def measure(report: Report, dsn: Dsn, options: Options) -> None:
     with workers(dsn, list(peers), options.writers) as pool:
         report.add(*appending.measure(pool, peers, failed, options))
         report.add(*maintenance.measure(pool, options))
+    report.add(*shares.measure(peers, options))
     for peer in peers.values():
         loop.run_until_complete(peer.aclose())
     loop.close()

@@ -69,7 +69,9 @@ def test_sessions(tmp_path: Path) -> None:
     assert os.environ.get("DATABASE_URL"), address
     tables = run("benchmarks.sessions", tmp_path / "sessions.json")
     assert failures(tables) == []
-    assert {"size", "append", "pages", "shared", "cleanup", "contexts", "bulk"} <= set(tables)
+    assert {"size", "append", "pages", "shared", "cleanup", "contexts", "bulk", "shares"} <= set(
+        tables
+    )
     # What is right or wrong is no matter of speed.
     _, errors, lost, behind = tables["shared"]["agent_sessions"]
     assert (errors, lost, behind) == (0, 0, 0)
