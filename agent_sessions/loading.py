@@ -31,13 +31,7 @@ class ExactlyLoaded(models.Model):
 
         That is what the constructor does, in a quarter of the time where nobody looks on.
         """
-        if (
-            # A subclass may have fields, or a __setattr__, that do more with a value.
-            cls._meta.parents
-            or cls.__init__ is not models.Model.__init__
-            or (pre_init.receivers and pre_init.has_listeners(cls))
-            or (post_init.receivers and post_init.has_listeners(cls))
-        ):
+        if cls._is_watched():
             message = cls(**dict(zip(field_names, values, strict=True)))
         else:
             message = cls.__new__(cls)
@@ -45,6 +39,25 @@ class ExactlyLoaded(models.Model):
             message.__dict__.update(zip(field_names, values, strict=True))
         message._state.db = using
         return message
+
+    @classmethod
+    def from_rows(
+        cls, using: str, field_names: Collection[str], rows: Iterable[Collection[Any]]
+    ) -> list[Self]:
+        """Return what :meth:`from_db` does for each row, which has all fields, in half the time."""
+        if cls._is_watched():
+            return [cls.from_db(using, field_names, row) for row in rows]
+        found = []
+        for row in rows:
+            message = cls.__new__(cls)
+            values = message.__dict__
+            values.update(zip(field_names, row, strict=True))
+            state = values["_state"] = ModelState()
+            state.db, state.adding = using, False
+            if values["payload"] is not None:
+                message.restore()
+            found.append(message)
+        return found
 
     @classmethod
     def from_db(
@@ -66,6 +79,17 @@ class ExactlyLoaded(models.Model):
                     message.__dict__.pop(name, None)
         message.restore()
         return message
+
+    @classmethod
+    def _is_watched(cls) -> bool:
+        """Tell whether anybody but Django may have a part in making a message."""
+        return bool(
+            # A subclass may have fields, or a __setattr__, that do more with a value.
+            cls._meta.parents
+            or cls.__init__ is not models.Model.__init__
+            or (pre_init.receivers and pre_init.has_listeners(cls))
+            or (post_init.receivers and post_init.has_listeners(cls))
+        )
 
     def restore(self) -> None:
         """Take content and metadata from the payload, where it has them."""

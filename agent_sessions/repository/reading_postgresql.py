@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -34,7 +35,6 @@ FROM agent_sessions_session AS session LEFT JOIN LATERAL (
     ORDER BY session_id {way}, sequence {way} {limit}
 ) AS message ON true
 WHERE session.id = %(session)s {owned}
-ORDER BY message.sequence {way}
 """
 _AFTER = "AND sequence > %(after)s"
 _BEFORE = "AND sequence < %(before)s"
@@ -103,19 +103,22 @@ def _read(
     if not rows:
         return None, []
     using, session_id, zone = connection.alias, values["session"], connection.timezone
-    found = []
+    parse = _METADATA.from_db_value
+    whole = []
     for _last, metadata, microseconds, *rest in rows:
         if metadata is not None:
             moment = _EPOCH + timedelta(microseconds=microseconds)
             if zone is not UTC:
-                moment = (
-                    moment.astimezone(zone)
-                    if zone
-                    else timezone.make_naive(moment, timezone.get_default_timezone())
-                )
-            metadata = _METADATA.from_db_value(metadata, None, connection)
-            found.append(Message.from_db(using, _NAMES, [session_id, metadata, moment, *rest]))
+                moment = moment.astimezone(zone) if zone else _local(moment)
+            whole.append((session_id, parse(metadata, None, connection), moment, *rest))
+    found = Message.from_rows(using, _NAMES, whole)
+    # As they came, but for what a plan may do between the two parts of the statement.
+    found.sort(key=attrgetter("sequence"), reverse=backwards)
     return rows[0][0], found
+
+
+def _local(moment: datetime) -> datetime:
+    return timezone.make_naive(moment, timezone.get_default_timezone())
 
 
 def _number(sequence: int) -> int:

@@ -13,8 +13,8 @@ class Options:
     calls: int = 40
     key_counts: tuple[int, ...] = (100_000, 1_000_000)
     wait: float = 12.0
-    race_seconds: float = 5.0
-    races: int = 3
+    race_seconds: float = 3.0
+    races: int = 10
     loops: int = 400
     #: Gets at once, and requests at once.
     crowd: int = 1000
