@@ -34,7 +34,7 @@ def measure(
         " A writer whose append is refused loads the conversation again and goes on with its next.",
     )
     for name, peer in peers.items():
-        maker = peers["agent_sessions"] if name.endswith(", awaited") else peer
+        maker = peers["agent_sessions"] if name.startswith("agent_sessions") else peer
         distinct.rows[name] = _tried(lambda: _distinct(pool, name, maker, options))  # noqa: B023
         # One INSERT gives no order: there is nothing to follow.
         if name != "raw psycopg":

@@ -50,5 +50,8 @@ SMOKE = Options(
     rounds=1,
     calls=1,
     seconds=0.2,
-    peers=("raw psycopg", "raw psycopg, one CTE", "agent_sessions", "agent_sessions, awaited"),
+    peers=(
+        *("raw psycopg", "raw psycopg, one CTE"),
+        *("agent_sessions", "agent_sessions, prepared", "agent_sessions, awaited"),
+    ),
 )

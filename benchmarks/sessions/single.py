@@ -24,7 +24,7 @@ class Single:
         self.peers, self.failed, self.options = dict(peers), dict(failed), options
         self._opened: dict[tuple[str, int], Any] = {}
         for name, peer in peers.items():
-            maker = self.peers.get("agent_sessions") if name.endswith(", awaited") else peer
+            maker = self.peers.get("agent_sessions") if name.startswith("agent_sessions") else peer
             assert maker is not None
             for length in options.lengths:
                 self._opened[name, length] = peer.open(maker.converse(length))

@@ -99,6 +99,7 @@ def classes() -> dict[str, Callable[[Dsn], Peer]]:
             raw.Insert,
             raw.Cte,
             ours.Sync,
+            ours.Prepared,
             ours.AwaitedFace,
             orm.Pair,
             langchain.History,

@@ -55,6 +55,17 @@ class Sync(Peer):
         return self._repository.get_session_stats(user_key(user))
 
 
+class Prepared(Sync):
+    """Over a connection that prepares what it is asked often."""
+
+    name = "agent_sessions, prepared"
+
+    def __init__(self, dsn: Dsn) -> None:
+        from agent_sessions.repository import SyncSessionRepository
+
+        self._repository = SyncSessionRepository(using="prepared")
+
+
 class AwaitedFace(Sync):
     name = "agent_sessions, awaited"
     awaited = True
