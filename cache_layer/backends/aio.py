@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError
 
 from cache_layer.backends.aio_client import connector
 from cache_layer.backends.channels import called_back
-from cache_layer.backends.failures import RedisUnavailableError, as_unavailable
+from cache_layer.backends.failures import translated
 from cache_layer.backends.line import Line
 from cache_layer.backends.operations.base import Command, Operation, Read, Single, Steps
 from cache_layer.backends.scripts import Script
@@ -50,7 +50,7 @@ class AsyncTransport:
 
     async def run(self, operation: Operation[T]) -> T:
         """See ``Transport.run``."""
-        try:
+        with translated:
             entry = self._loops.get(asyncio.get_running_loop()) or await self._open()
             line = entry.line
             if line is None:
@@ -68,13 +68,6 @@ class AsyncTransport:
             # What else the loop has to do counts in as well, and is not Redis's fault.
             deadline = math.inf if operation.long else self._transport.deadline(2)
             return await self._run_steps(entry, line, operation.steps(), deadline)
-        except RedisUnavailableError:
-            raise
-        except Exception as error:
-            unavailable = as_unavailable(error)
-            if unavailable is None:
-                raise
-            raise unavailable from error
 
     def sent(self, operation: Operation[T]) -> asyncio.Future[Any] | None:
         """Send a read of one command; return what will be its reply, for ``received()``.
@@ -90,7 +83,10 @@ class AsyncTransport:
         """Return the result of what was ``sent()``; raises as ``run()`` does."""
         read = cast("Read[T]", operation)
         # GET and MGET: redis-py makes nothing else of their replies.
-        return self._refused(read, reply) if isinstance(reply, Exception) else read.parse(reply)
+        if not isinstance(reply, Exception):
+            return read.parse(reply)
+        with translated:
+            return refused(read, reply)
 
     def start_again(self, breaker: Breaker) -> None:
         """Forget the parent's connections in a forked child.
@@ -101,16 +97,6 @@ class AsyncTransport:
         self._breaker = breaker
         self._inherited.append(self._loops)
         self._loops = {}
-
-    @staticmethod
-    def _refused(operation: Single[T], reply: Exception) -> T:
-        try:
-            return refused(operation, reply)
-        except Exception as error:
-            unavailable = as_unavailable(error)
-            if unavailable is None:
-                raise
-            raise unavailable from error
 
     async def _open(self) -> LoopEntry:
         loop = asyncio.get_running_loop()

@@ -86,3 +86,24 @@ def as_unavailable(error: BaseException) -> RedisUnavailableError | None:
     ):
         return RedisUnavailableError(reason, decisive=False)
     return None
+
+
+class _Translated:
+    """Raises what exceptions of the client mean in their place, where they mean anything.
+
+    Not made by ``contextlib``, because it stands around every command.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _trace: object
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, RedisUnavailableError):
+            unavailable = as_unavailable(error)
+            if unavailable is not None:
+                raise unavailable from error
+
+
+translated: Final = _Translated()

@@ -86,9 +86,11 @@ class NearState(RedisState):
         if not context.near:
             return None
         answers = Answers(self.near, self.codec.decode, of_view=view is not None)
+        if view is None:
+            return answers
         if len(self._views) >= _MOST_VIEWS:
             self._views.clear()
-        return answers if view is None else self._views.setdefault(view, answers)
+        return self._views.setdefault(view, answers)
 
     def forget_answers(self) -> None:
         """See ``MemoryState.forget_answers``."""

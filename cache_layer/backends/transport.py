@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 from cache_layer.backends.channels import Asker, asker_for
 from cache_layer.backends.context import options_of
 from cache_layer.backends.encoding import DEFAULT_SERIALIZER
-from cache_layer.backends.failures import as_unavailable
+from cache_layer.backends.failures import as_unavailable, translated
 from cache_layer.backends.operations.base import Command, Operation, Single, Steps
 from cache_layer.backends.scripts import Script
 from cache_layer.backends.server import KnownServer
@@ -72,39 +72,32 @@ class Transport:
 
         :raises RedisUnavailableError: Redis cannot be used; a write may or may not have happened.
         """
-        try:
+        with translated:
             asker = self._asker()
             if isinstance(operation, Single):
                 single: Single[T] = operation
                 return self._run_single(asker, single)
             deadline = math.inf if operation.long else self.deadline()
             return self._run_steps(asker, operation.steps(), deadline)
-        except Exception as error:
-            unavailable = as_unavailable(error)
-            if unavailable is None:
-                raise
-            raise unavailable from error
 
     def probe(self) -> None:
         """Look whether Redis can be read and written.
 
         :raises RedisUnavailableError: it cannot.
         """
-        try:
-            # As many round trips as the calls that are made most, in the time that they have.
-            deadline = self.deadline()
-            key = PROBE_KEY + self.tag
-            for command in (("SET", key, b"1", "PX", 1000), ("GET", key)):
-                checked([self._asker().ask(command)])
-            if time.monotonic() > deadline:
-                raise TimeoutError("Redis is slow to answer")
-        except Exception as error:
-            # The next one may find another server.
-            self.renew()
-            unavailable = as_unavailable(error)
-            if unavailable is None:
+        # As many round trips as the calls that are made most, in the time that they have.
+        deadline = self.deadline()
+        key = PROBE_KEY + self.tag
+        with translated:
+            try:
+                for command in (("SET", key, b"1", "PX", 1000), ("GET", key)):
+                    checked([self._asker().ask(command)])
+                if time.monotonic() > deadline:
+                    raise TimeoutError("Redis is slow to answer")
+            except Exception:
+                # The next one may find another server.
+                self.renew()
                 raise
-            raise unavailable from error
 
     def deadline(self, budgets: int = 1) -> float:
         """Return when a call that begins now, and may take so many budgets, has to end."""
