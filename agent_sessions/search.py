@@ -76,8 +76,8 @@ class HasText(_TextLookup):
         column, params = self.process_lhs(compiler, connection)
         if not _is_indexed(self.lhs) or not search_terms.has_trigrams(word):
             return _unindexed(column, params, word)
-        likes, close = search_terms.has_likes(word), search_terms.is_close(word)
-        if likes and close:
+        likes, doubtful = search_terms.has_likes(word), search_terms.needs_second_look(word)
+        if likes and doubtful:
             return _unindexed(column, params, word)
         if likes:
             return _spaced_match(column, params, word)
@@ -85,7 +85,7 @@ class HasText(_TextLookup):
             return _spaced_match(column, params, word, behind=_NEXT)
         forms = search_terms.forms_of(word)
         found = _joined(" OR ", [_spaced_like(column, params, form) for form in forms])
-        return _joined(" AND ", [found, _unindexed(column, params, word)]) if close else found
+        return _joined(" AND ", [found, _unindexed(column, params, word)]) if doubtful else found
 
     def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Any]:
         """Use Python's comparison where SQLite's knows ASCII only or refuses long patterns."""
@@ -119,15 +119,17 @@ class HasWord(_TextLookup):
         """Ask the index for the word and its ends."""
         word = self.rhs
         text: tuple[str, Any] = compiler.compile(HasText(self.lhs, word))
-        close = search_terms.is_close(word)
-        if not search_terms.has_boundaries(word) or (close and search_terms.has_likes(word)):
+        doubtful = search_terms.needs_second_look(word)
+        if not search_terms.has_boundaries(word) or (doubtful and search_terms.has_likes(word)):
             return text
         column, params = self.process_lhs(compiler, connection)
         begins, ends = search_terms.ends_of(word, prefix=self.prefix)
         before, behind = _SIGN if begins else "", _SIGN if ends else ""
         # Spellings between the ends of a word leave the index fewer trigrams than without them.
         better = search_terms.has_likes(word) and search_terms.has_trigrams(word)
-        alone = _is_indexed(self.lhs) and not (close or better or search_terms.has_high(word))
+        alone = _is_indexed(self.lhs) and not (
+            doubtful or better or search_terms.hides_in_patterns(word)
+        )
         found = _spaced_match(column, params, word, before=before, behind=behind, with_index=alone)
         return found if alone else _joined(" AND ", [text, found])
 

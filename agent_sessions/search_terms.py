@@ -45,9 +45,9 @@ _TRIGRAM = re.compile(
     rf"[{SYLLABLES}]|[^\W_]{{3}}|[!-/:-@\[-`{{-~][^\W_]|[^\W_]{{2}}[!-/:-@\[-`{{-~]"
 )
 _SYLLABLE = re.compile(f"[{SYLLABLES}]")
-_HIGH = re.compile("[\u0800-\U0010ffff]")
+_HIDING = re.compile("[\u0800-\U0010ffff]")
 _PAIR = re.compile("[0-9A-Za-z]{2}")
-_CLOSE = re.compile(rf"\s|^0$|[0-9A-Za-z{LATIN}][^\x01-\x7f\u00c0-\u017f\u0300-\u036f]")
+_AMBIGUOUS = re.compile(rf"\s|^0$|[0-9A-Za-z{LATIN}][^\x01-\x7f\u00c0-\u017f\u0300-\u036f]")
 
 # Chinese, Japanese, Thai, Lao, Tibetan, Burmese and Khmer put no spaces between words.
 _UNSPACED = re.compile(rf"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff{IDEOGRAPHS}]")
@@ -125,9 +125,9 @@ def is_syllable(word: str) -> bool:
     return _SYLLABLE.fullmatch(word) is not None
 
 
-def has_high(word: str) -> bool:
+def hides_in_patterns(word: str) -> bool:
     """Tell whether there are letters that PostgreSQL's index does not see in a pattern."""
-    return _HIGH.search(word) is not None
+    return _HIDING.search(word) is not None
 
 
 def is_pair(word: str) -> bool:
@@ -135,7 +135,7 @@ def is_pair(word: str) -> bool:
     return _PAIR.fullmatch(word) is not None
 
 
-def is_close(word: str) -> bool:
+def needs_second_look(word: str) -> bool:
     """Tell whether the spaced text of PostgreSQL's index is not enough to find the word.
 
     In it, a 0 or two spaces behind a Latin letter may not be the text's own; and a pattern of
@@ -143,7 +143,7 @@ def is_close(word: str) -> bool:
     """
     if has_likes(word) and _SYLLABLE.search(word):
         return True
-    return any(_CLOSE.search(form) for form in forms_of(word))
+    return any(_AMBIGUOUS.search(form) for form in forms_of(word))
 
 
 def word_pattern_of(word: str, *, prefix: bool = False) -> str:
