@@ -16,8 +16,9 @@ from agent_sessions.models import Message, default_expiry
 from agent_sessions.repository.owners import column_value, key_field
 
 _CALL = f"SELECT {NAME}(%s, %s, %s, %s, %s, %s)"
-# What an array in PostgreSQL's binary JSON can have, in bytes.
-_MOST = 2**28 - 1
+LARGEST_CALL = 2**28 - 1
+"""Bytes of messages in one call: what an array in PostgreSQL's binary JSON can have."""
+
 # Made once: json.dumps would make one for each message.
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -66,8 +67,8 @@ def insert(
 
 def _written(rows: list[Message]) -> str:
     text = _encode([_columns(row) for row in rows])
-    if len(text) > _MOST // 4 and len(text.encode()) > _MOST:
-        problem = _("The messages of one call have more than %d bytes.") % _MOST
+    if len(text) > LARGEST_CALL // 4 and len(text.encode()) > LARGEST_CALL:
+        problem = _("The messages of one call have more than %d bytes.") % LARGEST_CALL
         raise ValidationError({"messages": problem})
     return text
 
