@@ -1,9 +1,6 @@
-"""Reads that are more than a queryset: numbers, pages by number."""
+"""Reads that are more than a queryset: numbers, pages by number, windows of messages."""
 
 from __future__ import annotations
-
-from typing import Any
-from uuid import UUID
 
 from django.db import connections
 from django.db.models import Count, Q, Sum, Value
@@ -14,7 +11,7 @@ from agent_sessions.conf import settings
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository import reading_postgresql
-from agent_sessions.repository.results import Page, SessionStats
+from agent_sessions.repository.results import Page, SessionStats, Window
 
 
 def stats(sessions: SessionQuerySet) -> SessionStats:
@@ -64,40 +61,28 @@ def page(sessions: SessionQuerySet, number: int, size: int) -> Page[Session]:
     return Page(items, number, size, total)
 
 
-def window(
-    session_id: UUID,
-    after: int | None,
-    before: int | None,
-    limit: int | None,
-    owner: Any,
-    using: str,
-) -> list[Message]:
+def window(wanted: Window, using: str) -> list[Message]:
     """Return messages in order. See SyncSessionRepository.get_messages()."""
     connection = connections[using]
     if connection.vendor == "postgresql":
-        found = reading_postgresql.window(session_id, after, before, limit, owner, connection)
+        found = reading_postgresql.window(wanted, connection)
     else:
-        found = _window(session_id, after, before, limit, owner, using)
+        found = _window(wanted, using)
     if found is None:
-        raise Session.DoesNotExist(f"Session {session_id} does not exist.")
-    return found[::-1] if after is None else found
+        raise Session.DoesNotExist(f"Session {wanted.session_id} does not exist.")
+    return found if wanted.follows else found[::-1]
 
 
-def _window(
-    session_id: UUID,
-    after: int | None,
-    before: int | None,
-    limit: int | None,
-    owner: Any,
-    using: str,
-) -> list[Message] | None:
-    sessions = Session.objects.using(using).filter(pk=session_id)
-    messages = Message.objects.using(using).for_session(session_id)
-    if owner is not None:
-        sessions = sessions.filter(user_id=owner)
-        messages = messages.filter(session__user_id=owner)
-    if before is not None:
-        messages = messages.before(before)
-    ordered = messages.latest_first() if after is None else messages.after(after).in_order()
-    found = list(ordered[:limit])
+def _window(wanted: Window, using: str) -> list[Message] | None:
+    sessions = Session.objects.using(using).filter(pk=wanted.session_id)
+    messages = Message.objects.using(using).for_session(wanted.session_id)
+    if wanted.owner is not None:
+        sessions = sessions.filter(user_id=wanted.owner)
+        messages = messages.filter(session__user_id=wanted.owner)
+    if wanted.before is not None:
+        messages = messages.before(wanted.before)
+    if wanted.after is not None:
+        messages = messages.after(wanted.after)
+    ordered = messages.in_order() if wanted.follows else messages.latest_first()
+    found = list(ordered[: wanted.limit])
     return found if found or sessions.exists() else None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any
-from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from agent_sessions.models import Message
 from agent_sessions.repository.owners import column_value
+from agent_sessions.repository.results import Window
 
 _METADATA: Any = Message._meta.get_field("metadata")
 # What is known, what comes as text, and the rest.
@@ -44,18 +44,12 @@ _FIRST = (
 _LAST = "AND sequence >= LEAST(%(before)s, session.last_sequence + 1::bigint) - %(limit)s"
 
 
-def window(
-    session_id: UUID,
-    after: int | None,
-    before: int | None,
-    limit: int | None,
-    owner: Any,
-    connection: BaseDatabaseWrapper,
-) -> list[Message] | None:
+def window(wanted: Window, connection: BaseDatabaseWrapper) -> list[Message] | None:
     """Return the first messages behind a number, in order, or the last ones from the end.
 
     None if the session is missing or not the owner's (where one is given).
     """
+    session_id, after, before, limit, owner = wanted
     user_id = None if owner is None else column_value(owner, connection)
     if owner is not None and user_id is None:
         return None
@@ -63,7 +57,7 @@ def window(
     stop = _number(_HIGHEST + 1 if before is None else before)
     conditions = [_AFTER] * (after is not None) + [_BEFORE] * (before is not None)
     if limit is not None:
-        conditions.append(_LAST if after is None else _FIRST)
+        conditions.append(_FIRST if wanted.follows else _LAST)
     values = {
         "session": session_id,
         "owner": user_id,
@@ -73,16 +67,15 @@ def window(
         "end": start + (limit or 0),
         "highest": _HIGHEST,
     }
-    last, found = _read(conditions, after is None, values, connection)
+    backwards = not wanted.follows
+    last, found = _read(conditions, backwards, values, connection)
     if last is None:
         return None
     if limit is not None and len(found) < limit:
-        if after is None:
-            more = min(stop, last + 1) - limit > 0
-        else:
-            more = min(stop - 1, last) > start + limit
+        end = min(stop, last + 1)
+        more = end > limit if backwards else end > start + limit + 1
         if more:
-            _last, found = _read(conditions[:-1], after is None, values, connection)
+            _last, found = _read(conditions[:-1], backwards, values, connection)
     return found
 
 

@@ -1,12 +1,29 @@
-"""What repository operations return beside models."""
+"""What repository operations take and return beside models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+from uuid import UUID
 
 Item = TypeVar("Item")
+
+
+class Window(NamedTuple):
+    """Which messages of a session are wanted. See SyncSessionRepository.get_messages()."""
+
+    session_id: UUID
+    after: int | None
+    before: int | None
+    limit: int | None
+    owner: Any
+    """The key of the user whose session it has to be; None: anybody's."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether the first messages behind a number are wanted, not the last ones."""
+        return self.after is not None
 
 
 @dataclass(frozen=True, slots=True)

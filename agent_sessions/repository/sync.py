@@ -21,7 +21,7 @@ from agent_sessions.repository import (
     sessions,
 )
 from agent_sessions.repository.locking import Check
-from agent_sessions.repository.results import Erased, Page, SessionStats
+from agent_sessions.repository.results import Erased, Page, SessionStats, Window
 
 SessionId = UUID | str
 """The id of a session, or its text."""
@@ -115,8 +115,8 @@ class SyncSessionRepository:
         Raises Session.DoesNotExist, and ValueError if the limit is below 1.
         """
         limit = None if limit is None else _checked(limit)
-        owner = _owner(user_id)
-        return reading.window(_uuid(session_id), after, before, limit, owner, self.using)
+        wanted = Window(_uuid(session_id), after, before, limit, _owner(user_id))
+        return reading.window(wanted, self.using)
 
     def add_message_to_session(
         self, session_id: SessionId, message: Mapping[str, Any], user_id: Any = None

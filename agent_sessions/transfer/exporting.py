@@ -80,8 +80,8 @@ def _messages(session: Session) -> Iterator[Message]:
             # Messages have from bytes to megabytes: pages follow what this session's are like.
             seen = sum(_size(row) for row in rows)
             size = max(1, min(_LARGEST_PAGE, len(rows) * _PAGE_BYTES // (seen + 1)))
-        elif (following := messages.after(end).first()) is not None:
-            place = following.sequence - 1
+        elif following := messages.after(end).values_list("sequence", flat=True).first():
+            place = following - 1
         else:
             return
 
