@@ -1,7 +1,8 @@
-"""Where the CPU time of one append goes: what each layer adds, and what each index costs."""
+"""Where the CPU time of an append goes: what each layer adds, and what each index costs."""
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from benchmarks.sessions.single import FLOOR
 
 #: What is dropped, one after the other, while the function is called.
 DROPS = {
-    "without the search index": "DROP INDEX agent_message_text",
+    "without the search index": "DROP INDEX {search_index}",
     "and without the session's indexes on what an append changes": (
         "DROP INDEX agent_session_activity, agent_session_numbers, agent_session_expiry,"
         " agent_session_retention"
@@ -25,64 +26,89 @@ DROPS = {
         "ALTER TABLE agent_sessions_message DROP CONSTRAINT {foreign_key}"
     ),
 }
+ONE, MANY = 1, 100
+
+
+class Share:
+    """Appends of so many messages at once, through more and more of the layers."""
+
+    def __init__(self, peers: dict[str, Peer], count: int) -> None:
+        from django.db import connection
+
+        from agent_sessions.append_function import NAME
+
+        ours, floor, cte = (
+            peers[name] for name in ("agent_sessions", FLOOR, "raw psycopg, one CTE")
+        )
+        contents = [text(number) for number in range(count)]
+        rows = json.dumps([["user", content, {}, None, None] for content in contents])
+        call = f"SELECT {NAME}(%s, NULL, %s, %s, %s, NULL)"
+        bare, conversation = floor.converse(1), ours.converse(1)
+        raw: Any = floor._raw  # type: ignore[attr-defined]
+        other: Any = cte._raw  # type: ignore[attr-defined]
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            django = cursor.fetchone()[0]
+
+        def append(peer: Peer, where: str) -> Callable[[], Any]:
+            if count == ONE:
+                return lambda: peer.append(where, contents[0])
+            return lambda: peer.append_many(where, contents)
+
+        def values() -> tuple[str, ...]:
+            now = datetime.now(UTC).isoformat()
+            return conversation, now, now, rows
+
+        def by_django() -> None:
+            with connection.cursor() as cursor:
+                cursor.execute(call, values())
+                cursor.fetchone()
+
+        self.layers: dict[str, tuple[Callable[[], Any], int]] = {
+            "raw psycopg, INSERT": (append(floor, bare), raw.info.backend_pid),
+            "raw psycopg, one CTE": (append(cte, bare), other.info.backend_pid),
+            "the function, by raw psycopg": (
+                lambda: raw.execute(call, values()).fetchone(),
+                raw.info.backend_pid,
+            ),
+            "the function, by Django's cursor": (by_django, django),
+            "the repository": (append(ours, conversation), django),
+        }
+        what = "one append's" if count == ONE else f"an append of {count}'s"
+        self.table = Table(
+            f"Where {what} CPU time goes",
+            ["client µs", "server µs", "both"],
+            name="shares" if count == ONE else f"shares-{count}",
+            note="Of calls one after the other. The server's is that of its process for the"
+            " connection, and without what it does in the background.",
+        )
+
+    def measure(self, layer: str, turns: int, name: str = "") -> None:
+        self.table.rows[name or layer] = _cpu(*self.layers[layer], turns)
 
 
 def measure(peers: dict[str, Peer], options: Options) -> list[Table]:
     """Spoils the tables: nothing can be measured afterwards."""
     from django.db import connection
 
-    from agent_sessions.append_function import NAME
+    from agent_sessions import search_index
 
-    ours, floor, cte = (peers[name] for name in ("agent_sessions", FLOOR, "raw psycopg, one CTE"))
-    conversation = ours.converse(1)
-    call = f"SELECT {NAME}(%s, NULL, %s, %s, %s, NULL)"
-    rows = f'[["user", "{text(1)}", {{}}, null, null]]'
-
-    def values() -> tuple[str, ...]:
-        now = datetime.now(UTC).isoformat()
-        return conversation, now, now, rows
-
-    raw: Any = floor._raw  # type: ignore[attr-defined]
-    other: Any = cte._raw  # type: ignore[attr-defined]
-
-    def by_django() -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(call, values())
-            cursor.fetchone()
-
-    def by_psycopg() -> None:
-        raw.execute(call, values()).fetchone()
-
+    turns = options.rounds * options.calls
+    shares = {Share(peers, ONE): turns, Share(peers, MANY): max(1, turns // 5)}
+    for share, times in shares.items():
+        for layer in share.layers:
+            share.measure(layer, times)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        django = cursor.fetchone()[0]
         cursor.execute(
             "SELECT quote_ident(conname) FROM pg_constraint WHERE contype = 'f'"
             " AND conrelid = 'agent_sessions_message'::regclass"
         )
-        (foreign_key,) = cursor.fetchone()
-    bare = floor.converse(1)
-    made = Table(
-        "Where one append's CPU time goes",
-        ["client µs", "server µs", "both"],
-        name="shares",
-        note="Of calls one after the other. The server's is that of its process for the"
-        " connection, and without what it does in the background.",
-    )
-    turns = options.rounds * options.calls
-    layers: dict[str, tuple[Callable[[], Any], int]] = {
-        "raw psycopg, INSERT": (lambda: floor.append(bare, text(1)), raw.info.backend_pid),
-        "raw psycopg, one CTE": (lambda: cte.append(bare, text(1)), other.info.backend_pid),
-        "the function, by raw psycopg": (by_psycopg, raw.info.backend_pid),
-        "the function, by Django's cursor": (by_django, django),
-        "the repository": (lambda: ours.append(conversation, text(1)), django),
-    }
-    for name, (work, pid) in layers.items():
-        made.rows[name] = _cpu(work, pid, turns)
-    for name, statement in DROPS.items():
-        raw.execute(statement.format(foreign_key=foreign_key))
-        made.rows[f"… {name}"] = _cpu(by_psycopg, raw.info.backend_pid, turns)
-    return [made]
+        dropped = {"foreign_key": cursor.fetchone()[0], "search_index": search_index.NAME}
+        for name, statement in DROPS.items():
+            cursor.execute(statement.format(**dropped))
+            for share, times in shares.items():
+                share.measure("the function, by raw psycopg", times, f"… {name}")
+    return [share.table for share in shares]
 
 
 def _cpu(work: Callable[[], Any], pid: int, turns: int) -> list[Any]:
