@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -184,14 +185,23 @@ def test_counters_are_verified_while_messages_are_appended(repository, make_sess
     assert counters(broken) == (each, each)
 
 
-@pytest.mark.postgres
-def test_a_message_in_flight_wins_over_cleanup(repository, make_session):
-    """An append that has not committed yet keeps its session from being completed."""
-    session = make_session(expires_at=timezone.now() - timedelta(seconds=1))
+@contextlib.contextmanager
+def another_transaction():
+    """A connection of its own, in a transaction from its first statement on."""
     other = connections.create_connection("default")
     other.settings_dict = connection.settings_dict
     try:
         other.set_autocommit(False)
+        yield other
+    finally:
+        other.close()
+
+
+@pytest.mark.postgres
+def test_a_message_in_flight_wins_over_cleanup(repository, make_session):
+    """An append that has not committed yet keeps its session from being completed."""
+    session = make_session(expires_at=timezone.now() - timedelta(seconds=1))
+    with another_transaction() as other:
         with other.cursor() as cursor:
             cursor.execute(
                 "UPDATE agent_sessions_session SET expires_at = now() + interval '1 hour' "
@@ -200,8 +210,6 @@ def test_a_message_in_flight_wins_over_cleanup(repository, make_session):
             )
         assert repository.cleanup_expired_sessions() == 0
         other.commit()
-    finally:
-        other.close()
     assert repository.cleanup_expired_sessions() == 0
     assert repository.get(session.id).status == "active"
 
@@ -212,17 +220,12 @@ def test_cleanup_comes_back_for_what_was_locked(repository, make_session, settin
     settings.AGENT_SESSIONS_CLEANUP_BATCH_SIZE = 1
     now = timezone.now()
     first, *_ = [make_session(expires_at=now - timedelta(hours=9 - n)) for n in range(4)]
-    other = connections.create_connection("default")
-    other.settings_dict = connection.settings_dict
-    try:
-        other.set_autocommit(False)
+    with another_transaction() as other:
         with other.cursor() as cursor:
             cursor.execute(
                 "SELECT FROM agent_sessions_session WHERE id = %s FOR UPDATE", [first.id]
             )
         assert repository.cleanup_expired_sessions(progress=lambda done: other.rollback()) == 4
-    finally:
-        other.close()
     assert repository.get(first.id).status == "completed"
 
 

@@ -98,6 +98,20 @@ def heard(cache: ResilientCache, client: redis.Redis) -> None:
     wait_for(lambda: last not in near._pending, "the news has come")
 
 
+def write_at_random(
+    client: redis.Redis, keys: list[str], at_once: int, *, seconds: float
+) -> list[int]:
+    """Write growing numbers behind the cache's back; return what the keys then hold."""
+    value = 0
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for key in random.sample(keys, at_once):
+            value += 1
+            client.set(key, value)
+        time.sleep(random.random() / 500)
+    return [int(found or 0) for found in client.mget(keys)]
+
+
 @pytest.fixture(params=["sync", "async"])
 def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
     return cache if request.param == "sync" else Awaited(cache)
@@ -295,16 +309,8 @@ def test_racing_changes_of_others_leave_nothing_stale(
     threads.append(threading.Thread(target=lambda: asyncio.run(aread())))
     for thread in threads:
         thread.start()
-    value = 0
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline:
-        for key in random.sample(full, 10):
-            value += 1
-            client.set(key, value)
-        time.sleep(random.random() / 500)
-    written = [int(found or 0) for found in client.mget(full)]
-    # The news is on its way or has come; a moment later all of it has.
-    time.sleep(0.1)
+    written = write_at_random(client, full, 10, seconds=2)
+    heard(cache, client)
     kept = [cache.get(key, 0) for key in keys]
     done.set()
     for thread in threads:
@@ -681,14 +687,7 @@ def test_racing_changes_of_many(cache: ResilientCache, client: redis.Redis) -> N
     threads = [threading.Thread(target=read), threading.Thread(target=lambda: asyncio.run(aread()))]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 1.5
-    value = 0
-    while time.monotonic() < deadline:
-        for key in random.sample(full, 5):
-            value += 1
-            client.set(key, value)
-        time.sleep(random.random() / 500)
-    written = [int(found or 0) for found in client.mget(full)]
+    written = write_at_random(client, full, 5, seconds=1.5)
     heard(cache, client)
     kept = cache.get_many(keys)
     done.set()
