@@ -16,6 +16,6 @@ class AgentSessionsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks, what follows a migration, and who tells of new messages."""
-        from agent_sessions import append_function, checks, news  # noqa: F401
+        from agent_sessions.postgresql import append_function
 
         post_migrate.connect(append_function.create_if_missing, sender=self)

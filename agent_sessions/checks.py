@@ -11,8 +11,8 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004
 from django.db import connections, router
 
-from agent_sessions import append_function, search_index
 from agent_sessions.conf import PREFIX, Settings, settings
+from agent_sessions.postgresql import append_function, search_index
 from agent_sessions.querysets import LONGEST_DAYS
 
 _RATE = re.compile(r"[1-9]\d*/[smhd]\w*")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
-from agent_sessions import messages
+from agent_sessions import message_format
 
 if TYPE_CHECKING:
     _AnyTextField = models.TextField[Any, Any]
@@ -54,9 +54,9 @@ class ContentField(_AnyTextField):
     def get_prep_value(self, value: Any) -> Any:
         """Return the text of the content, without what a database cannot hold."""
         if isinstance(value, str):
-            return messages.clean_text(value)
+            return message_format.clean_text(value)
         if value is None or isinstance(value, list | tuple):
-            return messages.clean_text(messages.text_of(value))
+            return message_format.clean_text(message_format.text_of(value))
         return super().get_prep_value(value)
 
 
@@ -72,7 +72,7 @@ class MetadataField(_AnyJSONField):
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         """Return the metadata, or of unstorable ones what a JSON column can hold."""
         if isinstance(value, dict):
-            value = messages.storable_json(value)
+            value = message_format.storable_json(value)
         return super().get_db_prep_save({} if value is None else value, connection)
 
 
@@ -81,6 +81,6 @@ class PayloadField(_NullTextField):
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         """Return the payload of the message as it is now."""
-        payload = messages.pack(model_instance.as_dict())  # type: ignore[attr-defined]
+        payload = message_format.pack(model_instance.as_dict())  # type: ignore[attr-defined]
         setattr(model_instance, self.attname, payload)
         return payload

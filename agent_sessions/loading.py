@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
 
-from agent_sessions import messages
+from agent_sessions import message_format
 
 EXACT = frozenset({"content", "metadata"})
 """Fields whose columns may hold an approximation; the payload then has what was given."""
@@ -96,7 +96,7 @@ class ExactlyLoaded(models.Model):
         payload = self.__dict__.get("payload")
         if payload is None:
             return
-        kept = messages.unpack(payload)
+        kept = message_format.unpack(payload)
         if "content" in self.__dict__ and ("content" in kept or "absent" in kept):
             self.content = kept.get("content")
         if "metadata" in self.__dict__ and "metadata" in kept:

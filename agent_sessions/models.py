@@ -15,7 +15,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from agent_sessions import messages
+from agent_sessions import message_format
 from agent_sessions.choices import (
     FINISHED_STATUSES,
     OPEN_STATUSES,
@@ -23,11 +23,11 @@ from agent_sessions.choices import (
     SessionStatus,
 )
 from agent_sessions.conf import settings
-from agent_sessions.excerpts import Excerpt
 from agent_sessions.fields import ContentField, MetadataField, PayloadField
 from agent_sessions.ids import uuid7
 from agent_sessions.loading import EXACT, ExactlyLoaded
 from agent_sessions.querysets import MessageManager, SessionQuerySet
+from agent_sessions.search.excerpts import Excerpt
 
 __all__ = ["Message", "MessageRole", "Session", "SessionStatus"]
 
@@ -40,7 +40,7 @@ def default_expiry(now: datetime | None = None) -> datetime | None:
 
 def validate_text(value: str) -> None:
     """Refuse text that a database cannot hold."""
-    if not messages.is_storable(value):
+    if not message_format.is_storable(value):
         raise ValidationError(_("Null characters and lone surrogates are not allowed."))
 
 
@@ -61,7 +61,7 @@ def validate_object(value: Any) -> None:
     """Refuse what is not a JSON object that every database can hold."""
     if not isinstance(value, dict):
         raise ValidationError(_("This is not an object."))
-    facts = messages.inspect_json(value)
+    facts = message_format.inspect_json(value)
     if facts.problem:
         raise ValidationError(facts.problem)
     if not facts.clean:
@@ -307,7 +307,7 @@ class Message(ExactlyLoaded):
 
     def __str__(self) -> str:
         # Pages and logs cannot hold lone surrogates.
-        return f"{self.sequence} {self.role}: {messages.clean_text(self.text[:60])}"
+        return f"{self.sequence} {self.role}: {message_format.clean_text(self.text[:60])}"
 
     def save(
         self,
@@ -337,11 +337,11 @@ class Message(ExactlyLoaded):
     @property
     def text(self) -> str:
         """The readable text of the content."""
-        return messages.text_of(self.content)
+        return message_format.text_of(self.content)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the message as it was given, without its idempotency key."""
-        kept = messages.unpack(self.payload) if self.payload else {}
+        kept = message_format.unpack(self.payload) if self.payload else {}
         message: dict[str, Any] = {"role": self.role, "content": self.content}
         if "absent" in kept and self.content is None:
             del message["content"]

@@ -11,9 +11,9 @@ from django.db import models, transaction
 from django.db.models import F, OuterRef, Q, Subquery
 from django.utils import timezone
 
-from agent_sessions import search
 from agent_sessions.choices import FINISHED_STATUSES, OPEN_STATUSES, SessionStatus
 from agent_sessions.loading import EXACT
+from agent_sessions.search import lookups
 
 if TYPE_CHECKING:
     from agent_sessions.models import Message, Session
@@ -124,7 +124,7 @@ class SessionQuerySet(_SessionQuerySet):
         With ``newest`` only so many of the latest messages that match are looked at, so that
         a common word is not looked up in all messages of all users.
         """
-        words = search.words_of(term)
+        words = lookups.words_of(term)
         if not words:
             return self.none()
         message_model: Any = self.model._meta.get_field("messages").related_model
@@ -133,7 +133,7 @@ class SessionQuerySet(_SessionQuerySet):
             found = found.for_user(self._owner)
         if newest is not None:
             found = found.order_by("-pk")[:newest]
-        return self.filter(Q(pk__in=found.values("session_id")) | search.matches("title", words))
+        return self.filter(Q(pk__in=found.values("session_id")) | lookups.matches("title", words))
 
     def newest_activity_first(self) -> Self:
         """Order by the last append (or creation), newest first."""
@@ -232,8 +232,8 @@ class MessageQuerySet(_MessageQuerySet):
 
     def containing(self, term: str) -> Self:
         """Keep messages whose text has all words of the term; nothing for an empty one."""
-        words = search.words_of(term)
-        return self.filter(search.matches("content", words)) if words else self.none()
+        words = lookups.words_of(term)
+        return self.filter(lookups.matches("content", words)) if words else self.none()
 
 
 class MessageManager(_MessageManager.from_queryset(MessageQuerySet)):  # type: ignore[misc]

@@ -173,7 +173,7 @@ def timed(
 def build_index() -> None:
     from django.db import connection
 
-    from agent_sessions import search_index
+    from agent_sessions.postgresql import search_index
 
     before = time.perf_counter()
     with connection.cursor() as cursor:
@@ -189,7 +189,7 @@ def build_index() -> None:
 def fill(messages: int) -> dict[int, Any]:
     from django.db import connection
 
-    from agent_sessions import search_index
+    from agent_sessions.postgresql import search_index
 
     with connection.cursor() as cursor:
         cursor.execute(f"DROP INDEX {search_index.NAME}")
@@ -267,7 +267,7 @@ def writers(messages: int = 4_000) -> None:
     """CPU time of the server for a message inserted into the full table, put-off work included."""
     from django.db import connection
 
-    from agent_sessions import search_index
+    from agent_sessions.postgresql import search_index
 
     print("\n| server CPU, ms a message | English | Chinese |\n|---|---|---|")
     insert = (

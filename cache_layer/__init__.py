@@ -10,16 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cache_layer.decorators import cache_invalidate, cached
+    from cache_layer.functions.decorators import cache_invalidate, cached
+    from cache_layer.functions.invalidation import ainvalidate_tags, invalidate_tags
     from cache_layer.interface import FOREVER, ICache, SyncCache, get_cache, get_sync_cache
-    from cache_layer.invalidation import ainvalidate_tags, invalidate_tags
     from cache_layer.manager import RedisManager, get_redis_manager
-    from cache_layer.notices import Notices
+    from cache_layer.pubsub import PubSub
 
 __all__ = [
     "FOREVER",
     "ICache",
-    "Notices",
+    "PubSub",
     "RedisManager",
     "SyncCache",
     "ainvalidate_tags",
@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Notices": "notices",
-    "cache_invalidate": "decorators",
-    "cached": "decorators",
-    "ainvalidate_tags": "invalidation",
-    "invalidate_tags": "invalidation",
+    "PubSub": "pubsub",
+    "cache_invalidate": "functions.decorators",
+    "cached": "functions.decorators",
+    "ainvalidate_tags": "functions.invalidation",
+    "invalidate_tags": "functions.invalidation",
     "RedisManager": "manager",
     "get_redis_manager": "manager",
 }

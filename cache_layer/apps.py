@@ -20,7 +20,7 @@ class CacheLayerConfig(AppConfig):
     def ready(self) -> None:
         """Prepare the process."""
         from cache_layer import checks
-        from cache_layer.commit import watch_connections
+        from cache_layer.functions.transactions import watch_connections
 
         checks.register()
         watch_connections()
@@ -30,4 +30,4 @@ class CacheLayerConfig(AppConfig):
         ):
             # Half a second that the first call of the process would otherwise wait for.
             with suppress(ImproperlyConfigured):
-                import_module("cache_layer.backends.aio")
+                import_module("cache_layer.backends.redis.async_transport")

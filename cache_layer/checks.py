@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from cache_layer.conf import PREFIX, Settings, settings
-from cache_layer.locations import without_password
+from cache_layer.redact import without_password
 
 SCHEMES = ("redis", "rediss", "unix")
 
@@ -184,7 +184,7 @@ def _examine_timeout(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
 
 
 def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    from cache_layer.backends.near import NearOptions
+    from cache_layer.backends.near.cache import NearOptions
 
     options = entry.get("OPTIONS") or {}
     most = options.get("MAX_ENTRIES", 1)
@@ -222,7 +222,7 @@ def _examine_client(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessa
     if not entry.get("LOCATION"):
         return
     try:
-        from cache_layer.backends.transport import spreading
+        from cache_layer.backends.redis.transport import spreading
 
         refused = spreading(entry.get("OPTIONS") or {})
     except (ImproperlyConfigured, ImportError):
@@ -233,7 +233,7 @@ def _examine_client(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessa
             f"CACHES[{alias!r}] asks for {refused}, which spreads keys over several servers: "
             "this backend does not do that.",
             hint="Use one server, one with replicas behind Sentinel, or the CONNECTION_FACTORY "
-            '"cache_layer.backends.cluster.ClusterConnectionFactory".',
+            '"cache_layer.backends.redis.cluster.ClusterConnectionFactory".',
             id="cache_layer.E009",
         )
 
@@ -245,7 +245,7 @@ def _examine_cluster(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
     from django.core.cache import caches
 
     try:
-        from cache_layer.backends.cluster import hash_tag, is_clustered
+        from cache_layer.backends.redis.cluster import hash_tag, is_clustered
 
         if is_clustered(options):
             hash_tag(caches.create_connection(alias))

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cache_layer.backends.context import Scope
+    from cache_layer.backends.context import Keyspace
 
 
 @dataclasses.dataclass(slots=True)
 class Entries:
     """Keys, patterns and whole scopes, each remembered once."""
 
-    keys: dict[str, Scope | None] = dataclasses.field(default_factory=dict)
-    patterns: dict[str, Scope | None] = dataclasses.field(default_factory=dict)
-    scopes: set[Scope] = dataclasses.field(default_factory=set)
+    keys: dict[str, Keyspace | None] = dataclasses.field(default_factory=dict)
+    patterns: dict[str, Keyspace | None] = dataclasses.field(default_factory=dict)
+    scopes: set[Keyspace] = dataclasses.field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.keys) + len(self.patterns) + len(self.scopes)
@@ -37,24 +37,24 @@ class Journal:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add_key(self, key: str, scope: Scope | None) -> None:
+    def add_key(self, key: str, keyspace: Keyspace | None) -> None:
         """Remember a key."""
-        if scope not in self._entries.scopes:
-            self._entries.keys[key] = scope
+        if keyspace not in self._entries.scopes:
+            self._entries.keys[key] = keyspace
             self._shrink()
 
-    def add_pattern(self, pattern: str, scope: Scope | None) -> None:
+    def add_pattern(self, pattern: str, keyspace: Keyspace | None) -> None:
         """Remember a pattern of full keys."""
-        if scope not in self._entries.scopes:
-            self._entries.patterns[pattern] = scope
+        if keyspace not in self._entries.scopes:
+            self._entries.patterns[pattern] = keyspace
             self._shrink()
 
-    def add_scope(self, scope: Scope) -> None:
-        """Remember a whole scope, which makes everything else about it superfluous."""
+    def add_keyspace(self, keyspace: Keyspace) -> None:
+        """Remember a whole keyspace, which makes everything else about it superfluous."""
         entries = self._entries
-        entries.scopes.add(scope)
-        entries.keys = {key: of for key, of in entries.keys.items() if of != scope}
-        entries.patterns = {text: of for text, of in entries.patterns.items() if of != scope}
+        entries.scopes.add(keyspace)
+        entries.keys = {key: of for key, of in entries.keys.items() if of != keyspace}
+        entries.patterns = {text: of for text, of in entries.patterns.items() if of != keyspace}
 
     def take(self) -> Entries:
         """Hand everything over to be replayed and start afresh."""
@@ -63,8 +63,8 @@ class Journal:
 
     def give_back(self, entries: Entries) -> None:
         """Remember again what could not be replayed."""
-        for scope in entries.scopes:
-            self.add_scope(scope)
+        for keyspace in entries.scopes:
+            self.add_keyspace(keyspace)
         for key, of in entries.keys.items():
             self.add_key(key, of)
         for pattern, of in entries.patterns.items():
@@ -74,6 +74,6 @@ class Journal:
         entries = self._entries
         if len(entries.keys) + len(entries.patterns) > self._max_entries():
             scopes = {*entries.keys.values(), *entries.patterns.values()}
-            for scope in scopes:
-                if scope is not None:
-                    self.add_scope(scope)
+            for keyspace in scopes:
+                if keyspace is not None:
+                    self.add_keyspace(keyspace)

@@ -9,7 +9,7 @@ from asgiref.sync import sync_to_async
 
 from cache_layer import metrics
 from cache_layer.backends import ResilientCache
-from cache_layer.backends.counters import NoSharedCountersError, SharedCounters
+from cache_layer.backends.shared_metrics import NoSharedCountersError, SharedCounters
 from cache_layer.interface import Ttl, as_timeout, resilient_cache
 
 

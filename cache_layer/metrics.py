@@ -176,7 +176,7 @@ def _percent(part: int, whole: int) -> float:
     return 100.0 * part / whole if whole else 0.0
 
 
-def _start_again_in_child() -> None:
+def _after_fork() -> None:
     # Locks may have been held by threads that the child does not have, and the parent goes on
     # reporting what it counted before.
     global _lock, _flush_lock
@@ -190,4 +190,4 @@ def _start_again_in_child() -> None:
 
 #: The counters of the thread that looks; for whoever cannot afford the call of ``record``.
 own_counts: Final = _Local()
-os.register_at_fork(after_in_child=_start_again_in_child)
+os.register_at_fork(after_in_child=_after_fork)

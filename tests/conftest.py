@@ -13,7 +13,7 @@ from asgiref.sync import async_to_sync
 from django.core.management import call_command
 from django.db import connection
 
-from agent_sessions.partitioning import is_partitioned
+from agent_sessions.postgresql.partitioning import is_partitioned
 from tests import services
 
 MISSED: set[str] = set()

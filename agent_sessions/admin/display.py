@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
-from agent_sessions.messages import clean_text, inspect_json, is_storable
+from agent_sessions.message_format import clean_text, inspect_json, is_storable
 from agent_sessions.models import Message, Session
 
 LONGEST_EXCERPT = 2_000

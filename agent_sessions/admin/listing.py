@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
-from agent_sessions.messages import is_storable
+from agent_sessions.message_format import is_storable
 from agent_sessions.models import Session
 
 if TYPE_CHECKING:

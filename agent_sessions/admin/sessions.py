@@ -35,9 +35,9 @@ from agent_sessions.admin.display import (
 from agent_sessions.admin.listing import AgentFilter, CappedPaginator, ForgivingAdmin
 from agent_sessions.exceptions import SessionArchived
 from agent_sessions.models import Message, Session, SessionStatus
+from agent_sessions.ndjson import ndjson_response
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository import SyncSessionRepository
-from agent_sessions.streaming import ndjson_response
 from agent_sessions.transfer import export_sessions
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
+from agent_sessions.api.errors import problem_response
 from agent_sessions.api.parsers import BoundedJSONParser, refuse_unreadable_body
-from agent_sessions.api.problems import problem_response
 from agent_sessions.api.renderers import AsciiJSONRenderer, ReadOnlyBrowsableRenderer
 from agent_sessions.api.throttling import ReadThrottle, WriteThrottle
 

@@ -11,7 +11,7 @@ from django.utils.http import parse_etags
 from rest_framework.request import Request
 from rest_framework.utils.encoders import JSONEncoder
 
-from agent_sessions.api.problems import PreconditionFailed
+from agent_sessions.api.errors import PreconditionFailed
 
 
 def etag_of(representation: Mapping[str, Any]) -> str:

@@ -16,10 +16,10 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework.request import Request
 from rest_framework.utils.encoders import JSONEncoder
 
-from agent_sessions.api.follow import hub
+from agent_sessions.api.errors import InvalidParameter
+from agent_sessions.api.live import hub
 from agent_sessions.api.owned import OwnedSessionsView
 from agent_sessions.api.permissions import Reader
-from agent_sessions.api.problems import InvalidParameter
 from agent_sessions.api.renderers import EventStreamRenderer
 from agent_sessions.api.serializers import LARGEST_SEQUENCE, represent_message
 from agent_sessions.api.streams import is_async

@@ -13,7 +13,7 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 from rest_framework.request import Request
 
-from agent_sessions.api.problems import InvalidParameter
+from agent_sessions.api.errors import InvalidParameter
 
 HEADER = "Idempotency-Key"
 MAX_LENGTH = 200

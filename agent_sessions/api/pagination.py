@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 
-from agent_sessions.api.problems import InvalidParameter
+from agent_sessions.api.errors import InvalidParameter
 from agent_sessions.conf import settings
 from agent_sessions.models import Session
 

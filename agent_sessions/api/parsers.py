@@ -14,7 +14,7 @@ from rest_framework.parsers import BaseParser
 
 from agent_sessions.api.renderers import AsciiJSONRenderer
 from agent_sessions.conf import settings
-from agent_sessions.messages import MAX_DEPTH as MESSAGE_DEPTH
+from agent_sessions.message_format import MAX_DEPTH as MESSAGE_DEPTH
 
 MAX_DEPTH = MESSAGE_DEPTH + 3
 """Levels of objects and arrays in a request: a message as deep as allowed, in a batch."""

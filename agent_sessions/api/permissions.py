@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
-from agent_sessions.api.problems import InvalidParameter
+from agent_sessions.api.errors import InvalidParameter
 
 logger = logging.getLogger("agent_sessions")
 audit = logging.getLogger("agent_sessions.audit")

@@ -8,8 +8,8 @@ from rest_framework.routers import SimpleRouter
 
 from agent_sessions.api.events import EventsView
 from agent_sessions.api.messages import MessagesView
-from agent_sessions.api.nowhere import nowhere
-from agent_sessions.api.operations import CacheMetricsView, HealthView
+from agent_sessions.api.monitoring import CacheMetricsView, HealthView
+from agent_sessions.api.not_found import not_found
 from agent_sessions.api.sessions import SessionViewSet
 
 if apps.is_installed("drf_spectacular"):
@@ -25,5 +25,5 @@ urlpatterns = [
     path("sessions/<str:id>/events/", EventsView.as_view(), name="session-events"),
     path("cache/metrics/", CacheMetricsView.as_view(), name="cache-metrics"),
     path("health/", HealthView.as_view(), name="health"),
-    re_path(r"^(?P<path>(?:sessions|cache|health)(?:/.*)?)$", nowhere),
+    re_path(r"^(?P<path>(?:sessions|cache|health)(?:/.*)?)$", not_found),
 ]

@@ -1,7 +1,7 @@
 import agent_sessions.fields
 import agent_sessions.ids
 import agent_sessions.models
-import agent_sessions.search_index
+import agent_sessions.postgresql.search_index
 import django.db.models.deletion
 import django.utils.timezone
 from django.conf import settings
@@ -96,7 +96,7 @@ class Migration(migrations.Migration):
             constraint=models.UniqueConstraint(condition=models.Q(('idempotency_key__isnull', False)), fields=('session', 'idempotency_key'), name='agent_message_idempotency'),
         ),
         migrations.RunPython(
-            agent_sessions.search_index.create_if_possible,
-            agent_sessions.search_index.drop,
+            agent_sessions.postgresql.search_index.create_if_possible,
+            agent_sessions.postgresql.search_index.drop,
         ),
     ]

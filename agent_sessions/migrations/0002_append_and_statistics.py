@@ -1,4 +1,4 @@
-import agent_sessions.operations
+import agent_sessions.migration_operations
 from django.conf import settings
 from django.db import migrations, models
 
@@ -14,12 +14,12 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        agent_sessions.operations.CreateAppendFunction(),
-        agent_sessions.operations.AddIndexWithoutBlocking(
+        agent_sessions.migration_operations.CreateAppendFunction(),
+        agent_sessions.migration_operations.AddIndexWithoutBlocking(
             model_name='session',
             index=models.Index(fields=['user', 'status', '-last_activity_at', '-id', 'expires_at', 'message_count'], name='agent_session_numbers'),
         ),
-        agent_sessions.operations.RemoveIndexWithoutBlocking(
+        agent_sessions.migration_operations.RemoveIndexWithoutBlocking(
             model_name='session',
             name='agent_session_status',
         ),

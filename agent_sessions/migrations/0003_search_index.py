@@ -1,4 +1,4 @@
-import agent_sessions.search_index
+import agent_sessions.postgresql.search_index
 from django.db import migrations
 
 
@@ -12,7 +12,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.RunPython(
-            agent_sessions.search_index.replace,
+            agent_sessions.postgresql.search_index.replace,
             migrations.RunPython.noop,
             elidable=False,
         ),

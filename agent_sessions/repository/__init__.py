@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent_sessions.repository.awaited import SessionRepository
+from agent_sessions.repository.asynchronous import SessionRepository
 from agent_sessions.repository.results import Erased, Page, SessionStats
 from agent_sessions.repository.sync import SyncSessionRepository
 

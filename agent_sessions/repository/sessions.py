@@ -15,12 +15,12 @@ from django.utils.translation import gettext as _
 
 from agent_sessions.choices import SessionStatus
 from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
-from agent_sessions.messages import canonical, is_idempotency_key
+from agent_sessions.message_format import canonical, is_idempotency_key
 from agent_sessions.models import Message, Session, validate_object
 from agent_sessions.querysets import SessionQuerySet
-from agent_sessions.repository import appending
+from agent_sessions.repository import append
 from agent_sessions.repository.locking import Check, lock_one
-from agent_sessions.repository.notify import after_commit
+from agent_sessions.repository.on_commit import after_commit
 from agent_sessions.signals import session_created, session_status_changed
 
 CHANGEABLE = ("title", "agent_id", "status", "metadata", "expires_at")
@@ -37,8 +37,8 @@ def create(session: Session, messages: Iterable[Any], using: str) -> Session:
         )
     session._state.db = using
     session.clean_fields()
-    rows = appending.rows_of(session.pk, messages, using, place="messages[{}]")
-    rows, _firsts = appending.unrepeated(rows, {})
+    rows = append.rows_of(session.pk, messages, using, place="messages[{}]")
+    rows, _firsts = append.unrepeated(rows, {})
     if session._state.adding:
         _count(session, rows)
     session.idempotency_digest = _digest(session, rows) if key is not None else ""
@@ -50,7 +50,7 @@ def create(session: Session, messages: Iterable[Any], using: str) -> Session:
         return _stored_before(session, using)
     after_commit(session_created, Session, using, session=session)
     if rows:
-        appending.announce(session.pk, rows, len(rows), using)
+        append.announce(session.pk, rows, len(rows), using)
     return session
 
 

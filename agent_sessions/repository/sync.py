@@ -12,14 +12,7 @@ from django.db.models import Prefetch
 from agent_sessions.conf import settings
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import SessionQuerySet, user_key
-from agent_sessions.repository import (
-    appending,
-    counters,
-    maintenance,
-    reading,
-    searching,
-    sessions,
-)
+from agent_sessions.repository import append, counters, maintenance, reading, search, sessions
 from agent_sessions.repository.locking import Check
 from agent_sessions.repository.results import Erased, Page, SessionStats, Window
 
@@ -136,7 +129,7 @@ class SyncSessionRepository:
         Raises ValidationError, keyed by field; Session.DoesNotExist; SessionArchived;
         IdempotencyConflict if the key came with another message before.
         """
-        return appending.append_one(_uuid(session_id), message, _owner(user_id), self.using)
+        return append.append_one(_uuid(session_id), message, _owner(user_id), self.using)
 
     def add_messages(
         self,
@@ -152,7 +145,7 @@ class SyncSessionRepository:
         characters: a retry returns them all, and IdempotencyConflict is raised also if there
         were more or fewer of them before. See add_message_to_session.
         """
-        return appending.append_many(
+        return append.append_many(
             _uuid(session_id), messages, _owner(user_id), self.using, idempotency_key
         )
 
@@ -268,13 +261,13 @@ class SyncSessionRepository:
         before messages; then the most recent. An empty term finds nothing.
 
         Each session has as ``excerpts`` what was found in its messages, at most so many of
-        them: see :class:`agent_sessions.excerpts.Excerpt`. They take one more query; 0 spares it.
+        them: see :class:`agent_sessions.search.excerpts.Excerpt`. They take one more query; 0 spares it.
 
         Raises ValueError if the limit is below 1 or the number of excerpts below 0.
         """
         if excerpts < 0:
             raise ValueError(f"The number of excerpts is {excerpts}; it must be at least 0.")
-        return searching.search(
+        return search.search(
             user_key(user_id), search_term, _checked(limit), min(excerpts, 2**31), self.using
         )
 

@@ -6,8 +6,8 @@ exported and imported again exports equal. Both ways stream: memory does not gro
 nor with the length of one exported session.
 """
 
-from agent_sessions.transfer.exporting import export_sessions
-from agent_sessions.transfer.importing import Importer, Outcome, Result
+from agent_sessions.transfer.exporter import export_sessions
+from agent_sessions.transfer.importer import Importer, Outcome, Result
 from agent_sessions.transfer.lines import DEFAULT_MAX_LINE_BYTES, Line, read_lines
 
 __all__ = [

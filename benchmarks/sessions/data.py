@@ -126,7 +126,7 @@ def _without_search_index() -> Iterator[None]:
     """Drop the search index and build it after the block: rows alone load many times faster."""
     from django.db import connection
 
-    from agent_sessions import search_index
+    from agent_sessions.postgresql import search_index
 
     with connection.cursor() as cursor:
         cursor.execute(f"DROP INDEX IF EXISTS {search_index.NAME}")

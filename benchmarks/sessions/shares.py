@@ -35,7 +35,7 @@ class Share:
     def __init__(self, peers: dict[str, Peer], count: int) -> None:
         from django.db import connection
 
-        from agent_sessions.append_function import NAME
+        from agent_sessions.postgresql.append_function import NAME
 
         ours, floor, cte = (
             peers[name] for name in ("agent_sessions", FLOOR, "raw psycopg, one CTE")
@@ -91,7 +91,7 @@ def measure(peers: dict[str, Peer], options: Options) -> list[Table]:
     """Spoils the tables: nothing can be measured afterwards."""
     from django.db import connection
 
-    from agent_sessions import search_index
+    from agent_sessions.postgresql import search_index
 
     turns = options.rounds * options.calls
     shares = {Share(peers, ONE): turns, Share(peers, MANY): max(1, turns // 5)}

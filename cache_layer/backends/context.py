@@ -29,7 +29,7 @@ class Lease:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Scope:
+class Keyspace:
     """All keys of an alias: its key prefix, every version."""
 
     pattern: str
@@ -44,7 +44,7 @@ class Scope:
         return re.match(self.expression, key, re.DOTALL) is not None
 
     @classmethod
-    def of(cls, key_func: KeyFunction, prefix: str, version: int) -> Scope | None:
+    def of(cls, key_func: KeyFunction, prefix: str, version: int) -> Keyspace | None:
         """Derive it from a key function; None when that hides the key (a digest)."""
         before, found, after = key_func(_KEY_PLACE, prefix, _VERSION_PLACE).partition(_KEY_PLACE)
         if not found:
@@ -63,14 +63,14 @@ def _spread(template: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Surroundings:
+class KeyTemplate:
     """What stands before and after the caller's key in a full key."""
 
     before: str
     after: str
 
     @classmethod
-    def of(cls, key_func: KeyFunction, prefix: str, version: int) -> Surroundings:
+    def of(cls, key_func: KeyFunction, prefix: str, version: int) -> KeyTemplate:
         """Derive them from a key function.
 
         :raises CacheLayerError: the key function hides the key, so keys cannot be listed.
@@ -100,7 +100,7 @@ class Context:
     namespace: str
     codec: Codec
     #: What is dropped when the journal cannot remember more; None when keys cannot be listed.
-    scope: Scope | None
+    keyspace: Keyspace | None
     #: Whether a caller's key always stands for the same full key. It does with Django's own key
     #: function; any other may depend on more, such as the tenant of a request.
     steady: bool = False

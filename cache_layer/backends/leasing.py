@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
-from cache_layer.backends.builder import Operations
 from cache_layer.backends.context import Lease
 from cache_layer.backends.operations.base import Operation
+from cache_layer.backends.operations.factory import Operations
 
 T = TypeVar("T")
 

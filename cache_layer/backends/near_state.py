@@ -9,19 +9,19 @@ from typing import Any, Final, TypeVar, cast
 
 from django.core.cache.backends.base import BaseCache
 
-from cache_layer.backends.context import Context, Scope
-from cache_layer.backends.failures import RedisUnavailableError
-from cache_layer.backends.near import NearCache, NearJournal, NearOptions
-from cache_layer.backends.near_answers import Answers
+from cache_layer.backends.context import Context, Keyspace
+from cache_layer.backends.near.cache import NearCache, NearJournal, NearOptions
+from cache_layer.backends.near.decoded import DecodedValues
+from cache_layer.backends.near.operations import Near, near_twin
+from cache_layer.backends.near.tracking import Tracker
 from cache_layer.backends.operations.base import Operation, Read, Single
-from cache_layer.backends.operations.near import Near, near_twin
+from cache_layer.backends.redis.errors import RedisUnavailableError
 from cache_layer.backends.state import RedisState
-from cache_layer.backends.tracking import Tracker
 from cache_layer.journal import Journal
 
 T = TypeVar("T")
 
-#: Views of which the answers are shared; a project may have one for each tenant.
+#: Views of which the decoded values are shared; a project may have one for each tenant.
 _MOST_VIEWS: Final = 500
 
 
@@ -33,7 +33,7 @@ class NearState(RedisState):
     ) -> None:
         super().__init__(location, params, backend)
         self.near = NearCache(options)
-        self._views: dict[tuple[Any, ...], Answers] = {}
+        self._views: dict[tuple[Any, ...], DecodedValues] = {}
         self._forgetting = cast("Journal", NearJournal(self.near))
         self._begin()
 
@@ -81,24 +81,26 @@ class NearState(RedisState):
         names = self.near.options.namespaces
         return (names is None or namespace in names) if asked is None else asked
 
-    def answers(self, context: Context, view: tuple[Any, ...] | None = None) -> Answers | None:
-        """See ``MemoryState.answers``."""
+    def decoded(
+        self, context: Context, view: tuple[Any, ...] | None = None
+    ) -> DecodedValues | None:
+        """See ``MemoryState.decoded``."""
         if not context.near:
             return None
-        answers = Answers(self.near, self.codec.decode, of_view=view is not None)
+        decoded = DecodedValues(self.near, self.codec.decode, of_view=view is not None)
         if view is None:
-            return answers
+            return decoded
         if len(self._views) >= _MOST_VIEWS:
             self._views.clear()
-        return self._views.setdefault(view, answers)
+        return self._views.setdefault(view, decoded)
 
-    def forget_answers(self) -> None:
-        """See ``MemoryState.forget_answers``."""
+    def forget_decoded(self) -> None:
+        """See ``MemoryState.forget_decoded``."""
         self.near.drop_all()
 
-    def expect_views(self) -> None:
-        """See ``MemoryState.expect_views``."""
-        self.near.expect_views()
+    def allow_other_prefixes(self) -> None:
+        """See ``MemoryState.allow_other_prefixes``."""
+        self.near.allow_other_prefixes()
 
     def describe(self) -> dict[str, Any]:
         """See ``MemoryState.describe``; ``near`` tells what the near cache holds."""
@@ -119,10 +121,10 @@ class NearState(RedisState):
             tracker.join(5)
         super().close()
 
-    def start_again(self) -> None:
-        """See ``MemoryState.start_again``."""
-        super().start_again()
-        self.near.start_again()
+    def after_fork(self) -> None:
+        """See ``MemoryState.after_fork``."""
+        super().after_fork()
+        self.near.after_fork()
         # The parent's listener is kept from being collected: its socket is the parent's.
         self._inherited = self._tracker
         self._begin()
@@ -141,21 +143,21 @@ class NearState(RedisState):
 
     def _near_twin(self, operation: Operation[T]) -> Near[T] | None:
         """Return what does an operation with the near cache; None where that is of no use."""
-        scope = operation.context.scope
+        keyspace = operation.context.keyspace
         tracker = self._tracker
-        if scope is None:
+        if keyspace is None:
             return None
-        if tracker is None or scope not in tracker.scopes:
-            self._listen(scope)
+        if tracker is None or keyspace not in tracker.scopes:
+            self._listen(keyspace)
             return None
         return near_twin(self.near, operation) if self.near.on else None
 
-    def _listen(self, scope: Scope) -> None:
+    def _listen(self, keyspace: Keyspace) -> None:
         with self._tracker_lock:
             before = self._tracker
-            if self._closed or (before is not None and scope in before.scopes):
+            if self._closed or (before is not None and keyspace in before.scopes):
                 return
-            scopes = {scope, *(before.scopes if before is not None else ())}
+            scopes = {keyspace, *(before.scopes if before is not None else ())}
             if before is not None:
                 before.stop()
             tracker = Tracker(self.near, self.transport, self._usable, scopes)

@@ -6,9 +6,9 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Final
 
-from cache_layer.backends.failures import RedisUnavailableError
-from cache_layer.backends.operations.replay import Cleanse, EndConnections, Replay
+from cache_layer.backends.operations.replay import EndConnections, PurgeKeyspace, Replay
 from cache_layer.backends.operations.scans import RefusedError
+from cache_layer.backends.redis.errors import RedisUnavailableError
 from cache_layer.conf import settings
 from cache_layer.journal import Entries
 
@@ -68,7 +68,9 @@ class Recovery(threading.Thread):
                 state.transport.run(EndConnections(state.context, server.connections()))
             else:
                 state.transport.run(
-                    Cleanse(state.context, list(state.scopes), server.found, state.transport.tag)
+                    PurgeKeyspace(
+                        state.context, list(state.scopes), server.found, state.transport.tag
+                    )
                 )
         except RedisUnavailableError:
             with state.lock:

@@ -16,14 +16,14 @@ from django.core.cache.backends.base import (
 )
 from django.utils.functional import cached_property
 
-from cache_layer.backends.builder import Operations
-from cache_layer.backends.context import Context, Scope
-from cache_layer.backends.counters import flush_when_due
+from cache_layer.backends.context import Context, Keyspace
 from cache_layer.backends.leasing import Leasing
-from cache_layer.backends.near_answers import ABSENT, Answers
+from cache_layer.backends.near.decoded import NOT_FOUND, DecodedValues
 from cache_layer.backends.operations.base import Operation
+from cache_layer.backends.operations.factory import Operations
+from cache_layer.backends.operations.result_factory import Results
 from cache_layer.backends.operations.scans import STEP
-from cache_layer.backends.results import Results
+from cache_layer.backends.shared_metrics import flush_when_due
 from cache_layer.backends.state import MemoryState, state_for
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ MOST_KEPT: Final = 500
 _ODD_CHARACTER: Final = re.compile(r"[\x00-\x20\x7f]")
 
 _KEY_MAKING: Final = frozenset({"key_func", "key_prefix", "version"})
-_KEPT: Final = ("scope", "state", "context", "_answers", "_operations")
+_KEPT: Final = ("keyspace", "state", "context", "_decoded", "_operations")
 
 
 class ResilientCache(Leasing, BaseCache):
@@ -64,7 +64,7 @@ class ResilientCache(Leasing, BaseCache):
                 self.__dict__.pop(kept, None)
             self._namespaces.clear()
             self.results.clear()
-            self.state.expect_views()
+            self.state.allow_other_prefixes()
 
     def validate_key(self, key: str) -> None:
         """Warn of the same keys as Django does, without looking at every character in Python."""
@@ -92,12 +92,12 @@ class ResilientCache(Leasing, BaseCache):
     @cached_property
     def state(self) -> MemoryState:
         """What all instances of the alias in this process share."""
-        return state_for(self._location, self._params, self, self.scope)
+        return state_for(self._location, self._params, self, self.keyspace)
 
     @cached_property
-    def scope(self) -> Scope | None:
+    def keyspace(self) -> Keyspace | None:
         """All keys of the alias; None when the KEY_FUNCTION hides them."""
-        return Scope.of(self.key_func, self.key_prefix, self.version)
+        return Keyspace.of(self.key_func, self.key_prefix, self.version)
 
     @cached_property
     def context(self) -> Context:
@@ -117,12 +117,12 @@ class ResilientCache(Leasing, BaseCache):
             # They are plain attributes, unless a class makes them anew for each caller.
             and not any(hasattr(cls, name) for name in _KEY_MAKING)
         )
-        # Elsewhere one name may stand for several keys, of which the scope covers some.
-        near = steady and self.scope is not None and self.state.keeps(namespace, near)
-        return Context(namespace, self.state.codec, self.scope, steady, near)
+        # Elsewhere one name may stand for several keys, of which the keyspace covers some.
+        near = steady and self.keyspace is not None and self.state.keeps(namespace, near)
+        return Context(namespace, self.state.codec, self.keyspace, steady, near)
 
     @property
-    def one_view(self) -> bool:
+    def single_prefix(self) -> bool:
         """Whether every backend of the alias makes the same keys, as long as nobody changes it.
 
         One of a project's own class may choose a prefix when it is made, which Django does for
@@ -131,8 +131,8 @@ class ResilientCache(Leasing, BaseCache):
         return type(self).__init__ is ResilientCache.__init__
 
     @cached_property
-    def _answers(self) -> Answers | None:
-        return self.state.answers(self.context, (self.key_func, self.key_prefix, self.version))
+    def _decoded(self) -> DecodedValues | None:
+        return self.state.decoded(self.context, (self.key_func, self.key_prefix, self.version))
 
     @cached_property
     def _operations(self) -> Operations:
@@ -158,26 +158,26 @@ class ResilientCache(Leasing, BaseCache):
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """Return the value of a key, or the default."""
-        answers = self._answers
-        if answers is None or version is not None or type(key) is not str:
+        decoded = self._decoded
+        if decoded is None or version is not None or type(key) is not str:
             return self.run(self._operations.get(key, default, version))
-        value = answers.get(key)
-        if value is ABSENT:
+        value = decoded.get(key)
+        if value is NOT_FOUND:
             read = self._operations.get(key, default, version)
             value = self.run(read)
-            answers.learn(key, read)
+            decoded.learn(key, read)
         return value
 
     async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """See ``get()``."""
-        answers = self._answers
-        if answers is None or version is not None or type(key) is not str:
+        decoded = self._decoded
+        if decoded is None or version is not None or type(key) is not str:
             return await self.state.arun(self._operations.get(key, default, version))
-        value = answers.get(key)
-        if value is ABSENT:
+        value = decoded.get(key)
+        if value is NOT_FOUND:
             read = self._operations.get(key, default, version)
             value = await self.state.arun(read)
-            answers.learn(key, read)
+            decoded.learn(key, read)
         return value
 
     def set(

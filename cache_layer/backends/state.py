@@ -15,17 +15,17 @@ from typing import Any, TypeVar
 from django.core.cache.backends.base import BaseCache
 from django.core.signals import setting_changed
 
-from cache_layer.backends.context import Context, Scope, options_of
+from cache_layer.backends.context import Context, Keyspace, options_of
 from cache_layer.backends.encoding import Codec
-from cache_layer.backends.failures import CircuitOpenError, RedisUnavailableError
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.near import NearOptions
-from cache_layer.backends.near_answers import Answers
-from cache_layer.backends.operations.base import Operation, Unconfirmed
+from cache_layer.backends.near.cache import NearOptions
+from cache_layer.backends.near.decoded import DecodedValues
+from cache_layer.backends.operations.base import NeedsTagTokens, Operation
+from cache_layer.backends.redis.errors import CircuitOpenError, RedisUnavailableError
 from cache_layer.breaker import Breaker
 from cache_layer.conf import PREFIX, settings
 from cache_layer.journal import Journal
-from cache_layer.locations import without_password
+from cache_layer.redact import without_password
 from cache_layer.signals import cache_state_changed
 
 T = TypeVar("T")
@@ -63,8 +63,10 @@ class MemoryState:
         """
         return False
 
-    def answers(self, context: Context, view: tuple[Any, ...] | None = None) -> Answers | None:
-        """Return answers of the near cache by names of the caller's; None where there is none.
+    def decoded(
+        self, context: Context, view: tuple[Any, ...] | None = None
+    ) -> DecodedValues | None:
+        """Return decoded values of the near cache by names of the caller's; None where there is none.
 
         With a ``view``, which tells whose names they are, everyone who gives it gets the same.
         """
@@ -74,10 +76,10 @@ class MemoryState:
         """Return who answers (``"redis"`` or ``"memory"``), since when, and why."""
         return {"state": "memory", "since": self._since, "reason": "no LOCATION is configured"}
 
-    def forget_answers(self) -> None:
-        """Drop everything that ``answers()`` would find."""
+    def forget_decoded(self) -> None:
+        """Drop everything that ``decoded()`` would find."""
 
-    def expect_views(self) -> None:
+    def allow_other_prefixes(self) -> None:
         """Take note that backends of this alias may have different prefixes."""
 
     def close(self) -> None:
@@ -86,7 +88,7 @@ class MemoryState:
             for key in [key for key, state in _states.items() if state is self]:
                 del _states[key]
 
-    def start_again(self) -> None:
+    def after_fork(self) -> None:
         """Begin empty in a forked child: the lock may have been held by another thread."""
         self.memory.clear()
         self.memory.lock = self.lock = threading.RLock()
@@ -96,14 +98,14 @@ class RedisState(MemoryState):
     """An alias with a LOCATION: Redis, and memory while Redis cannot be used."""
 
     def __init__(self, location: Any, params: dict[str, Any], backend: BaseCache) -> None:
-        from cache_layer.backends.aio import AsyncTransport
-        from cache_layer.backends.transport import Transport
+        from cache_layer.backends.redis.async_transport import AsyncTransport
+        from cache_layer.backends.redis.transport import Transport
 
         super().__init__(params)
         self._location = location
         self.context = Context("", self.codec, None)
         #: The keys of the aliases that share this state.
-        self.scopes: dict[Scope, None] = {}
+        self.scopes: dict[Keyspace, None] = {}
         self.stopped = threading.Event()
         self.transport = Transport(location, params, backend)
         self._new_circuit()
@@ -120,7 +122,7 @@ class RedisState(MemoryState):
             if breaker.closed:
                 try:
                     result = self.transport.run(operation)
-                except Unconfirmed as detour:
+                except NeedsTagTokens as detour:
                     operation = detour.operation
                     continue
                 except RedisUnavailableError as failure:
@@ -145,7 +147,7 @@ class RedisState(MemoryState):
                         result = await transport.run(operation)
                     else:
                         result = transport.received(operation, await sent)
-                except Unconfirmed as detour:
+                except NeedsTagTokens as detour:
                     operation = detour.operation
                     continue
                 except RedisUnavailableError as failure:
@@ -179,10 +181,10 @@ class RedisState(MemoryState):
         urls = self._location.split(",") if isinstance(self._location, str) else self._location
         location = ", ".join(str(without_password(url)) for url in urls)
         if now["state"] == "redis":
-            logger.info("Redis at %s answers again; the cache uses it.", location)
+            logger.info("Redis at %s decoded again; the cache uses it.", location)
         else:
             logger.warning(
-                "Redis at %s cannot be used (%s); the cache answers from memory until it can.",
+                "Redis at %s cannot be used (%s); the cache decoded from memory until it can.",
                 location,
                 now["reason"],
             )
@@ -202,13 +204,13 @@ class RedisState(MemoryState):
         self.stopped.set()
         self.transport.close()
 
-    def start_again(self) -> None:
-        """See ``MemoryState.start_again``; connections, circuit and journal are the parent's."""
-        super().start_again()
+    def after_fork(self) -> None:
+        """See ``MemoryState.after_fork``; connections, circuit and journal are the parent's."""
+        super().after_fork()
         self.stopped = threading.Event()
-        self.transport.start_again()
+        self.transport.after_fork()
         self._new_circuit()
-        self._async_transport.start_again(self.breaker)
+        self._async_transport.after_fork(self.breaker)
 
     def _failed(self, operation: Operation[Any], failure: RedisUnavailableError) -> None:
         if isinstance(failure, CircuitOpenError):
@@ -248,7 +250,7 @@ _states_lock = threading.Lock()
 
 
 def state_for(
-    location: Any, params: dict[str, Any], backend: BaseCache, scope: Scope | None
+    location: Any, params: dict[str, Any], backend: BaseCache, keyspace: Keyspace | None
 ) -> MemoryState:
     """Return the process's state for a ``CACHES`` entry, made at first use."""
     options = params.get("OPTIONS") or {}
@@ -260,8 +262,8 @@ def state_for(
             state = _states.get(key)
             if state is None:
                 state = _states[key] = _make_state(location, params, backend)
-    if isinstance(state, RedisState) and isinstance(scope, Scope):
-        state.scopes[scope] = None
+    if isinstance(state, RedisState) and isinstance(keyspace, Keyspace):
+        state.scopes[keyspace] = None
     return state
 
 
@@ -278,28 +280,28 @@ def _make_state(location: Any, params: dict[str, Any], backend: BaseCache) -> Me
     return RedisState(location, params, backend)
 
 
-def _forget_answers(*, setting: str, **kwargs: Any) -> None:
+def _forget_decoded(*, setting: str, **kwargs: Any) -> None:
     # Names may lead to other keys now.
     if setting == "CACHES" or setting.startswith(PREFIX):
         for state in list(_states.values()):
-            state.forget_answers()
+            state.forget_decoded()
 
 
 def _slot(options: dict[str, Any], backend: BaseCache) -> str:
     """Return what aliases must have in common to share connections to a cluster."""
     if "CONNECTION_FACTORY" not in options:
         return ""
-    from cache_layer.backends.cluster import hash_tag, is_clustered
+    from cache_layer.backends.redis.cluster import hash_tag, is_clustered
 
     return hash_tag(backend) if is_clustered(options) else ""
 
 
-def _start_again_in_child() -> None:
+def _after_fork() -> None:
     global _states_lock
     _states_lock = threading.Lock()
     for state in _states.values():
-        state.start_again()
+        state.after_fork()
 
 
-setting_changed.connect(_forget_answers)
-os.register_at_fork(after_in_child=_start_again_in_child)
+setting_changed.connect(_forget_decoded)
+os.register_at_fork(after_in_child=_after_fork)

@@ -16,7 +16,7 @@ from django.db.models import Choices, Model
 from django.db.models.fields.files import FieldFile
 from django.utils.functional import cached_property
 
-from cache_layer.codec.kinds import Kind, Pack, Refused, Unpack
+from cache_layer.codec.types import Kind, Pack, Refused, Unpack
 from cache_layer.exceptions import CodecError
 
 MODEL_CODE: Final = 21

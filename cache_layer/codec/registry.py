@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar, overload
 from django.db.models import Model
 from django.http.response import HttpResponseBase
 
-from cache_layer.codec.kinds import KINDS, Kind, Pack, Refused, Unpack
+from cache_layer.codec.types import KINDS, Kind, Pack, Refused, Unpack
 from cache_layer.exceptions import CodecError
 
 T = TypeVar("T")

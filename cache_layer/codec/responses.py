@@ -10,7 +10,7 @@ from typing import Any, Final
 from django.http import response as http
 from django.template.response import SimpleTemplateResponse, TemplateResponse
 
-from cache_layer.codec.kinds import Kind, Pack, Refused, Unpack
+from cache_layer.codec.types import Kind, Pack, Refused, Unpack
 from cache_layer.exceptions import CodecError
 
 RESPONSE_CODE: Final = 22

@@ -16,10 +16,10 @@ from django.db.models import Model
 from django.http.response import HttpResponseBase
 
 from cache_layer.codec.django_models import MODEL
-from cache_layer.codec.kinds import KINDS, Kind, Refused
 from cache_layer.codec.locate import path_to
 from cache_layer.codec.registry import REGISTERED, registered_kind, type_name
 from cache_layer.codec.responses import RESPONSE
+from cache_layer.codec.types import KINDS, Kind, Refused
 from cache_layer.exceptions import CodecError, UnsupportedValueError
 
 #: First byte of everything written here. Never a digit, a minus or the NUL of a lease.

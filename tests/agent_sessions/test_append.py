@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from agent_sessions import IdempotencyConflict, SessionArchived
 from agent_sessions.models import Message, Session, SessionStatus
-from agent_sessions.repository import append_postgresql
 from agent_sessions.signals import message_added
 
 pytestmark = pytest.mark.django_db
@@ -194,7 +193,7 @@ def test_size_limit(repository, session, settings):
 
 @pytest.mark.postgres
 def test_more_than_postgresql_takes_in_one_call_is_refused(repository, session, monkeypatch):
-    monkeypatch.setattr(append_postgresql, "LARGEST_CALL", 1_000)
+    monkeypatch.setattr(postgresql, "LARGEST_CALL", 1_000)
     with pytest.raises(ValidationError) as error:
         repository.add_messages(session.id, [say("é" * 300), say("é" * 300)])
     assert "1000 bytes" in str(error.value)

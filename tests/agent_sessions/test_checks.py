@@ -6,9 +6,9 @@ import pytest
 from django.core.checks import run_checks
 from django.db import connection
 
-from agent_sessions import search_index
 from agent_sessions.conf import Settings
 from agent_sessions.conf import settings as our_settings
+from agent_sessions.postgresql import search_index
 
 # Django's own checks ask SQLite once whether it knows JSON.
 pytestmark = pytest.mark.django_db

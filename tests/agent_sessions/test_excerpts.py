@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_sessions.excerpts import LENGTH, Highlighter
+from agent_sessions.search.excerpts import LENGTH, Highlighter
 
 FAMILY = "👨‍👩‍👧‍👦"
 UNITS = ["a", "B", " ", "\n", "é", "e\u0301", "你", "🇩🇪", FAMILY, "ä", "-"]

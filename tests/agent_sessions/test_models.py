@@ -16,10 +16,10 @@ from django.test.utils import isolate_apps
 from django.utils import timezone
 
 import agent_sessions
-from agent_sessions import append_function
 from agent_sessions.checks import check_append_function
 from agent_sessions.ids import uuid7
 from agent_sessions.models import Message, MessageRole, Session, SessionStatus
+from agent_sessions.postgresql import append_function
 
 
 class TestIds:

@@ -6,7 +6,6 @@ import pytest
 from django.db.models import Value
 
 from agent_sessions.models import Message, Session
-from agent_sessions.repository import searching
 
 pytestmark = pytest.mark.django_db
 
@@ -22,7 +21,7 @@ def say(repository: Any) -> Any:
 @pytest.fixture(params=["few messages match", "many do"])
 def each_way(request, monkeypatch):
     if request.param == "many do":
-        monkeypatch.setattr(searching, "_FEW_FOUND", -1)
+        monkeypatch.setattr(search, "_FEW_FOUND", -1)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent_sessions import search_index
 from agent_sessions.models import Message, Session
-from agent_sessions.search_terms import SIGNS, pattern_of
+from agent_sessions.postgresql import search_index
+from agent_sessions.search.terms import SIGNS, pattern_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgres]
 

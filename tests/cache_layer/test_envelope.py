@@ -8,7 +8,6 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_layer.backends import scripts, tag_scripts
 from cache_layer.backends.envelope import (
     ENVELOPE,
     HEAD,
@@ -18,7 +17,8 @@ from cache_layer.backends.envelope import (
     new_token,
     seal,
 )
-from cache_layer.backends.scripts import Script
+from cache_layer.backends.operations import lua, tag_lua
+from cache_layer.backends.operations.lua import Script
 from tests.cache_layer.caches import make_cache
 
 KEYS = st.text(min_size=1, max_size=20)
@@ -61,13 +61,13 @@ def test_damaged_envelopes_break_no_script(redis_url: str) -> None:
         client.set(cache.make_key("k"), data)
         key = cache.make_key("k").encode()
         for command in (
-            scripts.HOLDS([key]),
-            scripts.REMAINING([key]),
-            scripts.EXPIRE([key], 10_000),
-            scripts.LIVING([key]),
-            tag_scripts.POSTPONE([key], data[:18], 10_000, ""),
-            tag_scripts.CLAIM([key, b"tag"], new_token()[2:], 10_000, 10_000, b"", new_token()),
-            scripts.DROP([key]),
+            lua.HOLDS([key]),
+            lua.REMAINING([key]),
+            lua.EXPIRE([key], 10_000),
+            lua.LIVING([key]),
+            tag_lua.POSTPONE([key], data[:18], 10_000, ""),
+            tag_lua.CLAIM([key, b"tag"], new_token()[2:], 10_000, 10_000, b"", new_token()),
+            lua.DROP([key]),
         ):
             client.execute_command(*Script.in_full(command))
         client.set(key, data)

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-from cache_layer.backends.context import Scope
+from cache_layer.backends.context import Keyspace
 from cache_layer.journal import Journal
 
 
-def scope(prefix: str) -> Scope:
-    found = Scope.of(lambda key, prefix, version: f"{prefix}:{version}:{key}", prefix, 1)
+def keyspace(prefix: str) -> Keyspace:
+    found = Keyspace.of(lambda key, prefix, version: f"{prefix}:{version}:{key}", prefix, 1)
     assert found is not None
     return found
 
 
-APP, OTHER = scope("app"), scope("other")
+APP, OTHER = keyspace("app"), keyspace("other")
 
 
 def test_everything_is_remembered_once() -> None:
@@ -46,7 +46,7 @@ def test_a_clear_makes_what_it_covers_superfluous() -> None:
     journal = Journal(lambda: 10)
     journal.add_key("app:1:k", APP)
     journal.add_key("other:1:k", OTHER)
-    journal.add_scope(APP)
+    journal.add_keyspace(APP)
     journal.add_key("app:1:l", APP)
     journal.add_pattern("app:1:*", APP)
     entries = journal.take()
@@ -59,7 +59,7 @@ def test_what_could_not_be_replayed_is_remembered_beside_what_came_since() -> No
     journal = Journal(lambda: 10)
     journal.add_key("app:1:k", APP)
     journal.add_pattern("app:1:u*", APP)
-    journal.add_scope(OTHER)
+    journal.add_keyspace(OTHER)
     taken = journal.take()
     journal.add_key("app:1:new", APP)
     journal.give_back(taken)
@@ -76,4 +76,4 @@ def test_a_scope_owns_its_keys_of_all_versions_and_no_others() -> None:
     assert not APP.owns(b"app2:1:k")
     assert not APP.owns(b"xapp:1:k")
     assert APP.pattern == "app:*:*"
-    assert scope("a*[b]").pattern == r"a\*\[b\]:*:*"
+    assert keyspace("a*[b]").pattern == r"a\*\[b\]:*:*"

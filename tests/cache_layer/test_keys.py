@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_layer.exceptions import UnstableArgumentError
+from cache_layer.functions.arguments import CallKeys, argument_text
 from cache_layer.globs import glob_match
-from cache_layer.keys import CallKeys, argument_text
 
 
 class Colour(enum.Enum):

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from redis.exceptions import InvalidResponse
 
 from cache_layer.backends import ResilientCache
-from cache_layer.backends.failures import RedisUnavailableError
-from cache_layer.backends.replies import NOTHING, PythonReader, make_reader, pack, pack_in_python
-from cache_layer.backends.wire import Wire
+from cache_layer.backends.redis.errors import RedisUnavailableError
+from cache_layer.backends.redis.multiplexer import MultiplexedConnection
+from cache_layer.backends.redis.resp import NOTHING, PythonReader, make_reader, pack, pack_in_python
 from tests.cache_layer.caches import make_cache, state, wait_for
 from tests.services import RedisServer
 
@@ -135,16 +135,16 @@ class Clock:
 async def test_how_long_a_reply_is_waited_for(pieces: int, comes: bool) -> None:
     connection = mock.Mock()
     connection._writer.transport.is_closing.return_value = False
-    wire = Wire(connection, 0.25, lambda: None, lambda wire: None)
+    connection = MultiplexedConnection(connection, 0.25, lambda: None, lambda connection: None)
     clock = Clock()
-    wire._loop = clock  # type: ignore[assignment]
+    connection._loop = clock  # type: ignore[assignment]
     future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    wire.write(future, b"")
+    connection.write(future, b"")
     reply = b"$%d\r\n" % pieces + b"x" * pieces + b"\r\n"
     clock.move(0.005)
     for number in range(100):
         if pieces and number < len(reply) and not future.done():
-            wire.data_received(reply[number : number + 1])
+            connection.data_received(reply[number : number + 1])
         for _ in range(10):
             clock.move(0.001)
     if comes:
@@ -306,10 +306,12 @@ def as_read(reader: Any, data: bytes, cuts: list[int]) -> list[Any]:
 @given(st.data(), st.lists(REPLIES, min_size=1, max_size=5))
 def test_both_readers_read_the_same(data: st.DataObject, replies: list[bytes]) -> None:
     pytest.importorskip("hiredis")
-    wire = b"".join(replies)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=5)))
-    assert repr(as_read(PythonReader(), wire, cuts)) == repr(as_read(make_reader(), wire, cuts))
-    assert len(as_read(PythonReader(), wire, cuts)) == len(replies)
+    connection = b"".join(replies)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(connection)), max_size=5)))
+    assert repr(as_read(PythonReader(), connection, cuts)) == repr(
+        as_read(make_reader(), connection, cuts)
+    )
+    assert len(as_read(PythonReader(), connection, cuts)) == len(replies)
 
 
 @pytest.mark.parametrize(

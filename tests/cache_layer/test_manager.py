@@ -11,7 +11,7 @@ from django.core.cache import caches
 from django.test import override_settings
 
 from cache_layer import metrics
-from cache_layer.backends import ResilientCache, counters
+from cache_layer.backends import ResilientCache
 from cache_layer.exceptions import UnsupportedValueError
 from cache_layer.interface import SyncCache
 from cache_layer.manager import RedisManager, get_redis_manager
@@ -158,13 +158,13 @@ def test_a_wrong_alias_does_not_break_the_end_of_a_request(
 ) -> None:
     cache = make_cache()
     cache.set("k", 1)
-    monkeypatch.setattr(counters, "_due", 0.0)
+    monkeypatch.setattr(shared_metrics, "_due", 0.0)
     cache.close()
     assert cache.get("k") == 1
 
 
 def test_closing_what_was_not_used_asks_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "_due", 0.0)
+    monkeypatch.setattr(shared_metrics, "_due", 0.0)
     entry = {
         "BACKEND": "cache_layer.backends.ResilientCache",
         "LOCATION": "redis://127.0.0.1:1/0",

@@ -29,9 +29,9 @@ from django.test import override_settings
 import cache_layer
 from cache_layer import cached, get_cache, get_sync_cache, invalidate_tags, metrics
 from cache_layer.backends import ResilientCache
-from cache_layer.backends.near import NearCache, NearOptions
+from cache_layer.backends.near.cache import NearCache, NearOptions
+from cache_layer.backends.near.tracking import literal_start
 from cache_layer.backends.near_state import NearState
-from cache_layer.backends.tracking import literal_start
 from cache_layer.globs import escape_glob
 from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
 from tests.cache_layer.test_backend import Asynchronous, Contract, LeaseContract, Synchronous

@@ -1,4 +1,4 @@
-"""Notices between processes, and what an outage does to them: nothing."""
+"""PubSub between processes, and what an outage does to them: nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import redis
 from django.core.cache import cache
 
-from cache_layer import Notices
+from cache_layer import PubSub
 from tests.faults.proxy import Proxy
 from tests.services import RedisServer
 
@@ -22,8 +22,8 @@ import sys
 from django.conf import settings
 settings.configure(CACHES={"default": {
     "BACKEND": "cache_layer.backends.ResilientCache", "LOCATION": sys.argv[1], "KEY_PREFIX": "n"}})
-from cache_layer import Notices
-notices = Notices("test")
+from cache_layer import PubSub
+notices = PubSub("test")
 for line in sys.stdin:
     notices.tell(line.strip())
     print("told", flush=True)
@@ -45,7 +45,7 @@ def server(redis_server: RedisServer, settings: Any) -> RedisServer:
 @pytest.fixture
 def heard(server: RedisServer) -> Iterator[list[str]]:
     found: list[str] = []
-    end = Notices("test").listen(found.append)
+    end = PubSub("test").listen(found.append)
     yield found
     end()
 
@@ -80,7 +80,7 @@ def test_other_processes_are_heard_and_again_after_an_outage(
 
 
 def test_telling_a_hung_redis_waits_for_nothing(server: RedisServer, heard: list[str]) -> None:
-    notices = Notices("test")
+    notices = PubSub("test")
     until(lambda: heard, lambda: notices.tell("x"))
     server.stop()
     tellers = [
@@ -104,7 +104,7 @@ def test_who_listens_notices_that_the_network_was_cut_without_a_word(
     proxy.start()
     settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": proxy.url}}
     found: list[str] = []
-    end = Notices("test").listen(found.append)
+    end = PubSub("test").listen(found.append)
     with redis.Redis.from_url(server.url, socket_timeout=5) as client:
 
         def tell(notice: str) -> None:
@@ -130,8 +130,8 @@ def test_neither_a_failing_listener_nor_an_odd_notice_ends_it(
         if notice == "bad":
             raise ValueError(notice)
 
-    end = Notices("test").listen(hear)
-    notices = Notices("test")
+    end = PubSub("test").listen(hear)
+    notices = PubSub("test")
     until(lambda: "bad" in found, lambda: notices.tell("bad"))
     notices.tell("\ud800")
     until(lambda: "good" in found, lambda: notices.tell("good"))
@@ -141,9 +141,9 @@ def test_neither_a_failing_listener_nor_an_odd_notice_ends_it(
 
 
 def test_names_and_prefixes_are_apart(server: RedisServer, heard: list[str]) -> None:
-    notices = Notices("test")
+    notices = PubSub("test")
     until(lambda: "mine" in heard, lambda: notices.tell("mine"))
-    Notices("other").tell("of another name")
+    PubSub("other").tell("of another name")
     with redis.Redis.from_url(server.url, socket_timeout=5) as client:
         client.publish("another:notices:test", "of another project")
         client.publish("n:notices:test", "last")
@@ -159,7 +159,7 @@ def test_a_user_who_may_use_no_channel_has_a_cache_without_notices(
         settings.CACHES["default"]["LOCATION"] = server.url.replace("://", "://app:pw@")
         settings.CACHES = {**settings.CACHES}
         caplog.set_level("WARNING", "cache_layer")
-        notices = Notices("test")
+        notices = PubSub("test")
         end = notices.listen(lambda notice: None)
         for number in range(20):
             notices.tell(str(number))
@@ -179,7 +179,7 @@ def test_without_redis_nothing_is_told_and_no_thread_runs(settings: Any, backend
     settings.CACHES = {"default": {"BACKEND": backend}}
     threads = set(threading.enumerate())
     heard: list[str] = []
-    notices = Notices("test")
+    notices = PubSub("test")
     end = notices.listen(heard.append)
     notices.tell("x")
     end()

@@ -13,8 +13,8 @@ from django.test import override_settings
 
 from cache_layer import cached, invalidate_tags
 from cache_layer.backends import ResilientCache
-from cache_layer.background import background
 from cache_layer.codec import SafeSerializer
+from cache_layer.functions.background import background
 from cache_layer.signals import cache_state_changed
 from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
 from tests.services import RedisServer

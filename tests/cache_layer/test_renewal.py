@@ -17,7 +17,7 @@ from django.core.cache import cache
 from django.db import connection, transaction
 
 from cache_layer import FOREVER, cached, invalidate_tags
-from cache_layer.background import MOST, Background, background
+from cache_layer.functions.background import MOST, Background, background
 from tests.cache_layer.caches import wait_for
 
 pytestmark = pytest.mark.usefixtures("store")

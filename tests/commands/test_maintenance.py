@@ -10,8 +10,8 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
-from agent_sessions import search_index
 from agent_sessions.models import Message, Session, SessionStatus
+from agent_sessions.postgresql import search_index
 from agent_sessions.repository import SyncSessionRepository
 
 pytestmark = pytest.mark.django_db

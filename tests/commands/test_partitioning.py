@@ -9,7 +9,7 @@ from django.db import connection
 
 from agent_sessions import Session, SyncSessionRepository
 from agent_sessions.models import Message
-from agent_sessions.partitioning import is_partitioned
+from agent_sessions.postgresql.partitioning import is_partitioned
 
 SAY = {"role": "user", "content": "hello"}
 

@@ -14,7 +14,7 @@ from django.test import override_settings
 
 from cache_layer import cached, invalidate_tags
 from cache_layer.backends import ResilientCache
-from cache_layer.backends.cluster import slot_of
+from cache_layer.backends.redis.cluster import slot_of
 from cache_layer.checks import check_entries
 from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
 from tests.cache_layer.test_backend import (
@@ -27,7 +27,7 @@ from tests.faults.cluster import Cluster
 from tests.faults.load import Load
 
 TAG = "{shop}"
-FACTORY = "cache_layer.backends.cluster.ClusterConnectionFactory"
+FACTORY = "cache_layer.backends.redis.cluster.ClusterConnectionFactory"
 
 
 def make(cluster: Cluster, **options: Any) -> ResilientCache:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from cache_layer.backends import ResilientCache
-from cache_layer.backends.results import Results, Terms
+from cache_layer.backends.operations.result_factory import ExpirationPolicy, Results
 from tests.cache_layer.caches import make_cache, state, wait_for
 from tests.faults.proxy import Proxy
 from tests.services import RedisServer
@@ -73,12 +73,12 @@ def test_results_and_leases(
     reaching: ResilientCache, cut_off: ResilientCache, proxy: Proxy
 ) -> None:
     def keep(cache: ResilientCache, key: str, value: str) -> bool:
-        results = Results(cache, "", Terms(300))
+        results = Results(cache, "", ExpirationPolicy(300))
         entry = results.entry(key, ["@tag:t"])
         return cache.run(results.fill(entry, value, cache.run(results.claim(entry))))
 
     assert keep(reaching, "kept", "old")
-    slow = Results(reaching, "", Terms(300))
+    slow = Results(reaching, "", ExpirationPolicy(300))
     entry = slow.entry("begun", ["@tag:t"])
     begun = reaching.run(slow.claim(entry))
     lease = reaching.get_or_lease("leased")

@@ -18,8 +18,8 @@ from drf_spectacular.utils import (
 )
 
 from agent_sessions.api import idempotency
+from agent_sessions.api.errors import PROBLEM_TYPE
 from agent_sessions.api.openapi.components import ProblemSerializer
-from agent_sessions.api.problems import PROBLEM_TYPE
 from agent_sessions.conf import settings
 
 ERRORS = {

@@ -18,6 +18,7 @@ from drf_spectacular.utils import (
 )
 
 from agent_sessions.api import serializers as ours
+from agent_sessions.api.errors import PROBLEM_TYPE
 from agent_sessions.api.openapi.components import (
     AppendRequestSerializer,
     AppendResponseSerializer,
@@ -37,7 +38,6 @@ from agent_sessions.api.openapi.operations import (
     page_size_schema,
     requiring_body,
 )
-from agent_sessions.api.problems import PROBLEM_TYPE
 
 CHAT = OpenApiExample(
     "A message", value={"role": "user", "content": "Help me debug this code"}, request_only=True
@@ -144,7 +144,7 @@ class _Events(OpenApiViewExtension):
 
 
 class _CacheMetrics(OpenApiViewExtension):
-    target_class = "agent_sessions.api.operations.CacheMetricsView"
+    target_class = "agent_sessions.api.monitoring.CacheMetricsView"
 
     def view_replacement(self) -> type[Any]:
         target: Any = self.target_class
@@ -165,7 +165,7 @@ class _CacheMetrics(OpenApiViewExtension):
 
 
 class _Health(OpenApiViewExtension):
-    target_class = "agent_sessions.api.operations.HealthView"
+    target_class = "agent_sessions.api.monitoring.HealthView"
 
     def view_replacement(self) -> type[Any]:
         target: Any = self.target_class

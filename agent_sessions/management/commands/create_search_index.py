@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, connections
 
-from agent_sessions import search_index
 from agent_sessions.management.options import add_database
+from agent_sessions.postgresql import search_index
 
 
 class Command(BaseCommand):

@@ -8,7 +8,7 @@ from django.core.management import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
 from agent_sessions.management.options import add_database
-from agent_sessions.partitioning import CannotPartition, partition_messages
+from agent_sessions.postgresql.partitioning import CannotPartition, partition_messages
 
 
 class Command(BaseCommand):

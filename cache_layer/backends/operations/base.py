@@ -112,7 +112,7 @@ class Single(Operation[T]):
         return self.parse(None)
 
 
-class Unconfirmed(Exception):  # noqa: N818 - a detour, not an error
+class NeedsTagTokens(Exception):  # noqa: N818 - a detour, not an error
     """A read met an envelope whose tags it did not ask for; ``operation`` is the rest of it."""
 
     def __init__(self, operation: Operation[Any]) -> None:
@@ -141,7 +141,7 @@ class Read(Single[T]):
         """
         try:
             return True, self.parse(held[0])
-        except Unconfirmed:
+        except NeedsTagTokens:
             return False, None
 
 
@@ -152,4 +152,4 @@ class Writing(Single[T]):
 
     def remember(self, journal: Journal) -> None:
         """See ``Operation.remember``."""
-        journal.add_key(self.key, self.context.scope)
+        journal.add_key(self.key, self.context.keyspace)

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cache_layer.backends import scripts
 from cache_layer.backends.context import Context
 from cache_layer.backends.encoding import UnreadableValueError
 from cache_layer.backends.envelope import Lookup, living, named_tags
 from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations import lua
 from cache_layer.backends.operations.base import Command, Operation, Steps, chunks, held, raw, raws
 from cache_layer.journal import Journal
 from cache_layer.metrics import record
@@ -29,13 +29,13 @@ class GetMany(Operation[dict[Any, Any]]):
         self.names = names
 
     def steps(self) -> Steps[dict[Any, Any]]:
-        held, _ = yield from self.ask(self.keys)
+        held, _ = yield from self.execute(self.keys)
         if held is None:
             return {}
         tokens = yield from self.tokens(held)
         return self.decode(held, tokens.get)
 
-    def ask(
+    def execute(
         self, keys: list[str], also: Sequence[Command] = ()
     ) -> Steps[tuple[list[bytes | None] | None, list[Any]]]:
         """Ask what keys hold, and further questions; return None where Redis refuses to tell."""
@@ -120,7 +120,7 @@ class SetMany(Operation[list[str]]):
 
     def remember(self, journal: Journal) -> None:
         for key in self.entries:
-            journal.add_key(key, self.context.scope)
+            journal.add_key(key, self.context.keyspace)
 
 
 class DropMany(Operation[int]):
@@ -136,7 +136,7 @@ class DropMany(Operation[int]):
     def steps(self) -> Steps[int]:
         dropped = 0
         for chunk in chunks(self.keys):
-            (reply,) = yield [scripts.DROP([raw(key) for key in chunk])]
+            (reply,) = yield [lua.DROP([raw(key) for key in chunk])]
             if isinstance(reply, Exception):
                 self.error()
             else:
@@ -152,7 +152,7 @@ class DropMany(Operation[int]):
 
     def remember(self, journal: Journal) -> None:
         for key in self.keys:
-            journal.add_key(key, self.context.scope)
+            journal.add_key(key, self.context.keyspace)
 
     def _count(self, dropped: int) -> int:
         if dropped:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from cache_layer.backends import scripts, tag_scripts
 from cache_layer.backends.context import Context, Lease
 from cache_layer.backends.encoding import UnreadableValueError
 from cache_layer.backends.envelope import MARKER, NONCE_END, Lookup, living, named_tags
 from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations import lua, tag_lua
 from cache_layer.backends.operations.base import Command, Operation, Single, Steps, px, raw
 from cache_layer.journal import Journal
 from cache_layer.metrics import record
@@ -55,7 +55,7 @@ class GetOrLease(Operation[Any]):
             if data is None:
                 claim: Command = ("SET", key, MARKER + token, "NX", "PX", self.milliseconds)
             else:
-                claim = scripts.SWAP([key], data, MARKER + token, self.milliseconds)
+                claim = lua.SWAP([key], data, MARKER + token, self.milliseconds)
             (claimed,) = yield [claim]
             if claimed and not isinstance(claimed, Exception):
                 return self._lease(token, owner=True)
@@ -77,7 +77,7 @@ class GetOrLease(Operation[Any]):
     def remember(self, journal: Journal) -> None:
         # A marker that was placed and not answered for would hold up who waits for its owner.
         if self.claimed is not None:
-            journal.add_key(self.key, self.context.scope)
+            journal.add_key(self.key, self.context.keyspace)
 
     def _look(self, data: bytes | None, read: Lookup) -> tuple[Any, bool]:
         """Return what was found and True, or None and False when the key is to be claimed."""
@@ -116,7 +116,7 @@ class Fill(Single[bool]):
 
     def command(self) -> Command:
         marker = MARKER + self.lease.token
-        return scripts.SWAP([raw(self.key)], marker, self.data, px(self.milliseconds))
+        return lua.SWAP([raw(self.key)], marker, self.data, px(self.milliseconds))
 
     def parse(self, reply: Any) -> bool:
         if reply:
@@ -140,7 +140,7 @@ class Release(Single[bool]):
         self.lease = lease
 
     def command(self) -> Command:
-        return tag_scripts.FORGET([raw(self.key)], self._identity())
+        return tag_lua.FORGET([raw(self.key)], self._identity())
 
     def parse(self, reply: Any) -> bool:
         return bool(reply)

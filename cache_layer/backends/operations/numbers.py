@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from cache_layer.backends import scripts
 from cache_layer.backends.context import Context
 from cache_layer.backends.encoding import UnreadableValueError
 from cache_layer.backends.envelope import living, named_tags, with_payload
 from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations import lua
 from cache_layer.backends.operations.base import Operation, Steps, held, px, raw
 from cache_layer.exceptions import NotAnIntegerError
 from cache_layer.journal import Journal
@@ -37,7 +37,7 @@ class Increment(Operation[int]):
         create = px(self.milliseconds) if self.creates else "no"
         start = self.context.codec.encode(self.key, self.amount)
         while True:
-            (reply,) = yield [scripts.INCREMENT([key], self.amount, start, create)]
+            (reply,) = yield [lua.INCREMENT([key], self.amount, start, create)]
             if reply is None:
                 raise self._missing()
             if not isinstance(reply, Exception):
@@ -53,7 +53,7 @@ class Increment(Operation[int]):
             if encoded is not None:
                 total = self._number(encoded) + self.amount
                 changed = with_payload(data, self.context.codec.encode(self.key, total))
-                (swapped,) = yield [scripts.SWAP([key], data, changed, "keep")]
+                (swapped,) = yield [lua.SWAP([key], data, changed, "keep")]
                 if swapped:
                     return total
 
@@ -71,7 +71,7 @@ class Increment(Operation[int]):
         return total
 
     def remember(self, journal: Journal) -> None:
-        journal.add_key(self.key, self.context.scope)
+        journal.add_key(self.key, self.context.keyspace)
 
     def _number(self, data: bytes) -> int:
         try:

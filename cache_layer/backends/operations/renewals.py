@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from cache_layer.backends import tag_scripts
 from cache_layer.backends.context import Context
 from cache_layer.backends.envelope import (
     CLAIM_END,
@@ -16,8 +15,9 @@ from cache_layer.backends.envelope import (
     seal,
 )
 from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations import tag_lua
 from cache_layer.backends.operations.base import Command, Single, cover, held, px, raw
-from cache_layer.backends.operations.tagged import Aged
+from cache_layer.backends.operations.results import StaleValue
 from cache_layer.metrics import record
 
 
@@ -26,7 +26,7 @@ class _OfAged(Single[bool]):
 
     __slots__ = ("aged",)
 
-    def __init__(self, context: Context, key: str, aged: Aged) -> None:
+    def __init__(self, context: Context, key: str, aged: StaleValue) -> None:
         super().__init__(context, key)
         self.aged = aged
 
@@ -41,7 +41,7 @@ class _OfAged(Single[bool]):
         return None if held(store, self.key) is None else data
 
 
-class Postpone(_OfAged):
+class ClaimRefresh(_OfAged):
     """Keep everybody else from renewing a value for some time; tells whether that was possible.
 
     Of all who try at once, one succeeds. ``again``: who has succeeded sets another time.
@@ -50,7 +50,7 @@ class Postpone(_OfAged):
     __slots__ = ("again", "milliseconds")
 
     def __init__(
-        self, context: Context, key: str, aged: Aged, milliseconds: int, *, again: bool
+        self, context: Context, key: str, aged: StaleValue, milliseconds: int, *, again: bool
     ) -> None:
         super().__init__(context, key, aged)
         self.milliseconds = milliseconds
@@ -59,7 +59,7 @@ class Postpone(_OfAged):
     def command(self) -> Command:
         again = "again" if self.again else ""
         identity = self.aged.identity
-        return tag_scripts.POSTPONE([raw(self.key)], identity, self.milliseconds, again)
+        return tag_lua.POSTPONE([raw(self.key)], identity, self.milliseconds, again)
 
     def in_memory(self, store: MemoryStore) -> bool:
         data = self.there(store)
@@ -80,7 +80,7 @@ class Renew(_OfAged):
         self,
         context: Context,
         key: str,
-        aged: Aged,
+        aged: StaleValue,
         data: bytes,
         milliseconds: int | None,
         fresh_until: int,
@@ -91,7 +91,7 @@ class Renew(_OfAged):
 
     def command(self) -> Command:
         identity = self.aged.identity
-        return tag_scripts.RENEW([raw(self.key)], identity, self.envelope, px(self.milliseconds))
+        return tag_lua.RENEW([raw(self.key)], identity, self.envelope, px(self.milliseconds))
 
     def parse(self, reply: Any) -> bool:
         if reply:
@@ -112,7 +112,7 @@ class Forget(_OfAged):
     __slots__ = ()
 
     def command(self) -> Command:
-        return tag_scripts.FORGET([raw(self.key)], self.aged.identity)
+        return tag_lua.FORGET([raw(self.key)], self.aged.identity)
 
     def in_memory(self, store: MemoryStore) -> bool:
         if self.there(store) is None:

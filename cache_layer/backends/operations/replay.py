@@ -6,8 +6,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from cache_layer.backends import scripts
-from cache_layer.backends.context import Context, Scope
+from cache_layer.backends.context import Context, Keyspace
+from cache_layer.backends.operations import lua
 from cache_layer.backends.operations.base import Command, Operation, Steps, chunks, raw
 from cache_layer.backends.operations.scans import RefusedError, drop_matching
 from cache_layer.journal import Entries
@@ -31,7 +31,7 @@ class Replay(Operation[None]):
 
     def steps(self) -> Steps[None]:
         deletions: list[Command] = [
-            scripts.DROP([raw(key) for key in chunk]) for chunk in chunks(list(self.entries.keys))
+            lua.DROP([raw(key) for key in chunk]) for chunk in chunks(list(self.entries.keys))
         ]
         for start in range(0, len(deletions), _PIPELINE):
             for reply in (yield deletions[start : start + _PIPELINE]):
@@ -39,8 +39,8 @@ class Replay(Operation[None]):
                     raise RefusedError from reply
         for pattern in self.entries.patterns:
             yield from drop_matching(pattern)
-        for scope in self.entries.scopes:
-            yield from drop_scope(scope)
+        for keyspace in self.entries.scopes:
+            yield from drop_keyspace(keyspace)
 
 
 class EndConnections(Operation[None]):
@@ -58,7 +58,7 @@ class EndConnections(Operation[None]):
         yield [("CLIENT", "KILL", "ID", number, "SKIPME", "yes") for number in self.ids]
 
 
-class Cleanse(Operation[None]):
+class PurgeKeyspace(Operation[None]):
     """Drop whole scopes from a server process that was never seen before.
 
     The first process of the project to do so leaves a mark with the server's run id, so that the
@@ -71,7 +71,7 @@ class Cleanse(Operation[None]):
     long = True
 
     def __init__(
-        self, context: Context, scopes: Iterable[Scope], run_id: str, tag: bytes = b""
+        self, context: Context, scopes: Iterable[Keyspace], run_id: str, tag: bytes = b""
     ) -> None:
         self.context = context
         self.scopes = scopes
@@ -79,15 +79,15 @@ class Cleanse(Operation[None]):
         self.tag = tag
 
     def steps(self) -> Steps[None]:
-        for scope in self.scopes:
-            digest = hashlib.sha256(scope.expression).hexdigest()[:16]
+        for keyspace in self.scopes:
+            digest = hashlib.sha256(keyspace.expression).hexdigest()[:16]
             mark = f"cache_layer:clean:{digest}".encode() + self.tag
             (known,) = yield [("GET", mark)]
             if known != self.run_id:
-                yield from drop_scope(scope)
+                yield from drop_keyspace(keyspace)
                 yield [("SET", mark, self.run_id)]
 
 
-def drop_scope(scope: Scope) -> Steps[int]:
+def drop_keyspace(keyspace: Keyspace) -> Steps[int]:
     """Delete every key of an alias."""
-    return drop_matching(scope.pattern, lambda keys: [key for key in keys if scope.owns(key)])
+    return drop_matching(keyspace.pattern, lambda keys: [key for key in keys if keyspace.owns(key)])

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from cache_layer.backends import scripts
-from cache_layer.backends.context import Context, Scope
+from cache_layer.backends.context import Context, Keyspace
 from cache_layer.backends.envelope import is_tag
 from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations import lua
 from cache_layer.backends.operations.base import Command, Operation, Steps, chunks, held, raw
 from cache_layer.globs import glob_match
 from cache_layer.journal import Journal
@@ -45,7 +45,7 @@ class ScanKeys(Operation[list[str]]):
                 break
             cursor, found = reply
             for chunk in chunks(found):
-                (alive,) = yield [scripts.LIVING(chunk)]
+                (alive,) = yield [lua.LIVING(chunk)]
                 if not isinstance(alive, Exception):
                     seen.update(alive)
             if not int(cursor):
@@ -93,7 +93,7 @@ class DropPattern(Operation[int]):
         return self._count(dropped)
 
     def remember(self, journal: Journal) -> None:
-        journal.add_pattern(self.pattern, self.context.scope)
+        journal.add_pattern(self.pattern, self.context.keyspace)
 
     def _count(self, dropped: int) -> int:
         if dropped:
@@ -104,17 +104,17 @@ class DropPattern(Operation[int]):
 class Clear(DropPattern):
     """Delete every key of the alias, of all versions, and of nobody else."""
 
-    __slots__ = ("scope",)
+    __slots__ = ("keyspace",)
 
-    def __init__(self, context: Context, scope: Scope) -> None:
-        super().__init__(context, scope.pattern)
-        self.scope = scope
+    def __init__(self, context: Context, keyspace: Keyspace) -> None:
+        super().__init__(context, keyspace.pattern)
+        self.keyspace = keyspace
 
     def owned(self, keys: Iterable[bytes]) -> list[bytes]:
-        return [key for key in keys if self.scope.owns(key)]
+        return [key for key in keys if self.keyspace.owns(key)]
 
     def remember(self, journal: Journal) -> None:
-        journal.add_scope(self.scope)
+        journal.add_keyspace(self.keyspace)
 
 
 def drop_matching(pattern: str, owned: Any = list) -> Steps[int]:
@@ -136,10 +136,10 @@ def drop_matching(pattern: str, owned: Any = list) -> Steps[int]:
         values: list[bytes] = []
         for key in owned(found):
             (tags if is_tag(key) else values).append(key)
-        deletions = [scripts.DROP(chunk) for chunk in chunks(values)]
+        deletions = [lua.DROP(chunk) for chunk in chunks(values)]
         if not int(cursor):
             break
-    deletions += [scripts.DROP(chunk) for chunk in chunks(tags)]
+    deletions += [lua.DROP(chunk) for chunk in chunks(tags)]
     if deletions:
         counts = yield deletions
         dropped += sum(count for count in counts if isinstance(count, int))

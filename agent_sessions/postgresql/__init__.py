@@ -1,0 +1,1 @@
+"""What only PostgreSQL has: the append function, the search index, partitions."""

@@ -1,0 +1,206 @@
+"""Appending messages: numbering, counters, expiry and rows move in one step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, connections
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from agent_sessions.choices import SessionStatus
+from agent_sessions.conf import settings
+from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
+from agent_sessions.message_format import canonical, is_idempotency_key, pack, validate_message
+from agent_sessions.models import Message, Session
+from agent_sessions.repository import portable, postgresql
+from agent_sessions.repository.on_commit import after_commit
+from agent_sessions.signals import message_added
+
+logger = logging.getLogger("agent_sessions")
+
+FIELD_NAMES = [field.attname for field in Message._meta.concrete_fields]
+
+LONGEST_CALL_KEY = 240
+"""Characters of a key for a whole call: the numbers of its messages stand behind it."""
+
+
+def append_one(session_id: UUID, message: Any, owner: Any, using: str) -> Message:
+    """Append a message. See SyncSessionRepository.add_message_to_session()."""
+    row = _row(session_id, validate_message(message), timezone.now(), using)
+    return _append(session_id, [row], owner, using)[0]
+
+
+def append_many(
+    session_id: UUID, messages: Iterable[Any], owner: Any, using: str, key: str | None = None
+) -> list[Message]:
+    """Append messages. See SyncSessionRepository.add_messages()."""
+    rows = rows_of(session_id, messages, using)
+    if not rows:
+        _refuse_missing_or_archived(session_id, owner, using)
+    if key is None:
+        return _append(session_id, rows, owner, using)
+    if not is_idempotency_key(key) or len(key) > LONGEST_CALL_KEY:
+        raise ValidationError(
+            {
+                "idempotency_key": _("A key is a string of 1 to %d printable characters.")
+                % LONGEST_CALL_KEY
+            }
+        )
+    if any(row.idempotency_key is not None for row in rows):
+        raise ValidationError(
+            {"idempotency_key": _("Give a key of the call or keys of its messages, not both.")}
+        )
+    for number, row in enumerate(rows):
+        row.idempotency_key = _numbered(key, number)
+    return _append(session_id, rows, owner, using, call_key=key)
+
+
+def rows_of(
+    session_id: UUID, messages: Iterable[Any], using: str, place: str = "{}"
+) -> list[Message]:
+    """Return the messages as rows without numbers.
+
+    Raises ValidationError, keyed by the place of the message in the call and the field.
+    """
+    now = timezone.now()
+    rows: list[Message] = []
+    errors: dict[str, Any] = {}
+    for number, message in enumerate(messages):
+        try:
+            rows.append(_row(session_id, validate_message(message), now, using))
+        except ValidationError as error:
+            for field, problems in error.error_dict.items():
+                errors[f"{place.format(number)}.{field}"] = problems
+    if errors:
+        raise ValidationError(errors)
+    return rows
+
+
+def _row(session_id: UUID, message: Mapping[str, Any], now: datetime, using: str) -> Message:
+    # In the order of the fields.
+    values = (
+        None,
+        session_id,
+        None,
+        None,
+        str(message["role"]),
+        message.get("content"),
+        message.get("metadata", {}),
+        pack(message),
+        message.get("idempotency_key"),
+        now,
+    )
+    return Message.assemble(using, FIELD_NAMES, values)
+
+
+def unrepeated(
+    rows: Iterable[Message], stored: Mapping[str, Message]
+) -> tuple[list[Message], dict[str, Message]]:
+    """Return the rows to insert, and for each idempotency key the message that has it first.
+
+    Raises IdempotencyConflict if a key comes with two messages.
+    """
+    waiting: list[Message] = []
+    firsts = dict(stored)
+    for row in rows:
+        key = row.idempotency_key
+        if key is not None and key in firsts:
+            _require_same(firsts[key], row)
+            continue
+        if key is not None:
+            firsts[key] = row
+        waiting.append(row)
+    return waiting, firsts
+
+
+def _append(
+    session_id: UUID,
+    rows: Sequence[Message],
+    owner: Any,
+    using: str,
+    call_key: str | None = None,
+) -> list[Message]:
+    connection = connections[using]
+    insert = postgresql.insert if connection.vendor == "postgresql" else portable.insert
+    # By idempotency key: what is stored already, or stands earlier in the same call.
+    stored: dict[str, Message] = {}
+    while True:
+        waiting, firsts = unrepeated(rows, stored)
+        if not waiting:
+            break
+        keys = [row.idempotency_key for row in waiting if row.idempotency_key is not None]
+        try:
+            count = insert(session_id, waiting, owner, connection)
+        except IntegrityError:
+            if connection.vendor == "postgresql" and not connection.get_autocommit():
+                raise
+            found = _stored(session_id, keys, call_key, owner, using)
+            if not found:
+                raise
+            stored.update(found)
+            continue
+        if count is None:
+            found = _stored(session_id, keys, call_key, owner, using)
+            if not found:
+                _refuse_missing_or_archived(session_id, owner, using)
+            stored.update(found)
+            continue
+        announce(session_id, waiting, count, using)
+        break
+    return [row if row.idempotency_key is None else firsts[row.idempotency_key] for row in rows]
+
+
+def _stored(
+    session_id: UUID, keys: list[str], call_key: str | None, owner: Any, using: str
+) -> dict[str, Message]:
+    if call_key is None:
+        return _with_keys(session_id, keys, owner, using)
+    # One more than there are: a call with more messages has used it.
+    beyond = _numbered(call_key, len(keys))
+    found = _with_keys(session_id, [*keys, beyond], owner, using)
+    if found and found.keys() != set(keys):
+        raise IdempotencyConflict(call_key)
+    return found
+
+
+def _numbered(key: str, number: int) -> str:
+    return f"{key}→{number}" if number else key
+
+
+def _with_keys(session_id: UUID, keys: list[str], owner: Any, using: str) -> dict[str, Message]:
+    if not keys:
+        return {}
+    found = Message.objects.using(using).filter(session_id=session_id, idempotency_key__in=keys)
+    if owner is not None:
+        found = found.filter(session__user_id=owner)
+    return {str(message.idempotency_key): message for message in found}
+
+
+def _require_same(stored: Message, given: Message) -> None:
+    if canonical(stored.as_dict()) != canonical(given.as_dict()):
+        raise IdempotencyConflict(str(given.idempotency_key))
+
+
+def _refuse_missing_or_archived(session_id: UUID, owner: Any, using: str) -> None:
+    sessions = Session.objects.using(using).only("status")
+    if owner is not None:
+        sessions = sessions.filter(user_id=owner)
+    session = sessions.get(pk=session_id)
+    if session.status == SessionStatus.ARCHIVED:
+        raise SessionArchived(session_id)
+
+
+def announce(session_id: UUID, rows: list[Message], count: int, using: str) -> None:
+    """Tell that the rows were inserted, and that the session has become too long."""
+    limit = settings.MAX_MESSAGES
+    if limit is not None and count > limit:
+        logger.warning(
+            "Session %s has %d messages, more than the limit of %d.", session_id, count, limit
+        )
+    after_commit(message_added, Message, using, session_id=session_id, messages=rows)

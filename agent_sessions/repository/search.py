@@ -1,0 +1,185 @@
+"""Ranked search over the sessions of one user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import connections
+from django.db.models.expressions import Col
+
+from agent_sessions.models import Message, Session
+from agent_sessions.repository import search_excerpts
+from agent_sessions.search.lookups import LOOKUPS, words_of
+from agent_sessions.search.terms import has_boundaries
+
+_KINDS = ("has_word", "has_prefix", "has_text")
+_TITLE_WITH_PHRASE, _TITLE, _CONTENT, _PLACES = range(4)
+
+_SESSIONS = f'"{Session._meta.db_table}"'
+_MESSAGES = f'"{Message._meta.db_table}"'
+_TITLES = Session._meta.get_field("title")
+_CONTENTS = Message._meta.get_field("content")
+_NEWEST = (
+    "SELECT s.id, {place} AS place FROM {session} s WHERE s.user_id = %s AND {condition} "
+    "ORDER BY s.last_activity_at DESC, s.id DESC LIMIT %s"
+)
+_FEW_SESSIONS, _FEW_MESSAGES, _FEW_FOUND = 1_000, 2_000, 200
+_FEW = (
+    f"few (are) AS MATERIALIZED (SELECT COUNT(*) <= {_FEW_SESSIONS} "  # noqa: S608
+    f"AND COALESCE(SUM(message_count), 0) <= {_FEW_MESSAGES} FROM (SELECT message_count "
+    f"FROM {_SESSIONS} WHERE user_id = %s LIMIT {_FEW_SESSIONS + 1}) n)"
+)
+_HAS_MESSAGE = (
+    "EXISTS (SELECT 1 FROM {message} m "
+    "WHERE m.session_id = s.id AND m.user_id = %s AND {condition})"
+)
+
+
+def search(user_id: Any, term: str, limit: int, excerpts: int, using: str) -> list[Session]:
+    """Return the best matches. See SyncSessionRepository.search_sessions()."""
+    words = words_of(term)
+    if not words:
+        return []
+    kinds = _KINDS if any(map(has_boundaries, words)) else _KINDS[-1:]
+    sql, params = _statement(user_id, words, kinds, limit, using)
+    found = list(Session.objects.using(using).raw(sql, params))
+    lookups = [_lookup(kinds, session.__dict__.pop("found_at")) for session in found]
+    if found and excerpts:
+        search_excerpts.load(found, words, lookups, excerpts, using)
+    return found
+
+
+def _lookup(kinds: Sequence[str], found_at: int) -> str:
+    """Return how to find messages of a session: where its title was found, in any way."""
+    kind, place = divmod(found_at, _PLACES)
+    return kinds[kind] if place == _CONTENT else kinds[-1]
+
+
+def _statement(
+    user_id: Any, words: Sequence[str], kinds: Sequence[str], limit: int, using: str
+) -> tuple[str, list[Any]]:
+    """Return one statement that looks for each kind of match only where better ones are too few.
+
+    What is common fills the answer with whole words and is never read to its end. A part may
+    be cut at the limit, by its order: each session it has in common with a better part leaves
+    one place less to fill.
+    """
+    terms = _Terms(words, using)
+    owner = Session._meta.get_field("user").get_db_prep_value(user_id, connections[using])
+    # What ranks below the place of a part, its SQL, and its parameters.
+    parts: list[tuple[int, str, list[Any]]] = []
+    title, title_params = terms.condition("s", _TITLES, kinds[-1])
+    if len(words) == 1 and len(kinds) > 1:
+        word, word_params = terms.condition("s", _TITLES, kinds[0])
+        sql = _NEWEST.format(session=_SESSIONS, place=_TITLE, condition=word)
+        parts.append((_TITLE, sql, [owner, *word_params, limit]))
+    place, place_params = _place_of_title(terms, kinds)
+    sql = f"SELECT s.id, {place} FROM {_SESSIONS} s WHERE s.user_id = %s AND {title}"  # noqa: S608
+    parts.append((_CONTENT, sql, [*place_params, owner, *title_params]))
+    few = len(kinds) > 1 and connections[using].vendor == "postgresql"
+    if few:
+        # One look at all that matches takes a third of the time of one for each kind.
+        content, content_params = terms.condition("m", _CONTENTS, kinds[-1])
+        place, place_params = _place_of_message(terms, kinds)
+        sql = (
+            f"SELECT m.session_id, {place} FROM {_MESSAGES} m "  # noqa: S608
+            f"WHERE m.user_id = %s AND {content} LIMIT {_FEW_FOUND + 1}"
+        )
+        parts.append((_CONTENT, sql, [*place_params, owner, *content_params]))
+    for number, kind in enumerate(kinds):
+        content, params = terms.condition("m", _CONTENTS, kind)
+        at = number * _PLACES + _CONTENT
+        # Both users are compared: nobody finds what is another's, whatever a message says.
+        exists = _HAS_MESSAGE.format(message=_MESSAGES, condition=content)
+        sql = _NEWEST.format(session=_SESSIONS, place=at, condition=exists)
+        parts.append((at, sql, [owner, owner, *params, limit]))
+    return _joined(parts, owner, limit, using, len(parts) - len(kinds) - 1 if few else None)
+
+
+def _joined(
+    parts: Sequence[tuple[int, str, list[Any]]],
+    owner: Any,
+    limit: int,
+    using: str,
+    few: int | None,
+) -> tuple[str, list[Any]]:
+    """Join the parts; ``few`` is the one that stands for those behind it, if it is not cut."""
+    materialized = "MATERIALIZED" if connections[using].vendor == "postgresql" else ""
+    tables: list[str] = []
+    params: list[Any] = []
+    if few is not None:
+        tables.append(_FEW)
+        params.append(owner)
+    for number, (place, part, part_params) in enumerate(parts):
+        sql = part
+        params += part_params
+        if number:
+            better = " UNION ".join(
+                f"SELECT id FROM p{other} WHERE place < {place}"  # noqa: S608
+                for other in range(number)
+                if other != few
+            )
+            sql = f"SELECT * FROM ({part}) q WHERE (SELECT COUNT(*) FROM ({better}) b) < %s"  # noqa: S608
+            params.append(limit)
+            if number == few:
+                sql += " AND (SELECT are FROM few)"
+            elif few is not None and number > few:
+                sql += (
+                    f" AND (SELECT NOT are OR (SELECT COUNT(*) FROM p{few}) > {_FEW_FOUND} "  # noqa: S608
+                    "FROM few)"
+                )
+        tables.append(f"p{number} (id, place) AS {materialized} ({sql})")
+    every = " UNION ALL ".join(f"SELECT * FROM p{number}" for number in range(len(parts)))  # noqa: S608
+    columns = ", ".join(f's."{field.column}"' for field in Session._meta.local_concrete_fields)
+    statement = (
+        f"WITH {', '.join(tables)} SELECT {columns}, r.place AS found_at "  # noqa: S608
+        f"FROM (SELECT id, MIN(place) AS place FROM ({every}) e GROUP BY id) r "
+        f"JOIN {_SESSIONS} s ON s.id = r.id AND s.user_id = %s "
+        "ORDER BY r.place, s.last_activity_at DESC, s.id DESC LIMIT %s"
+    )
+    return statement, [*params, owner, limit]
+
+
+def _place_of_title(terms: _Terms, kinds: Sequence[str]) -> tuple[str, list[Any]]:
+    cases: list[str] = []
+    params: list[Any] = []
+    phrase, phrase_params = terms.phrase("s", _TITLES)
+    for number, kind in enumerate(kinds):
+        condition, more = terms.condition("s", _TITLES, kind)
+        if len(terms.words) > 1:
+            best = number * _PLACES + _TITLE_WITH_PHRASE
+            cases.append(f"WHEN {condition} AND {phrase} THEN {best}")
+            params += [*more, *phrase_params]
+        cases.append(f"WHEN {condition} THEN {number * _PLACES + _TITLE}")
+        params += more
+    return f"CASE {' '.join(cases)} END", params
+
+
+def _place_of_message(terms: _Terms, kinds: Sequence[str]) -> tuple[str, list[Any]]:
+    cases: list[str] = []
+    params: list[Any] = []
+    for number, kind in enumerate(kinds[:-1]):
+        condition, more = terms.condition("m", _CONTENTS, kind)
+        cases.append(f"WHEN {condition} THEN {number * _PLACES + _CONTENT}")
+        params += more
+    return f"CASE {' '.join(cases)} ELSE {(len(kinds) - 1) * _PLACES + _CONTENT} END", params
+
+
+class _Terms:
+    """Conditions on columns. Written by hand, the statement is made in a third of the time."""
+
+    def __init__(self, words: Sequence[str], using: str) -> None:
+        self.words = words
+        self._compiler = Session.objects.using(using).query.get_compiler(using)
+
+    def condition(self, table: str, field: Any, kind: str) -> tuple[str, list[Any]]:
+        return self._all(Col(table, field), kind, self.words)
+
+    def phrase(self, table: str, field: Any) -> tuple[str, list[Any]]:
+        return self._all(Col(table, field), "has_text", [" ".join(self.words)])
+
+    def _all(self, column: Col, kind: str, words: Sequence[str]) -> tuple[str, list[Any]]:
+        compiled = [self._compiler.compile(LOOKUPS[kind](column, word)) for word in words]
+        sql = " AND ".join(condition for condition, _ in compiled)
+        return f"({sql})", [param for _, params in compiled for param in params]

@@ -1,0 +1,128 @@
+"""Sessions to lines, piece by piece."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from agent_sessions.models import Message, Session, SessionStatus
+from agent_sessions.querysets import SessionQuerySet
+from agent_sessions.transfer.importer import EXTRA_KEY
+
+_SESSIONS = 200
+_GROUP_MESSAGES = 200
+_FIRST_PAGE = 50
+_LARGEST_PAGE = 2_000
+_PAGE_BYTES = 4 * 1024 * 1024
+
+_OWN_KEYS = frozenset({"messages", "title", "agent_id", "agent", "metadata", "context", "status"})
+
+
+def export_sessions(sessions: SessionQuerySet) -> Iterator[bytes]:
+    """Yield the JSON Lines of the sessions, oldest first, in pieces of bounded size.
+
+    A piece may end anywhere in a line; the last piece of each line, and only that, ends with a
+    newline. Sessions and messages are read in pages by their keys: no cursor stays open, and
+    neither many sessions nor a long one is ever held in memory as a whole.
+    """
+    page = sessions.order_by("id")[:_SESSIONS]
+    while found := list(page):
+        for group in _groups(found):
+            yield from _lines(group)
+        if len(found) < _SESSIONS:
+            return
+        page = sessions.order_by("id").filter(id__gt=found[-1].pk)[:_SESSIONS]
+
+
+def _groups(sessions: list[Session]) -> Iterator[list[Session]]:
+    """Short sessions together, so that one query reads the messages of many."""
+    group: list[Session] = []
+    waiting = 0
+    for session in sessions:
+        if group and waiting + session.message_count > _GROUP_MESSAGES:
+            yield group
+            group, waiting = [], 0
+        group.append(session)
+        waiting += session.message_count
+    yield group
+
+
+def _lines(group: list[Session]) -> Iterator[bytes]:
+    if len(group) == 1:
+        yield from _line(group[0], _messages(group[0]))
+        return
+    rows = (
+        Message.objects.using(group[0]._state.db)
+        .filter(session_id__in=[session.pk for session in group])
+        .in_order()
+    )
+    by_session = {key: list(found) for key, found in groupby(rows, lambda row: row.session_id)}
+    for session in group:
+        found = by_session.get(session.pk, [])
+        # What was appended since the sessions were read waits for the next export.
+        yield from _line(session, (row for row in found if row.sequence <= session.last_sequence))
+
+
+def _messages(session: Session) -> Iterator[Message]:
+    messages = Message.objects.using(session._state.db).for_session(session).in_order()
+    size = _FIRST_PAGE
+    place = -1
+    while place < session.last_sequence:
+        # Both ends are numbers: with a limit alone PostgreSQL may fetch all that is left and
+        # sort it, for each page.
+        end = min(place + size, session.last_sequence)
+        rows = list(messages.after(place).filter(sequence__lte=end))
+        yield from rows
+        place = end
+        if rows:
+            # Messages have from bytes to megabytes: pages follow what this session's are like.
+            seen = sum(_size(row) for row in rows)
+            size = max(1, min(_LARGEST_PAGE, len(rows) * _PAGE_BYTES // (seen + 1)))
+        elif following := messages.after(end).values_list("sequence", flat=True).first():
+            place = following - 1
+        else:
+            return
+
+
+def _size(message: Message) -> int:
+    size = len(message.text) + len(message.payload or "")
+    return size + len(_json(message.metadata)) if message.metadata else size
+
+
+def _line(session: Session, messages: Iterator[Message]) -> Iterator[bytes]:
+    yield b'{"messages": ['
+    separator = b""
+    for message in messages:
+        yield separator + _json(message.as_dict())
+        separator = b", "
+    yield b"]"
+    for name, value in _fields(session).items():
+        yield b", " + _json(name) + b": " + _json(value)
+    yield b"}\n"
+
+
+def _fields(session: Session) -> dict[str, Any]:
+    metadata = session.metadata
+    extra = metadata.get(EXTRA_KEY)
+    if isinstance(extra, dict) and extra and not extra.keys() & _OWN_KEYS:
+        metadata = {name: value for name, value in metadata.items() if name != EXTRA_KEY}
+    else:
+        extra = {}
+    fields = {
+        "title": session.title,
+        "agent_id": session.agent_id,
+        "metadata": metadata,
+        "context": session.context,
+        "status": "" if session.status == SessionStatus.ACTIVE else session.status,
+    }
+    return {name: value for name, value in fields.items() if value} | extra
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        # Lone surrogates exist in JSON as escapes only.
+        return json.dumps(value).encode()

@@ -1,0 +1,248 @@
+# ruff: noqa: D102 - the methods of an operation are described in ``base``
+"""Operations on one key: read, store, delete, expire, move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cache_layer.backends.context import Context
+from cache_layer.backends.encoding import UnreadableValueError
+from cache_layer.backends.envelope import MARKER, NO_VALUE, living, named_tags
+from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations import lua
+from cache_layer.backends.operations.base import (
+    Command,
+    NeedsTagTokens,
+    Operation,
+    Read,
+    Single,
+    Steps,
+    Writing,
+    cover,
+    held,
+    px,
+    raw,
+)
+from cache_layer.journal import Journal
+from cache_layer.metrics import record
+
+
+class Get(Read[Any]):
+    """The value of a key, or the default."""
+
+    __slots__ = ("default",)
+
+    def __init__(self, context: Context, key: str, default: Any = None) -> None:
+        self.context = context
+        self.key = key
+        self.default = default
+
+    def command(self) -> Command:
+        return ("GET", self.key.encode("utf-8", "surrogatepass"))
+
+    def parse(self, reply: bytes | None) -> Any:
+        context = self.context
+        if reply is None or reply.startswith(NO_VALUE):
+            if reply is None or reply.startswith(MARKER):
+                record(context.namespace, "misses")
+                return self.default
+            if tags := named_tags([reply]):
+                raise NeedsTagTokens(_GetUnderTags(self, reply, tags))
+            reply = living(reply, lambda _key: None) or b""
+        try:
+            value = context.codec.decode(reply)
+        except UnreadableValueError:
+            return self.rejected()
+        record(context.namespace, "hits")
+        return value
+
+    def in_memory(self, store: MemoryStore) -> Any:
+        return self.parse(held(store, self.key))
+
+
+class _GetUnderTags(Single[Any]):
+    """The rest of a ``Get`` that met an envelope."""
+
+    __slots__ = ("data", "get", "tags")
+    writes = False
+
+    def __init__(self, get: Get, data: bytes, tags: list[str]) -> None:
+        super().__init__(get.context, get.key)
+        self.get = get
+        self.data = data
+        self.tags = tags
+
+    def command(self) -> Command:
+        return ("MGET", *map(raw, self.tags))
+
+    def parse(self, reply: list[bytes | None] | None) -> Any:
+        tokens = dict(zip(self.tags, reply or (), strict=False))
+        return self.get.parse(living(self.data, tokens.get))
+
+    def in_memory(self, store: MemoryStore) -> Any:
+        return self.get.in_memory(store)
+
+
+class HasKey(Single[bool]):
+    """Whether a key holds a value, be it None."""
+
+    __slots__ = ()
+    writes = False
+
+    def command(self) -> Command:
+        return lua.HOLDS([raw(self.key)])
+
+    def parse(self, reply: int | None) -> bool:
+        return reply == 1
+
+    def in_memory(self, store: MemoryStore) -> bool:
+        return held(store, self.key) is not None
+
+
+class IsMissing(HasKey):
+    """Whether a key is missing: what adding a value that expires at once amounts to."""
+
+    __slots__ = ()
+
+    def parse(self, reply: int | None) -> bool:
+        return not super().parse(reply)
+
+    def in_memory(self, store: MemoryStore) -> bool:
+        return not super().in_memory(store)
+
+
+class Remaining(Single[int | None]):
+    """The milliseconds a key has left: -1 when it never expires, None when it is missing."""
+
+    __slots__ = ()
+    writes = False
+
+    def command(self) -> Command:
+        return lua.REMAINING([raw(self.key)])
+
+    def parse(self, reply: int | None) -> int | None:
+        return None if reply == -2 else reply
+
+    def in_memory(self, store: MemoryStore) -> int | None:
+        if held(store, self.key) is None:
+            return None
+        left = store.remaining(self.key)
+        return -1 if left is None else left
+
+
+class Set(Writing[bool]):
+    """Store a value."""
+
+    __slots__ = ("data", "milliseconds")
+
+    def __init__(self, context: Context, key: str, data: bytes, milliseconds: int | None) -> None:
+        super().__init__(context, key)
+        self.data = data
+        self.milliseconds = milliseconds
+
+    def command(self) -> Command:
+        if self.milliseconds is None:
+            return ("SET", raw(self.key), self.data)
+        return ("SET", raw(self.key), self.data, "PX", self.milliseconds)
+
+    def parse(self, reply: Any) -> bool:
+        if reply:
+            record(self.context.namespace, "sets")
+        return bool(reply)
+
+    def in_memory(self, store: MemoryStore) -> bool:
+        store.write(self.key, self.data, self.milliseconds)
+        return self.parse(True)
+
+
+class Add(Set):
+    """Store a value where there is none; tells whether it did."""
+
+    __slots__ = ()
+
+    def command(self) -> Command:
+        return lua.ADD([raw(self.key)], self.data, px(self.milliseconds))
+
+    def in_memory(self, store: MemoryStore) -> bool:
+        if held(store, self.key) is not None:
+            return False
+        return super().in_memory(store)
+
+
+class Drop(Writing[bool]):
+    """Delete a key; tells whether it held a value."""
+
+    __slots__ = ()
+
+    def command(self) -> Command:
+        return lua.DROP([raw(self.key)])
+
+    def parse(self, reply: Any) -> bool:
+        if reply:
+            record(self.context.namespace, "deletes")
+        return bool(reply)
+
+    def in_memory(self, store: MemoryStore) -> bool:
+        there = held(store, self.key) is not None
+        store.drop(self.key)
+        return self.parse(there)
+
+
+class SetExpired(Drop):
+    """Storing a value that expires at once: the key is gone, and nothing was stored."""
+
+    __slots__ = ()
+
+    def parse(self, reply: Any) -> bool:
+        return False
+
+
+class Expire(Writing[bool]):
+    """Change the expiry of a key; tells whether it holds a value."""
+
+    __slots__ = ("milliseconds",)
+
+    def __init__(self, context: Context, key: str, milliseconds: int | None) -> None:
+        super().__init__(context, key)
+        self.milliseconds = milliseconds
+
+    def command(self) -> Command:
+        return lua.EXPIRE([raw(self.key)], px(self.milliseconds))
+
+    def parse(self, reply: Any) -> bool:
+        return bool(reply)
+
+    def in_memory(self, store: MemoryStore) -> bool:
+        if held(store, self.key) is None:
+            return False
+        cover(store, store.read(self.key), self.milliseconds)
+        store.expire(self.key, self.milliseconds)
+        return True
+
+
+class Rename(Operation[bool]):
+    """Move a value with its expiry to another key; tells whether there was one."""
+
+    __slots__ = ("new", "old")
+
+    def __init__(self, context: Context, old: str, new: str) -> None:
+        self.context = context
+        self.old = old
+        self.new = new
+
+    def steps(self) -> Steps[bool]:
+        (moved,) = yield [lua.RENAME([raw(self.old), raw(self.new)])]
+        if isinstance(moved, Exception):
+            self.error()
+            return False
+        return bool(moved)
+
+    def in_memory(self, store: MemoryStore) -> bool:
+        if held(store, self.old) is None:
+            return False
+        store.rename(self.old, self.new)
+        return True
+
+    def remember(self, journal: Journal) -> None:
+        journal.add_key(self.old, self.context.keyspace)
+        journal.add_key(self.new, self.context.keyspace)

@@ -1,0 +1,1 @@
+"""Connections to Redis, synchronous and asynchronous, and how operations travel over them."""

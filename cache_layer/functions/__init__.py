@@ -1,0 +1,1 @@
+"""What ``@cached`` and ``@cache_invalidate`` make of a function."""

@@ -1,0 +1,217 @@
+"""``cached`` and ``cache_invalidate``, for ``def`` and ``async def``, functions and methods."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, ParamSpec, TypeVar, cast, overload
+
+from asgiref.sync import iscoroutinefunction
+
+from cache_layer.functions.arguments import CallKeys
+from cache_layer.functions.invalidation import InvalidationRule
+from cache_layer.functions.spec import CachedFunctionSpec, Options
+from cache_layer.functions.tags import TagTemplates
+from cache_layer.functions.terms import terms
+from cache_layer.functions.transactions import aon_commit, on_commit
+from cache_layer.functions.wrappers import AsyncCachedFunction, CachedFunction
+from cache_layer.interface import Ttl, validate_namespace
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Cached:
+    """The decorator that ``cached(...)`` returns."""
+
+    def __init__(self, spec: Callable[[Callable[..., Any]], CachedFunctionSpec]) -> None:
+        self._recipe = spec
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]]
+    ) -> AsyncCachedFunction[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R]) -> CachedFunction[P, R]: ...
+    @overload
+    def __call__(self, function: classmethod[Any, ..., Any] | staticmethod[..., Any]) -> Any: ...
+    def __call__(self, function: Any) -> Any:
+        if isinstance(function, classmethod):
+            return _CachedClassMethod(self(function.__func__))
+        if isinstance(function, staticmethod):
+            return staticmethod(self(function.__func__))
+        _require_function(function, "cached")
+        if iscoroutinefunction(function):
+            return AsyncCachedFunction(self._recipe(function))
+        return CachedFunction(self._recipe(function))
+
+
+def cached(
+    ttl: Ttl = None,
+    key_prefix: str = "",
+    namespace: str = "",
+    include_args: bool = True,
+    cache_none: bool = False,
+    *,
+    lock: bool = False,
+    tags: Iterable[str] = (),
+    stale_ttl: float = 0,
+    refresh_before: float = 0,
+    jitter: float = 0,
+    fail_safe: bool = False,
+    near: bool | None = None,
+) -> _Cached:
+    """Keep what a function returns.
+
+    ``ttl`` is in seconds: None is the alias's default timeout, ``FOREVER`` never ends, zero or
+    less keeps nothing. The key is ``{key_prefix}:{function}:{arguments}`` inside the namespace;
+    without a prefix the module path stands there. Closures made by one function share their
+    keys: give each a prefix of its own. With ``include_args=False`` all calls share one result.
+    None is kept only with ``cache_none=True``; exceptions never are.
+
+    Concurrent misses on one key run the function once in this process, and with ``lock=True``
+    once among all processes, where one that dies meanwhile holds the others up for at most
+    ``CACHE_LAYER_LEASE_TTL`` seconds. When that run fails, or its result cannot be stored, who
+    waited for it runs the function itself.
+    A value whose computation began before an invalidation is not stored after it.
+
+    ``tags`` are names under which results are forgotten together, by ``invalidate_tags`` and
+    ``cache_invalidate(tags=...)``, at the cost of one command however many there are. They live
+    in the namespace; ``{argument}`` in them is filled from the call.
+
+    ``stale_ttl``: for so many seconds after ``ttl`` the result is still served, while one caller
+    of all processes has it renewed in the background. ``refresh_before``: that begins so many
+    seconds before the end of ``ttl``. The renewing runs on a thread, or as a task of the caller's
+    event loop, without the caller's context and transaction; an invalidation wins over it. When
+    it raises, the log says so once, and a result past its ``ttl`` is dropped, so that the next
+    caller sees the exception. With ``fail_safe=True`` it goes on being served until the end of
+    ``stale_ttl``, and the function is tried again every ``CACHE_LAYER_RENEWAL_PAUSE`` seconds.
+    ``jitter``: up to so many seconds are taken off ``ttl`` at random, so that what was stored
+    together does not end together.
+
+    ``near``: whether results that Redis has are kept in this process as well, until they change
+    there. None is as ``NEAR_CACHE`` in the ``OPTIONS`` of the alias says for
+    the namespace; True works without that option too, within its usual limits, but does nothing
+    where the option is False.
+
+    A call with an argument that has no stable form, or with a result that cannot be stored, is
+    not kept; the log says so once a function. Inside a transaction, what the function reads may
+    never be committed; it is kept all the same.
+
+    The result has ``cache_key``, ``invalidate`` and ``refresh``, which take the arguments of a
+    call, and ``invalidate_all``, which forgets every result in one command; but for the first
+    they are awaited where the function is. For class and static methods, put ``cached`` above
+    ``classmethod`` or ``staticmethod``.
+
+    :raises ValueError: the namespace contains a colon or a glob character, a lambda is decorated
+        without a prefix, a placeholder of a tag is no argument of the function or goes with
+        ``include_args=False``, a time is negative or not finite, ``jitter`` and
+        ``refresh_before`` together are not less than ``ttl``, a ``ttl`` that never ends or keeps
+        nothing goes with one of these times, or ``fail_safe`` with no ``stale_ttl``.
+    :raises TypeError: what is decorated is no function, or a generator; a time is not a number;
+        ``near`` is neither True nor False nor None.
+    """
+    if callable(ttl):
+        raise TypeError("Write @cached(), with parentheses.")
+    if near is not None and not isinstance(near, bool):
+        raise TypeError(f"near is True, False or None, not {near!r}.")
+    options = Options(
+        namespace=validate_namespace(namespace),
+        terms=terms(ttl, stale_ttl=stale_ttl, refresh_before=refresh_before, jitter=jitter),
+        cache_none=cache_none,
+        lock=lock,
+        fail_safe=fail_safe,
+        near=near,
+    )
+    if fail_safe and not stale_ttl:
+        raise ValueError("fail_safe serves results within stale_ttl: give a stale_ttl too.")
+    tags = tags if isinstance(tags, str) else tuple(tags)
+
+    def spec(function: Callable[..., Any]) -> CachedFunctionSpec:
+        if not key_prefix and function.__name__ == "<lambda>":
+            raise ValueError("All lambdas have the same name: give this one a key_prefix.")
+        keys = CallKeys(function, key_prefix, include_args=include_args)
+        templates = TagTemplates(function, keys, tags)
+        if templates.vary and not include_args:
+            raise ValueError(
+                "With include_args=False all calls share one result, so its tags cannot be of "
+                "one call's arguments."
+            )
+        return CachedFunctionSpec(function, keys, templates, options)
+
+    return _Cached(spec)
+
+
+def cache_invalidate(
+    key_pattern: str = "", namespace: str = "", *, tags: Iterable[str] = ()
+) -> Callable[[F], F]:
+    """Delete the keys that match a pattern after each call of a function that did not raise.
+
+    In the pattern, ``*``, ``?`` and ``[...]`` are Redis's, and ``{argument}`` is filled from the
+    call, so that ``users:get_user:{user_id}`` deletes what ``get_user`` kept for that id. An empty
+    pattern means the whole namespace, unless there are ``tags``: then it means no key. Every
+    result that has one of the tags is forgotten too; ``{argument}`` works in them as well.
+
+    Inside ``transaction.atomic()`` the keys are deleted after the commit, and not at all after a
+    rollback. A transaction belongs to a thread: an ``async def`` function finds the one of the
+    synchronous code that called it through ``async_to_sync``.
+
+    :raises ValueError: pattern, namespace and tags are all empty, a placeholder is no argument
+        of the function, or the namespace contains a colon or a glob character.
+    """
+
+    if callable(key_pattern):
+        raise TypeError("Write @cache_invalidate(...), with parentheses and a pattern.")
+    kept_tags = tags if isinstance(tags, str) else tuple(tags)
+
+    def decorate(function: Any) -> Any:
+        if isinstance(function, classmethod | staticmethod):
+            return type(function)(decorate(function.__func__))
+        _require_function(function, "cache_invalidate")
+        stale = InvalidationRule(function, key_pattern, namespace, kept_tags)
+
+        # Arguments are looked at before the call, which may delete or change what they are.
+        if iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def awaited(*args: Any, **kwargs: Any) -> Any:
+                invalidate = stale.of_call(args, kwargs)
+                result = await function(*args, **kwargs)
+                invalidate = invalidate or stale.of_call(args, kwargs) or stale.widened()
+                if not await aon_commit(invalidate):
+                    await invalidate.awaited()
+                return result
+
+            return awaited
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            invalidate = stale.of_call(args, kwargs)
+            result = function(*args, **kwargs)
+            invalidate = invalidate or stale.of_call(args, kwargs) or stale.widened()
+            if not on_commit(invalidate):
+                invalidate()
+            return result
+
+        return called
+
+    return cast("Callable[[F], F]", decorate)
+
+
+class _CachedClassMethod:
+    """A cached function that binds to the class it is looked up on."""
+
+    def __init__(self, function: CachedFunction[..., Any] | AsyncCachedFunction[..., Any]) -> None:
+        self.__func__ = function
+
+    def __get__(self, instance: object, owner: type[Any]) -> Any:
+        return self.__func__.__get__(owner)
+
+
+def _require_function(function: Any, decorator: str) -> None:
+    if not inspect.isroutine(function) and not hasattr(function, "__wrapped__"):
+        raise TypeError(f"{decorator} decorates functions and methods, not {function!r}.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{decorator} cannot decorate {function!r}: a generator runs only once.")

@@ -1,0 +1,127 @@
+"""One computation for all who miss the same key in this process at the same time.
+
+A flight is found by the token of the lease that its callers hold. An invalidation ends the lease,
+so whoever misses after it holds another token and never joins a computation begun before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Final
+
+_REMEMBERED: Final = 4096
+
+
+class SingleFlight:
+    """A computation that others may wait for, from threads and from event loops."""
+
+    __slots__ = ("_lock", "_wakers", "alone", "done", "outcome", "owned", "token")
+
+    def __init__(self, token: bytes) -> None:
+        self.token = token
+        self._lock = threading.Lock()
+        self._wakers: list[Callable[[], object]] = []
+        self.done = False
+        #: Somebody in this process placed the lease, so no other process computes under it.
+        self.owned = False
+        #: There is nothing to hand over: who waited runs the function for itself, instead of
+        #: queueing up behind others.
+        self.alone = False
+        #: A value that was not stored, encoded, so that everybody who waited gets their own.
+        self.outcome: bytes | None = None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits for it."""
+        return bool(self._wakers)
+
+    def wake_all(self) -> None:
+        """Wake everybody who waits."""
+        with self._lock:
+            self.done = True
+            wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            wake()
+
+    def wait(self, seconds: float) -> bool:
+        """Block until it landed; return whether it did within that time."""
+        landed = threading.Event()
+        return self._call_when_done(landed.set) or landed.wait(seconds)
+
+    async def await_(self, seconds: float) -> bool:
+        """See ``wait()``."""
+        loop = asyncio.get_running_loop()
+        landed = loop.create_future()
+
+        def resolve() -> None:
+            if not landed.done():
+                landed.set_result(None)
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(resolve)
+            except RuntimeError:
+                return  # The loop was closed, and its waiters with it.
+
+        if self._call_when_done(wake):
+            return True
+        done, _pending = await asyncio.wait([landed], timeout=seconds)
+        return bool(done)
+
+    def _call_when_done(self, wake: Callable[[], object]) -> bool:
+        with self._lock:
+            if not self.done:
+                self._wakers.append(wake)
+            return self.done
+
+
+# Reentrant: a finalizer may come here while this thread holds it.
+_lock = threading.RLock()
+_flights: dict[bytes, SingleFlight] = {}
+# A caller may get the token of a lease and look here only after the flight has landed.
+_landed: OrderedDict[bytes, None] = OrderedDict()
+
+#: The flights that the current context is computing, so that recursion does not wait for itself.
+computing: ContextVar[tuple[SingleFlight, ...]] = ContextVar("computing", default=())
+
+
+def acquire(token: bytes, *, owner: bool) -> tuple[SingleFlight | None, bool]:
+    """Return the flight of a token and whether the caller is to lead it.
+
+    None means that it has landed already. The ``owner`` of the lease need not be the first to
+    come here.
+    """
+    with _lock:
+        flight = _flights.get(token)
+        leads = flight is None
+        if flight is None:
+            if token in _landed:
+                return None, False
+            flight = _flights[token] = SingleFlight(token)
+        flight.owned = flight.owned or owner
+        return flight, leads
+
+
+def finish(flight: SingleFlight) -> None:
+    """End a flight that the caller leads."""
+    with _lock:
+        _flights.pop(flight.token, None)
+        _landed[flight.token] = None
+        if len(_landed) > _REMEMBERED:
+            _landed.popitem(last=False)
+    flight.wake_all()
+
+
+def _after_fork() -> None:
+    # The threads that lead the parent's flights do not exist here.
+    global _lock
+    _lock = threading.RLock()
+    _flights.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
