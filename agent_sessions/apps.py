@@ -16,6 +16,7 @@ class AgentSessionsConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks, what follows a migration, and who tells of new messages."""
+        from agent_sessions import checks, notifications  # noqa: F401
         from agent_sessions.postgresql import append_function
 
         post_migrate.connect(append_function.create_if_missing, sender=self)

@@ -13,15 +13,15 @@ from django.dispatch import receiver
 
 from agent_sessions.models import Message
 from agent_sessions.signals import message_added
-from cache_layer import Notices
+from cache_layer import PubSub
 
-_notices = Notices("agent_sessions.message_format")
+_pubsub = PubSub("agent_sessions.messages")
 
 
 @receiver(message_added, dispatch_uid="agent_sessions.notifications")
 def tell(session_id: UUID, messages: Sequence[Message], using: str, **kwargs: Any) -> None:
     """Tell other processes up to which sequence the session has messages."""
-    _notices.tell(f"{session_id} {messages[-1].sequence} {using}")
+    _pubsub.tell(f"{session_id} {messages[-1].sequence} {using}")
 
 
 def listen(hear: Callable[[UUID, int, str], Any]) -> Callable[[], None]:
@@ -39,4 +39,4 @@ def listen(hear: Callable[[UUID, int, str], Any]) -> Callable[[], None]:
             return
         hear(*place, using)
 
-    return _notices.listen(understand)
+    return _pubsub.listen(understand)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from agent_sessions import IdempotencyConflict, SessionArchived
 from agent_sessions.models import Message, Session, SessionStatus
+from agent_sessions.repository import postgresql
 from agent_sessions.signals import message_added
 
 pytestmark = pytest.mark.django_db

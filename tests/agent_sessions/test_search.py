@@ -6,6 +6,7 @@ import pytest
 from django.db.models import Value
 
 from agent_sessions.models import Message, Session
+from agent_sessions.repository import search
 
 pytestmark = pytest.mark.django_db
 

@@ -11,7 +11,7 @@ from django.core.cache import caches
 from django.test import override_settings
 
 from cache_layer import metrics
-from cache_layer.backends import ResilientCache
+from cache_layer.backends import ResilientCache, shared_metrics
 from cache_layer.exceptions import UnsupportedValueError
 from cache_layer.interface import SyncCache
 from cache_layer.manager import RedisManager, get_redis_manager

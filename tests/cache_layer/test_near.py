@@ -847,8 +847,8 @@ def test_it_is_bounded(url: str, client: redis.Redis) -> None:
         cache.get(f"k{number}")
         assert len(near) <= 100
     cache.get("often")
-    assert "used" in [answer.value for answer in cache._answers._answers.values()]  # type: ignore[union-attr]
-    assert len(cache._answers._answers) == len(near)  # type: ignore[union-attr]
+    assert "used" in [answer.value for answer in cache._decoded._values.values()]  # type: ignore[union-attr]
+    assert len(cache._decoded._values) == len(near)  # type: ignore[union-attr]
     cache.set_many({f"l{number}": b"x" * 30_000 for number in range(9)})
     cache.set("large", b"x" * 200_000)
     heard(cache, client)

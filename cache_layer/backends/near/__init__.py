@@ -1,1 +1,1 @@
-"""The near cache: copies in this process of what Redis holds, dropped when Redis says they changed."""
+"""The near cache: copies of Redis values in this process, dropped when Redis says they changed."""

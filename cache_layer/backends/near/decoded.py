@@ -63,15 +63,15 @@ class DecodedValue:
 class DecodedValues:
     """DecodedValues by the caller's names: what makes a hit cheap."""
 
-    __slots__ = ("_answers", "_decode", "_find", "_near", "_of_view")
+    __slots__ = ("_decode", "_find", "_near", "_of_view", "_values")
 
     def __init__(self, near: NearCache, decode: Callable[[bytes], Any], *, of_view: bool) -> None:
         self._near = near
         #: Whether they are of one backend's keys; otherwise of all that there may be.
         self._of_view = of_view
         self._decode = decode
-        self._answers: dict[Any, DecodedValue] = {}
-        self._find = self._answers.get
+        self._values: dict[Any, DecodedValue] = {}
+        self._find = self._values.get
 
     def get(self, name: Any) -> Any:
         """Return the value, or ``NOT_FOUND``."""
@@ -130,16 +130,16 @@ class DecodedValues:
             # A copy that was dropped meanwhile would never take this away.
             if not copies[0].alive:
                 return
-            known = self._answers.get(name)
+            known = self._values.get(name)
             if known is None or known.copy is not copies[0]:
                 if len(copies[0].places) == _PLACES:
                     return
-                copies[0].places.append((self._answers, name))
-                self._answers[name] = answer
+                copies[0].places.append((self._values, name))
+                self._values[name] = answer
                 made = len(data) - start if start or payload is None else 0
                 self._near.grow(copies[0], _OVERHEAD + made)
             else:
-                self._answers[name] = answer
+                self._values[name] = answer
 
 
 def is_plain(value: Any) -> bool:
