@@ -90,7 +90,7 @@ def configure() -> None:
         ],
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
         TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
-        SILENCED_SYSTEM_CHECKS=["cache_layer.I001"],
+        SILENCED_SYSTEM_CHECKS=["cache_layer.I101"],
         SITE_ID=1,
         USE_TZ=False,
     )

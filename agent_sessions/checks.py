@@ -1,98 +1,71 @@
-"""System checks: settings, the schedule of the cleanup, what the database must have."""
+"""The system checks of agent_sessions; docs/checks.md lists their ids."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
-from typing import Any
+from collections.abc import Sequence
+from typing import Final
 
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004
+from django.core.checks import CheckMessage, Tags, Warning, register  # noqa: A004
 from django.db import connections, router
 
-from agent_sessions.conf import PREFIX, Settings, settings
+from agent_sessions.conf import settings
 from agent_sessions.postgresql import append_function, search_index
 from agent_sessions.querysets import LONGEST_DAYS
+from cache_layer.app_settings import COUNT, SECONDS, Rule, is_amount, unknown_names, wrong_values
 
-_RATE = re.compile(r"[1-9]\d*/[smhd]\w*")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+_RATE_TEXT: Final = re.compile(r"[1-9]\d*/[smhd]\w*")
 
 
-def _is_amount(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e7
-
-
-def _are_roles(value: Any) -> bool:
+def _are_roles(value: object) -> bool:
     return isinstance(value, list | tuple | set | frozenset) and all(
         isinstance(role, str) and 1 <= len(role) <= 64 and role.isprintable() for role in value
     )
 
 
-def _is_rate(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and _RATE.fullmatch(value) is not None)
+def _are_days(value: object) -> bool:
+    return isinstance(value, int | float) and is_amount(value) and value <= LONGEST_DAYS
 
 
-_RATES = 'a number per second, minute, hour or day such as "600/min", or None'
-_ALLOWED: dict[str, tuple[str, Callable[[Any], bool], str]] = {
-    "MAX_MESSAGES": ("E001", lambda v: v is None or _is_count(v), "a whole number from 1, or None"),
-    "EXPIRY_HOURS": ("E002", lambda v: v is None or _is_amount(v), "hours above 0, or None"),
+def _is_rate(value: object) -> bool:
+    return isinstance(value, str) and _RATE_TEXT.fullmatch(value) is not None
+
+
+_RATE: Final = Rule('a number per second, minute, hour or day such as "600/min"', _is_rate)
+
+#: The number of the check and the rule of each setting. A new setting takes the next number.
+RULES: Final = {
+    "MAX_MESSAGES": ("E001", COUNT.or_none()),
+    "EXPIRY_HOURS": ("E002", Rule("a number of hours above 0", is_amount).or_none()),
     "RETENTION_DAYS": (
         "E003",
-        lambda v: v is None or (_is_amount(v) and v <= LONGEST_DAYS),
-        f"days above 0 and up to {LONGEST_DAYS:,}, or None",
+        Rule(f"a number of days above 0 and up to {LONGEST_DAYS:,}", _are_days).or_none(),
     ),
-    "MAX_MESSAGE_BYTES": ("E004", _is_count, "a whole number from 1"),
-    "EXTRA_ROLES": ("E005", _are_roles, "a list of names of at most 64 characters"),
-    "MAX_PAGE_SIZE": ("E006", _is_count, "a whole number from 1"),
-    "CLEANUP_BATCH_SIZE": ("E007", _is_count, "a whole number from 1"),
-    "MAX_REQUEST_BYTES": ("E008", _is_count, "a whole number from 1"),
-    "READ_RATE": ("E009", _is_rate, _RATES),
-    "WRITE_RATE": ("E010", _is_rate, _RATES),
-    "EVENTS_POLL_SECONDS": ("E011", _is_amount, "seconds above 0"),
-    "EVENTS_KEEP_ALIVE_SECONDS": ("E012", _is_amount, "seconds above 0"),
-    "EVENTS_MAX_SECONDS": ("E013", _is_amount, "seconds above 0"),
+    "MAX_MESSAGE_BYTES": ("E004", COUNT),
+    "EXTRA_ROLES": ("E005", Rule("a list of names of at most 64 characters", _are_roles)),
+    "MAX_PAGE_SIZE": ("E006", COUNT),
+    "CLEANUP_BATCH_SIZE": ("E007", COUNT),
+    "MAX_REQUEST_BYTES": ("E008", COUNT),
+    "READ_RATE": ("E009", _RATE.or_none()),
+    "WRITE_RATE": ("E010", _RATE.or_none()),
+    "EVENTS_POLL_SECONDS": ("E011", SECONDS),
+    "EVENTS_KEEP_ALIVE_SECONDS": ("E012", SECONDS),
+    "EVENTS_MAX_SECONDS": ("E013", SECONDS),
 }
 
 
 @register()
-def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """Report settings with values that cannot work (E001 to E013)."""
+def check_settings(**kwargs: object) -> list[CheckMessage]:
+    """Report ``AGENT_SESSIONS_*`` settings of a wrong value or an unknown name."""
     return [
-        Error(
-            f"{PREFIX}{name} is {getattr(settings, name)!r}.",
-            hint=f"Allowed: {allowed}. The default is {default!r}.",
-            id=f"agent_sessions.{check_id}",
-        )
-        for name, default in Settings.defaults().items()
-        for check_id, is_allowed, allowed in [_ALLOWED[name]]
-        if not is_allowed(getattr(settings, name))
+        *wrong_values("agent_sessions", settings, RULES),
+        *unknown_names("agent_sessions", settings),
     ]
 
 
 @register()
-def check_names(**kwargs: Any) -> list[CheckMessage]:
-    """Report settings with our prefix that nothing reads (W001)."""
-    known = [PREFIX + name for name in Settings.defaults()]
-    found: list[CheckMessage] = []
-    for name in sorted(dir(django_settings)):
-        if name.startswith(PREFIX) and name not in known:
-            near = get_close_matches(name, known, n=1)
-            found.append(
-                Warning(
-                    f"{name} is not a setting of agent_sessions.",
-                    hint=f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}.",
-                    id="agent_sessions.W001",
-                )
-            )
-    return found
-
-
-@register()
-def check_cleanup(**kwargs: Any) -> list[CheckMessage]:
+def check_cleanup(**kwargs: object) -> list[CheckMessage]:
     """Report a beat schedule that leaves out the cleanup of expired sessions (W002).
 
     Only a schedule kept in the settings can be judged: cron and databases are out of sight.
@@ -115,7 +88,7 @@ def check_cleanup(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_append_function(
-    databases: Sequence[str] | None = None, **kwargs: Any
+    databases: Sequence[str] | None = None, **kwargs: object
 ) -> list[CheckMessage]:
     """Report PostgreSQL databases that cannot append messages (W004)."""
     from agent_sessions.models import Message
@@ -136,7 +109,9 @@ def check_append_function(
 
 
 @register(Tags.database)
-def check_search_index(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+def check_search_index(
+    databases: Sequence[str] | None = None, **kwargs: object
+) -> list[CheckMessage]:
     """Report PostgreSQL databases whose messages have no search index (W003)."""
     from agent_sessions.models import Message
 

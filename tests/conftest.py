@@ -119,4 +119,4 @@ def default_timeouts(settings: Any) -> None:
     from cache_layer.conf import Settings
 
     for name in ("OPERATION_TIMEOUT", "CONNECT_TIMEOUT"):
-        setattr(settings, f"CACHE_LAYER_{name}", vars(Settings)[name])
+        setattr(settings, f"CACHE_LAYER_{name}", Settings.defaults[name])

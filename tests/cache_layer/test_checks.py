@@ -42,21 +42,21 @@ def test_a_good_configuration_has_nothing_to_report() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "allowed"),
+    ("check_id", "name", "value", "allowed"),
     [
-        ("ALIAS", "", "the name of a CACHES entry"),
-        ("ALIAS", 3, "the name of a CACHES entry"),
-        ("MEMORY_MAX_ENTRIES", -1, "a whole number above 0"),
-        ("MEMORY_MAX_ENTRIES", 1.5, "a whole number above 0"),
-        ("BREAKER_FAILURES", True, "a whole number above 0"),
-        ("OPERATION_TIMEOUT", "abc", "a number of seconds above 0"),
-        ("OPERATION_TIMEOUT", 0, "a number of seconds above 0"),
-        ("PROBE_INTERVAL", float("nan"), "a number of seconds above 0"),
-        ("CONNECT_TIMEOUT", None, "a number of seconds above 0"),
+        ("E001", "ALIAS", "", "the name of a CACHES entry"),
+        ("E001", "ALIAS", 3, "the name of a CACHES entry"),
+        ("E002", "MEMORY_MAX_ENTRIES", -1, "a whole number from 1"),
+        ("E002", "MEMORY_MAX_ENTRIES", 1.5, "a whole number from 1"),
+        ("E006", "BREAKER_FAILURES", True, "a whole number from 1"),
+        ("E003", "OPERATION_TIMEOUT", "abc", "a number of seconds above 0"),
+        ("E003", "OPERATION_TIMEOUT", 0, "a number of seconds above 0"),
+        ("E005", "PROBE_INTERVAL", float("nan"), "a number of seconds above 0"),
+        ("E004", "CONNECT_TIMEOUT", None, "a number of seconds above 0"),
     ],
 )
-def test_e001_a_wrong_value(name: str, value: Any, allowed: str) -> None:
-    message = only(messages(**{f"CACHE_LAYER_{name}": value}), "E001")
+def test_a_wrong_value_of_a_setting(check_id: str, name: str, value: Any, allowed: str) -> None:
+    message = only(messages(**{f"CACHE_LAYER_{name}": value}), check_id)
     assert f"CACHE_LAYER_{name} is {value!r}: it must be {allowed}." in message
 
 
@@ -67,14 +67,14 @@ def test_w001_an_unknown_name() -> None:
     assert "CACHE_LAYER_ALIAS" in only(messages(CACHE_LAYER_Q=1), "W001")
 
 
-def test_e002_an_alias_that_does_not_exist() -> None:
-    message = only(messages(CACHE_LAYER_ALIAS="redis"), "E002")
+def test_e101_an_alias_that_does_not_exist() -> None:
+    message = only(messages(CACHE_LAYER_ALIAS="redis"), "E101")
     assert "'redis'" in message
-    assert "CACHES has default" in message
+    assert "Entries of CACHES: default" in message
 
 
-def test_e003_another_kind_of_cache() -> None:
-    message = only(messages({"BACKEND": "django.core.cache.backends.dummy.DummyCache"}), "E003")
+def test_e102_another_kind_of_cache() -> None:
+    message = only(messages({"BACKEND": "django.core.cache.backends.dummy.DummyCache"}), "E102")
     assert "DummyCache" in message
     assert BACKEND in message
 
@@ -92,26 +92,26 @@ def test_e003_another_kind_of_cache() -> None:
         (["redis://a/0", 5], "it is not a string"),
     ],
 )
-def test_e004_a_location_that_is_no_url(location: Any, problem: str) -> None:
-    assert problem in only(messages(entry(LOCATION=location)), "E004")
+def test_e103_a_location_that_is_no_url(location: Any, problem: str) -> None:
+    assert problem in only(messages(entry(LOCATION=location)), "E103")
 
 
-def test_e004_does_not_print_the_password() -> None:
-    message = only(messages(entry(LOCATION="redis://me:hunter2@host/zero")), "E004")
+def test_e103_does_not_print_the_password() -> None:
+    message = only(messages(entry(LOCATION="redis://me:hunter2@host/zero")), "E103")
     assert "hunter2" not in message
     assert "redis://me:***@host/zero" in message
-    message = only(messages(entry(LOCATION="redis://host/zero?password=hunter2&db=1")), "E004")
+    message = only(messages(entry(LOCATION="redis://host/zero?password=hunter2&db=1")), "E103")
     assert "redis://host/zero?password=***&db=1" in message
 
 
 @pytest.mark.parametrize("timeout", ["abc", -1, 1.5, True, "60"])
-def test_e005_a_timeout_that_is_no_number_of_seconds(timeout: Any) -> None:
-    message = only(messages(entry(TIMEOUT=timeout)), "E005")
+def test_e104_a_timeout_that_is_no_number_of_seconds(timeout: Any) -> None:
+    message = only(messages(entry(TIMEOUT=timeout)), "E104")
     assert f"is {timeout!r}" in message
     assert "CACHE_DEFAULT_TTL" in message
 
 
-def test_e006_a_location_without_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_e105_a_location_without_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
     find_spec = importlib.util.find_spec
@@ -120,21 +120,21 @@ def test_e006_a_location_without_the_libraries(monkeypatch: pytest.MonkeyPatch) 
         "find_spec",
         lambda name, *rest: None if name == "django_redis" else find_spec(name, *rest),
     )
-    message = only(messages(), "E006")
+    message = only(messages(), "E105")
     assert "django_redis cannot be imported" in message
     assert "[redis]" in message
 
 
 @pytest.mark.parametrize("option", ["SERIALIZER", "COMPRESSOR"])
 @pytest.mark.parametrize("path", ["cache_layer.codec.Safe", "no.such", "plain", "os.path.join", 5])
-def test_e007_a_serializer_or_compressor_that_is_none(option: str, path: Any) -> None:
-    message = only(messages(entry(OPTIONS={option: path})), "E007")
+def test_e106_a_serializer_or_compressor_that_is_none(option: str, path: Any) -> None:
+    message = only(messages(entry(OPTIONS={option: path})), "E106")
     assert f"{option} in OPTIONS of CACHES['default'] is {path!r}" in message
 
 
 @pytest.mark.parametrize("most", [0, -5, "many", 1.5, None])
-def test_e008_a_wrong_number_of_entries(most: Any) -> None:
-    assert f"{most!r}" in only(messages(entry(OPTIONS={"MAX_ENTRIES": most})), "E008")
+def test_e107_a_wrong_number_of_entries(most: Any) -> None:
+    assert f"{most!r}" in only(messages(entry(OPTIONS={"MAX_ENTRIES": most})), "E107")
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_e008_a_wrong_number_of_entries(most: Any) -> None:
         ({"namespaces": "users"}, "namespaces must be a list of strings"),
     ],
 )
-def test_e010_a_near_cache_that_cannot_be(option: Any, problem: str) -> None:
-    message = only(messages(entry(OPTIONS={"NEAR_CACHE": option})), "E010")
+def test_e109_a_near_cache_that_cannot_be(option: Any, problem: str) -> None:
+    message = only(messages(entry(OPTIONS={"NEAR_CACHE": option})), "E109")
     assert f"is {option!r}: {problem}." in message
 
 
@@ -160,22 +160,23 @@ def test_near_caches_that_can_be() -> None:
         assert messages(entry(OPTIONS={"NEAR_CACHE": option})) == []
 
 
-def test_w002_unsigned_pickle() -> None:
+def test_w101_unsigned_pickle() -> None:
     options = {"SERIALIZER": "django_redis.serializers.pickle.PickleSerializer"}
-    assert "run code in this process" in only(messages(entry(OPTIONS=options)), "W002")
+    assert "run code in this process" in only(messages(entry(OPTIONS=options)), "W101")
     signed = {"SERIALIZER": "cache_layer.codec.SignedPickleSerializer"}
     assert messages(entry(OPTIONS=signed)) == []
     json = {"SERIALIZER": "django_redis.serializers.json.JSONSerializer"}
     assert messages(entry(OPTIONS=json)) == []
 
 
-def test_w003_no_prefix() -> None:
-    assert "clear() deletes it" in only(messages(entry(KEY_PREFIX="")), "W003")
+def test_w102_no_prefix() -> None:
+    assert "clear() deletes it" in only(messages(entry(KEY_PREFIX="")), "W102")
 
 
-def test_i001_memory_only() -> None:
-    message = only(messages({"BACKEND": BACKEND, "KEY_PREFIX": "app"}), "I001")
+def test_i101_memory_only() -> None:
+    message = only(messages({"BACKEND": BACKEND, "KEY_PREFIX": "app"}), "I101")
     assert "REDIS_URL" in message
+    assert messages({"BACKEND": BACKEND, "KEY_PREFIX": "app"}, DEBUG=True) == []
 
 
 def test_other_caches_are_left_alone() -> None:
@@ -186,7 +187,7 @@ def test_other_caches_are_left_alone() -> None:
     }
     assert messages(CACHES={"default": entry(), "other": other}) == []
     assert "CACHES['third']" in only(
-        messages(CACHES={"default": entry(), "third": entry(TIMEOUT=-1)}), "E005"
+        messages(CACHES={"default": entry(), "third": entry(TIMEOUT=-1)}), "E104"
     )
 
 
@@ -198,5 +199,5 @@ def test_the_check_command_prints_it_readably() -> None:
     ):
         call_command("check", tags=[Tags.caches], stdout=out, stderr=out)
     text = str(caught.value)
-    assert "(cache_layer.E005) TIMEOUT of CACHES['default'] is 'abc'" in text
+    assert "(cache_layer.E104) TIMEOUT of CACHES['default'] is 'abc'" in text
     assert "HINT: Correct it there" in text

@@ -19,10 +19,10 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("default_timeouts")
 def test_every_setting_has_a_default_and_can_be_overridden(name: str) -> None:
     with override_settings():
-        assert getattr(settings, name) == vars(Settings)[name]
+        assert getattr(settings, name) == Settings.defaults[name]
         with override_settings(**{f"CACHE_LAYER_{name}": "other"}):
             assert getattr(settings, name) == "other"
-        assert getattr(settings, name) == vars(Settings)[name]
+        assert getattr(settings, name) == Settings.defaults[name]
 
 
 def test_an_empty_environment_means_memory_and_the_documented_defaults() -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import Any
 
 from agent_sessions.conf import Settings as SessionSettings
+from cache_layer.app_settings import AppSettings
 from cache_layer.conf import Settings as CacheSettings
 
 ROW = re.compile(r"^\| `(AGENT_SESSIONS|CACHE_LAYER)_(\w+)` \| `(.+?)` \|", re.MULTILINE)
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
-def defaults(prefix: str, settings: type) -> dict[str, Any]:
-    return {f"{prefix}_{name}": vars(settings)[name] for name in settings.__annotations__}
+def defaults(settings: type[AppSettings]) -> dict[str, object]:
+    return {settings.prefix + name: default for name, default in settings.defaults.items()}
 
 
 def test_the_table_lists_every_setting_with_its_default() -> None:
@@ -24,6 +24,6 @@ def test_the_table_lists_every_setting_with_its_default() -> None:
         for prefix, name, default in ROW.findall(README.read_text(encoding="utf-8"))
     }
     assert listed == {
-        **defaults("AGENT_SESSIONS", SessionSettings),
-        **defaults("CACHE_LAYER", CacheSettings),
+        **defaults(SessionSettings),
+        **defaults(CacheSettings),
     }

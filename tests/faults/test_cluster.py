@@ -191,7 +191,7 @@ def test_a_prefix_without_a_hash_tag_is_refused(prefix: str) -> None:
         "OPTIONS": {"CONNECTION_FACTORY": FACTORY},
     }
     with override_settings(CACHES={"default": entry}):
-        assert "cache_layer.E011" in [message.id for message in check_entries()]
+        assert "cache_layer.E110" in [message.id for message in check_entries()]
     cache = make_cache(
         "redis://127.0.0.1:1/0", KEY_PREFIX=prefix, OPTIONS={"CONNECTION_FACTORY": FACTORY}
     )

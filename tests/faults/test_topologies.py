@@ -166,7 +166,7 @@ def test_a_node_of_a_cluster_is_not_used(tmp_path: Path, wrap: Any) -> None:
 def test_clients_of_several_servers_are_refused(options: dict[str, str]) -> None:
     entry = {"BACKEND": "cache_layer.backends.ResilientCache", "LOCATION": "redis://127.0.0.1:1/0"}
     with override_settings(CACHES={"default": {**entry, "OPTIONS": options}}):
-        assert "cache_layer.E009" in [message.id for message in check_entries()]
+        assert "cache_layer.E108" in [message.id for message in check_entries()]
     cache = make_cache("redis://127.0.0.1:1/0", OPTIONS=options)
     with pytest.raises(ImproperlyConfigured, match="several servers"):
         cache.get("k")
