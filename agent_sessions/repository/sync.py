@@ -261,7 +261,8 @@ class SyncSessionRepository:
         before messages; then the most recent. An empty term finds nothing.
 
         Each session has as ``excerpts`` what was found in its messages, at most so many of
-        them: see :class:`agent_sessions.search.excerpts.Excerpt`. They take one more query; 0 spares it.
+        them: see :class:`agent_sessions.search.excerpts.Excerpt`. They take one more query; 0
+        spares it.
 
         Raises ValueError if the limit is below 1 or the number of excerpts below 0.
         """

@@ -66,7 +66,7 @@ class MemoryState:
     def decoded(
         self, context: Context, view: tuple[Any, ...] | None = None
     ) -> DecodedValues | None:
-        """Return decoded values of the near cache by names of the caller's; None where there is none.
+        """Return decoded values of the near cache by the caller's names; None: there is none.
 
         With a ``view``, which tells whose names they are, everyone who gives it gets the same.
         """

@@ -35,8 +35,8 @@ class CommandQueue:
         self._breaker = breaker
         self._queue: deque[tuple[Waiter, bytes]] = deque()
         self._connection: MultiplexedConnection | None = None
-        #: When the circuit had last changed as the connection was laid. What is older than an outage is
-        #: not used after it: the other end may have gone without a word.
+        #: When the circuit had last changed as the connection was laid. What is older than an
+        #: outage is not used after it: the other end may have gone without a word.
         self._connected_since: float | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._scheduled = False
