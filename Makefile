@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow faults lint types check clean bench-sessions bench-cache bench-fill-race bench-api
+.PHONY: help demo test test-slow faults lint types check clean bench-sessions bench-cache bench-fill-race bench-api
+
+help:  ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 $(VENV)/.demo: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,9 +40,9 @@ lint: $(VENV)/.dev  ## Format, lint and import rules
 types: $(VENV)/.dev  ## mypy, strict
 	$(BIN)/mypy
 
-check: lint types test test-slow faults
+check: lint types test test-slow faults  ## All of the above
 
-clean:
+clean:  ## Remove environments, caches and builds
 	rm -rf $(VENV) $(VENV)-bench .nox .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
 
 # The libraries that the stores and caches are compared with have an environment of their own.
