@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-slow faults lint types check clean bench-sessions bench-cache bench-fill-race bench-api
+.PHONY: help demo test test-slow faults lint types check clean walks bench-sessions bench-cache bench-fill-race bench-api
 
-help:  ## This list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F '|' '{ printf "%-16s %s\n", $$1, $$2 }'
+help:  ## What can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.demo: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,7 +32,7 @@ test-slow: $(VENV)/.dev  ## The slow ones: whole processes and servers, generate
 faults: $(VENV)/.dev  ## Redis killed, hung, cut off, full…: the tests of it, and what they measured
 	$(BIN)/python -m pytest tests/faults -s $(ARGS)
 
-lint: $(VENV)/.dev  ## Format, lint and import rules
+lint: $(VENV)/.dev  ## Format, lint, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
@@ -57,6 +57,9 @@ bench-sessions: $(VENV)-bench/.bench  ## The session store beside its peers; ARG
 
 bench-cache: $(VENV)-bench/.bench  ## The cache beside its peers; ARGS=--quick, --docs
 	$(VENV)-bench/bin/python -m benchmarks.cache $(ARGS)
+
+walks: $(VENV)/.dev  ## The modules that a hit, a miss and a POST of a message visit
+	$(BIN)/python -m benchmarks.walks
 
 bench-fill-race: $(VENV)/.dev  ## Invalidations against computations of another process: how often the old value stays
 	$(BIN)/python -m benchmarks.fill_race $(ARGS)

@@ -1,4 +1,4 @@
-"""Glob patterns as Redis reads them: ``*``, ``?``, ``[abc]``, ``[^a]``, ``[a-z]``, ``\\x``."""
+r"""Glob patterns as Redis reads them: ``*``, ``?``, ``[abc]``, ``[^a]``, ``[a-z]``, ``\\x``."""
 
 from __future__ import annotations
 

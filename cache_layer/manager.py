@@ -14,11 +14,11 @@ from cache_layer.interface import Ttl, as_timeout, resilient_cache
 
 
 class RedisManager:
-    """Works on Redis, and on memory while Redis cannot be used.
+    r"""Works on Redis, and on memory while Redis cannot be used.
 
     Keys are without the alias's prefix and with the namespace: what ``scan_keys("users:*")``
     returns goes straight into ``mget``. Patterns are Redis's: ``*``, ``?``, ``[abc]``, ``[^a]``,
-    ``[a-z]``, and ``\\`` before a character that stands for itself.
+    ``[a-z]``, and ``\`` before a character that stands for itself.
     """
 
     def __init__(self, backend: ResilientCache) -> None:

@@ -48,8 +48,10 @@ _MAX_CASES = 4
 
 
 def matches(field: str, words: Sequence[str], lookup: str = "has_text") -> Q:
-    """Return the condition that the field has all words: as ``has_text``, parts of words count;
-    as ``has_prefix``, beginnings of words; as ``has_word``, whole words.
+    """Return the condition that the field has all words.
+
+    With the lookup ``has_text``, parts of words count; with ``has_prefix``, beginnings of words;
+    with ``has_word``, whole words.
     """
     condition = Q()
     for word in words:

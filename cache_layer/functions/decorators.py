@@ -161,7 +161,6 @@ def cache_invalidate(
     :raises ValueError: pattern, namespace and tags are all empty, a placeholder is no argument
         of the function, or the namespace contains a colon or a glob character.
     """
-
     if callable(key_pattern):
         raise TypeError("Write @cache_invalidate(...), with parentheses and a pattern.")
     kept_tags = tags if isinstance(tags, str) else tuple(tags)
