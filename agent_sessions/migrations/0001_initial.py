@@ -1,6 +1,8 @@
 import agent_sessions.fields
 import agent_sessions.ids
+import agent_sessions.migration_operations
 import agent_sessions.models
+import agent_sessions.postgresql.append_function
 import agent_sessions.postgresql.search_index
 import django.db.models.deletion
 import django.utils.timezone
@@ -69,7 +71,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='session',
-            index=models.Index(fields=['user', 'status', '-last_activity_at', '-id'], name='agent_session_status'),
+            index=models.Index(fields=['user', 'status', '-last_activity_at', '-id', 'expires_at', 'message_count'], name='agent_session_numbers'),
         ),
         migrations.AddIndex(
             model_name='session',
@@ -95,8 +97,14 @@ class Migration(migrations.Migration):
             model_name='message',
             constraint=models.UniqueConstraint(condition=models.Q(('idempotency_key__isnull', False)), fields=('session', 'idempotency_key'), name='agent_message_idempotency'),
         ),
+        agent_sessions.migration_operations.RunOnPostgreSQL(
+            [agent_sessions.postgresql.append_function.CREATE],
+            [agent_sessions.postgresql.append_function.DROP],
+            hints={'model_name': 'message'},
+        ),
         migrations.RunPython(
             agent_sessions.postgresql.search_index.create_if_possible,
             agent_sessions.postgresql.search_index.drop,
+            hints={'model_name': 'message'},
         ),
     ]

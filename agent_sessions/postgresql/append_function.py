@@ -11,8 +11,7 @@ at the same time.
 
 from __future__ import annotations
 
-from typing import Any
-
+from django.apps import AppConfig
 from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -101,7 +100,7 @@ DROP = (
 
 
 def is_missing(connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether a migrated PostgreSQL database lacks the function."""
+    """Return whether a migrated PostgreSQL database lacks the function."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT to_regclass('agent_sessions_message') IS NOT NULL AND NOT EXISTS ("
@@ -112,17 +111,15 @@ def is_missing(connection: BaseDatabaseWrapper) -> bool:
     return missing
 
 
-def create_if_missing(sender: Any, using: str, **kwargs: Any) -> None:
+def create_if_missing(sender: AppConfig, using: str, **kwargs: object) -> None:
     """Create the function after a migration where the tables came without migrations.
 
     Test runners can do that, and so can a dump of tables alone.
     """
-    from agent_sessions.models import Message
-
     connection = connections[using]
     if (
         connection.vendor == "postgresql"
-        and router.allow_migrate_model(using, Message)
+        and router.allow_migrate_model(using, sender.get_model("message"))
         and is_missing(connection)
     ):
         with connection.cursor() as cursor:

@@ -12,8 +12,8 @@ from django.db.models import Q
 from django.db.models.lookups import IContains, IRegex, Lookup
 
 from agent_sessions.fields import ContentField
+from agent_sessions.postgresql.search_index import LATIN, SPACED_SQL, spaced
 from agent_sessions.search import terms
-from agent_sessions.search.terms import LATIN, SIGNS, SYLLABLES
 from agent_sessions.search.terms import words_of as words_of
 
 if TYPE_CHECKING:
@@ -21,25 +21,6 @@ if TYPE_CHECKING:
 else:
     _TextLookup = Lookup
 
-
-_BORDERS = (
-    rf"[{SIGNS}]|(?<=[0-9A-Za-z{LATIN}])(?=[^\u0001-\u007f\u00c0-\u017f\u0300-\u036f])"
-    rf"|(?<=[{SYLLABLES}])(?=[^{SYLLABLES}])|(?<=[^{SYLLABLES}])(?=[{SYLLABLES}])"
-)
-SPACED_SQL = (
-    r"regexp_replace(regexp_replace(' ' || UPPER({column}::text) || ' ', "
-    rf"'{_BORDERS}', ' \& ', 'g'), '[{SYLLABLES}]', '0\&', 'g')"
-)
-"""A text as PostgreSQL's index of trigrams takes it: in upper case, with more spaces.
-
-Around the text and each sign beyond ASCII, so that it is known what can stand beside a word;
-behind a Latin letter where another script goes on, so that it is known what can follow a letter;
-around Chinese, Japanese and Korean, with a 0 before each character: so one character (0X0) has a
-trigram of its own, and so have two side by side (X0Y). Words of a term are spaced likewise: what
-is part of a text is part of the spaced text.
-"""
-
-_BORDER, _SYLLABLE = re.compile(_BORDERS), re.compile(f"[{SYLLABLES}]")
 _SIGN = r"[\u0001-/:-@\[-`{-\u007f]"
 # One class of so many characters would be too many for the index.
 _NEXT = rf"({_SIGN}|[0-9A-Z]|[{LATIN}]|[\u0300-\u036f])"
@@ -163,15 +144,11 @@ def _unindexed(column: str, params: Any, word: str) -> tuple[str, list[Any]]:
     return f"{column}::text LIKE ANY (%s::text[])", [*params, [_like(case) for case in cases]]
 
 
-def _spaced(text: str) -> str:
-    return _SYLLABLE.sub(r"0\g<0>", _BORDER.sub(r" \g<0> ", text))
-
-
 def _spaced_like(column: str, params: Any, text: str) -> tuple[str, list[Any]]:
     # What stands behind a single character makes up its trigram.
     ends = "0 " if terms.is_syllable(text) else [""]
     like = f"{SPACED_SQL.format(column=column)} LIKE UPPER(%s::text)"
-    return _joined(" OR ", [(like, [*params, _like(_spaced(text) + end)]) for end in ends])
+    return _joined(" OR ", [(like, [*params, _like(spaced(text) + end)]) for end in ends])
 
 
 def _spaced_match(
@@ -184,14 +161,14 @@ def _spaced_match(
     with_index: bool = True,
 ) -> tuple[str, list[Any]]:
     if terms.has_likes(word):
-        pattern = _spaced(terms.pattern_of(word))
+        pattern = spaced(terms.pattern_of(word))
     else:
-        pattern = "|".join(re.escape(_spaced(form)) for form in terms.forms_of(word))
-    spaced = SPACED_SQL.format(column=column)
+        pattern = "|".join(re.escape(spaced(form)) for form in terms.forms_of(word))
+    sql = SPACED_SQL.format(column=column)
     if not with_index:
         # For what it cannot see in a pattern the index would be read from end to end.
-        spaced += " || ''"
-    return f"{spaced} ~ ('{before}(?:' || UPPER(%s::text) || '){behind}')", [*params, pattern]
+        sql += " || ''"
+    return f"{sql} ~ ('{before}(?:' || UPPER(%s::text) || '){behind}')", [*params, pattern]
 
 
 def _joined(operator: str, conditions: list[tuple[str, Any]]) -> tuple[str, Any]:

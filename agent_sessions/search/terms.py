@@ -9,33 +9,13 @@ from __future__ import annotations
 import re
 from unicodedata import normalize
 
+from agent_sessions.postgresql.search_index import IDEOGRAPHS, LATIN, SYLLABLES
+
 MAX_WORDS = 16
 """A term of more words is looked for as one text."""
 
 LONGEST_WORD = 500
 """Characters of a word that is looked for as a whole word, which takes a regular expression."""
-
-IDEOGRAPHS = (
-    r"\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    r"\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
-)
-"""Chinese and Japanese characters: a range for regular expressions of Python and PostgreSQL."""
-
-SYLLABLES = IDEOGRAPHS + r"\uac00-\ud7a3"
-"""And Korean syllables: so many letters that two of them say as much as a word."""
-
-SIGNS = (
-    r"\u0080-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7\u037e\u0387\u055a-\u055f"
-    r"\u0589\u058a\u05be\u05c0\u05c3\u05c6\u05f3\u05f4\u0600-\u060f\u061b-\u061f\u066a-\u066d\u06d4"
-    r"\u0964\u0965\u0970\u10fb\u1360-\u1368\u2000-\u206f\u20a0-\u20cf\u2190-\u245f\u2500-\u2775"
-    r"\u2794-\u2bff\u2e00-\u2e2e\u2e30-\u3004\u3008-\u3020\u3030\u303d-\u303f\u309b\u309c\u30a0"
-    r"\u30fb\u4dc0-\u4dff\ufe00-\ufe19\ufe30-\ufe6f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40"
-    r"\uff5b-\uff65\uffe0-\ufffd\U0001f000-\U0001f0ff\U0001f10d-\U0001fbef"
-)
-"""What ends a word, beyond ASCII: punctuation, symbols, spaces, emoji; no letter, no digit."""
-
-LATIN = r"\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f"
-"""The letters beyond ASCII of most languages that are written in Latin letters."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _PIECE = re.compile(r"[^\W_]+")

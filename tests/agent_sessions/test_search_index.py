@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -10,7 +11,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.core.management import call_command
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from agent_sessions.models import Message, Session
 from agent_sessions.postgresql import search_index
-from agent_sessions.search.terms import SIGNS, pattern_of
+from agent_sessions.search.terms import pattern_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgres]
 
@@ -83,7 +83,7 @@ def test_the_index_finds_what_a_look_at_each_text_finds(session, say, data, draw
 
 
 def test_signs_are_neither_letters_nor_digits() -> None:
-    signs = re.compile(f"[{SIGNS}]")
+    signs = re.compile(f"[{search_index.SIGNS}]")
     assert not [chr(n) for n in range(0x110000) if chr(n).isalnum() and signs.match(chr(n))]
 
 
@@ -167,16 +167,41 @@ def test_the_index_can_be_built_concurrently():
     assert not any("DROP" in query["sql"] for query in queries)
 
 
-@pytest.mark.django_db(transaction=True)
-def test_the_index_of_the_first_version_is_replaced(migrated_again):
-    call_command("migrate", "agent_sessions", "0002", verbosity=0)
+def test_the_migrated_index_holds_the_composed_text():
     with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE composed (LIKE agent_sessions_message)")
+        text = search_index.SPACED_SQL.format(column="content")
+        cursor.execute(f"CREATE INDEX ON composed USING gin (user_id, ({text}) gin_trgm_ops)")
         cursor.execute(
-            f"DROP INDEX {search_index.NAME}; CREATE INDEX agent_message_search ON "
-            "agent_sessions_message USING gin (user_id, (UPPER(content::text)) gin_trgm_ops)"
+            "SELECT indexdef FROM pg_indexes WHERE indexname = %s OR tablename = 'composed'",
+            [search_index.NAME],
         )
-    call_command("migrate", "agent_sessions", verbosity=0)
+        migrated, composed = (text.partition(" USING ")[2] for (text,) in cursor.fetchall())
+    assert migrated == composed
+
+
+def test_a_changed_text_of_the_index_takes_a_new_name():
+    digest = hashlib.sha256(search_index.SPACED_SQL.encode()).hexdigest()
+    assert (search_index.NAME, digest) == (
+        "agent_message_text",
+        "c60a3a1a87d9618fb3f9984459d443ca14b8443041876c0c674ad651bd0983ee",
+    )
+
+
+@pytest.mark.parametrize("tenant", ["first", "second"])
+def test_the_index_of_each_schema_is_made_and_extensions_stay_in_public(tenant):
     with connection.cursor() as cursor:
-        names = connection.introspection.get_constraints(cursor, Message._meta.db_table)
-    assert search_index.NAME in names
-    assert "agent_message_search" not in names
+        cursor.execute("DROP EXTENSION pg_trgm, btree_gin CASCADE")
+        for name in ("first", "second"):
+            cursor.execute(f"CREATE SCHEMA {name}")
+            cursor.execute(
+                f"CREATE TABLE {name}.agent_sessions_message (LIKE public.agent_sessions_message)"
+            )
+            cursor.execute(f"SET LOCAL search_path TO {name}, public")
+            search_index.create_if_possible(None, SimpleNamespace(connection=connection))
+        cursor.execute(f"SET LOCAL search_path TO {tenant}")
+        assert not search_index.is_missing(connection)
+        cursor.execute("DROP SCHEMA first CASCADE")
+        cursor.execute("SET LOCAL search_path TO second")
+        assert not search_index.is_missing(connection)
+        cursor.execute("SET LOCAL search_path TO public")
