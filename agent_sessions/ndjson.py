@@ -1,4 +1,4 @@
-"""Long answers as they are read, under WSGI and ASGI alike."""
+"""Downloads of JSON Lines that are written while the client reads them, under WSGI and ASGI."""
 
 from __future__ import annotations
 
@@ -8,29 +8,41 @@ from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 
+_CHUNK_BYTES = 64 * 1024
+
 
 def ndjson_response(
     request: HttpRequest, pieces: Iterator[bytes], filename: str
 ) -> StreamingHttpResponse:
-    """Return the pieces as a download of JSON Lines, read while the client takes them."""
-    # Under ASGI Django would first read a synchronous iterator to its end, into memory.
-    body = _awaited(pieces) if isinstance(request, ASGIRequest) else pieces
-    response = StreamingHttpResponse(body, content_type="application/x-ndjson")
-    response["Content-Disposition"] = f'attachment; filename="{filename}"'
-    response["X-Accel-Buffering"] = "no"
-    return response
+    """Return *pieces* as a download named *filename*, in bounded memory."""
+    # Under ASGI Django would read a synchronous iterator to its end before it sends a byte.
+    body = _async_chunks(pieces) if isinstance(request, ASGIRequest) else _chunks(pieces)
+    return StreamingHttpResponse(
+        body,
+        content_type="application/x-ndjson",
+        headers={
+            "Content-Disposition": f'attachment; filename="{filename}"',
+            # A proxy must not wait until its buffer is full.
+            "X-Accel-Buffering": "no",
+        },
+    )
 
 
-async def _awaited(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    while (piece := await sync_to_async(_gather)(pieces)) is not None:
-        yield piece
+def _chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    while chunk := _next_chunk(pieces):
+        yield chunk
 
 
-def _gather(pieces: Iterator[bytes], size: int = 64 * 1024) -> bytes | None:
-    """Return the next pieces together: a change of thread costs more than most of them."""
-    gathered = bytearray()
+async def _async_chunks(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while chunk := await sync_to_async(_next_chunk)(pieces):
+        yield chunk
+
+
+def _next_chunk(pieces: Iterator[bytes]) -> bytes:
+    """Return the next pieces as one: a change of thread or a write costs more than most."""
+    chunk = bytearray()
     for piece in pieces:
-        gathered += piece
-        if len(gathered) >= size:
+        chunk += piece
+        if len(chunk) >= _CHUNK_BYTES:
             break
-    return bytes(gathered) or None
+    return bytes(chunk)

@@ -1,6 +1,7 @@
-"""Tells the processes that hold event streams, over the cache's Redis, of messages just appended.
+"""Notifications of appends to the processes that hold event streams, over the cache's Redis.
 
-Only the wait for their next look at the database depends on it: see `agent_sessions.api.live`.
+A lost notification costs time only: a stream then waits for its next look at the database. See
+`agent_sessions.api.live`.
 """
 
 from __future__ import annotations
@@ -18,25 +19,24 @@ from cache_layer import PubSub
 _pubsub = PubSub("agent_sessions.messages")
 
 
-@receiver(message_added, dispatch_uid="agent_sessions.notifications")
-def tell(session_id: UUID, messages: Sequence[Message], using: str, **kwargs: Any) -> None:
-    """Tell other processes up to which sequence the session has messages."""
-    _pubsub.tell(f"{session_id} {messages[-1].sequence} {using}")
+def subscribe(handler: Callable[[UUID, int, str], object]) -> Callable[[], None]:
+    """Call *handler* with session id, last sequence and database alias of each append.
 
-
-def listen(hear: Callable[[UUID, int, str], Any]) -> Callable[[], None]:
-    """Call *hear* with session, last sequence and database of what is appended anywhere.
-
-    In a thread of its own; returns what ends that.
+    The handler runs in a thread of its own. Returns a function that ends the subscription.
     """
 
-    def understand(notice: str) -> None:
+    def receive(text: str) -> None:
         try:
-            session_id, sequence, using = notice.split(" ", 2)
+            session_id, sequence, using = text.split(" ", 2)
             place = UUID(session_id), int(sequence)
         except ValueError:
-            # Somebody else's: whoever may write to Redis may publish there.
+            # Others may publish on this channel too.
             return
-        hear(*place, using)
+        handler(*place, using)
 
-    return _pubsub.listen(understand)
+    return _pubsub.listen(receive)
+
+
+@receiver(message_added, dispatch_uid="agent_sessions.notifications")
+def _on_append(session_id: UUID, messages: Sequence[Message], using: str, **kwargs: Any) -> None:
+    _pubsub.tell(f"{session_id} {messages[-1].sequence} {using}")

@@ -28,6 +28,12 @@ else:
 
 _UPDATED_AT_ONCE = 500
 
+# Each order has an index of the user's sessions.
+_ORDER_FIELDS = {"created": ("id",), "activity": ("last_activity_at", "id")}
+
+ORDERS = ("-created", "created", "-activity", "activity")
+"""The orders of lists of sessions; a minus sign puts the newest first."""
+
 LONGEST_DAYS = 700_000
 """The longest retention: some more days reach behind the first year of the calendar."""
 
@@ -137,22 +143,28 @@ class SessionQuerySet(_SessionQuerySet):
 
     def newest_activity_first(self) -> Self:
         """Order by the last append (or creation), newest first."""
-        return self.order_by("-last_activity_at", "-id")
+        return self.sorted_by("-activity")
 
     def newest_first(self) -> Self:
         """Order by creation, newest first: an order that appends do not change."""
-        return self.order_by("-id")
+        return self.sorted_by("-created")
 
-    def less_recent_than(self, last_activity_at: datetime, session_id: UUID) -> Self:
-        """Continue :meth:`newest_activity_first` behind the row with these two values."""
+    def sorted_by(self, order: str) -> Self:
+        """Order by one of ``ORDERS``; ids, which are time-ordered, decide between equals."""
+        sign = "-" if order.startswith("-") else ""
+        return self.order_by(*(sign + field for field in _ORDER_FIELDS[order.removeprefix("-")]))
+
+    def beyond(self, order: str, last_activity_at: datetime, session_id: UUID) -> Self:
+        """Keep what follows, in this order, the session with these two values."""
+        comparison = "lt" if order.startswith("-") else "gt"
+        beyond = Q(**{f"id__{comparison}": session_id})
+        if order.endswith("created"):
+            return self.filter(beyond)
         return self.filter(
-            Q(last_activity_at__lt=last_activity_at) | Q(id__lt=session_id),
-            last_activity_at__lte=last_activity_at,
+            beyond | Q(**{f"last_activity_at__{comparison}": last_activity_at}),
+            # Implied by the condition above; the index needs it.
+            **{f"last_activity_at__{comparison}e": last_activity_at},
         )
-
-    def created_before(self, session_id: UUID) -> Self:
-        """Continue :meth:`newest_first` behind the session."""
-        return self.filter(id__lt=session_id)
 
 
 class MessageQuerySet(_MessageQuerySet):

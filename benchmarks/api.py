@@ -53,7 +53,7 @@ SESSIONS, MESSAGES = 1_000, 1_000
 # What an append consists of, outermost first: (file ends with, function).
 STAGES = {
     "authentication (one query)": ("api/base.py", "perform_authentication"),
-    "before the method, with authentication": ("api/owned.py", "initial"),
+    "before the method, with authentication": ("api/base.py", "initial"),
     "reading the body": ("api/parsers.py", "parse"),
     "repository: the append (one query)": ("repository/sync.py", "add_messages"),
     "of these two, time in psycopg": ("psycopg/cursor.py", "execute"),

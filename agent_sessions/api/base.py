@@ -1,11 +1,14 @@
-"""What every view of this API has in common."""
+"""What all views of the API share, and what those on one user's sessions do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
+from django.apps import apps
 from django.db import DataError, transaction
+from django.http import Http404
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_cache_control
 from django.utils.decorators import method_decorator
@@ -15,28 +18,76 @@ from rest_framework.parsers import BaseParser
 from rest_framework.permissions import SAFE_METHODS, IsAuthenticated
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
-from rest_framework.throttling import BaseThrottle
+from rest_framework.response import Response
+from rest_framework.schemas import DefaultSchema
+from rest_framework.schemas.inspectors import ViewInspector
+from rest_framework.throttling import BaseThrottle, UserRateThrottle
 from rest_framework.views import APIView
 
-from agent_sessions.api.errors import problem_response
+from agent_sessions.api.errors import ExceptionHandler, problem_response
+from agent_sessions.api.fields import parse_uuid
+from agent_sessions.api.headers import etag_of, is_not_modified, require_match
 from agent_sessions.api.parsers import BoundedJSONParser, refuse_unreadable_body
+from agent_sessions.api.permissions import Reader, owner_of_request
 from agent_sessions.api.renderers import AsciiJSONRenderer, ReadOnlyBrowsableRenderer
-from agent_sessions.api.throttling import ReadThrottle, WriteThrottle
+from agent_sessions.api.serializers import represent_session
+from agent_sessions.conf import settings
+from agent_sessions.models import Session
+from agent_sessions.querysets import SessionQuerySet
+from agent_sessions.repository import SyncSessionRepository
+from agent_sessions.repository.locking import Check
+
+
+class ReadThrottle(UserRateThrottle):
+    """Limits requests that change nothing to AGENT_SESSIONS_READ_RATE.
+
+    The rates count in the project's cache. With cache_layer's backend they hold while Redis is
+    away, each process counting for itself.
+    """
+
+    scope = "agent_sessions_read"
+
+    def get_rate(self) -> str | None:
+        """Return the rate, such as "600/min"; None is no limit."""
+        return settings.READ_RATE
+
+
+class WriteThrottle(UserRateThrottle):
+    """Limits requests that change something to AGENT_SESSIONS_WRITE_RATE."""
+
+    scope = "agent_sessions_write"
+
+    def get_rate(self) -> str | None:
+        """Return the rate, such as "120/min"; None is no limit."""
+        return settings.WRITE_RATE
 
 
 class Negotiation(DefaultContentNegotiation):
-    """Chooses the format; one that is not offered is 406 also where `?format=` asks for it."""
+    """Answers 406, not 404, for a `?format=` that is not offered."""
 
-    def filter_renderers(self, renderers: Any, format: str) -> Any:  # noqa: A002
-        """Return the renderers of the format. Raises NotAcceptable."""
+    def filter_renderers(
+        self,
+        renderers: Iterable[BaseRenderer],
+        format: str,  # noqa: A002
+    ) -> list[BaseRenderer]:
+        """Return the renderers of the format. Raises NotAcceptable if there is none."""
         found = [renderer for renderer in renderers if renderer.format == format]
         if not found:
-            raise NotAcceptable(available_renderers=renderers)
+            raise NotAcceptable(available_renderers=list(renderers))
         return found
 
 
+def _schema() -> ViewInspector:
+    """Return the view's OpenAPI schema; drf-spectacular is optional."""
+    if not apps.is_installed("drf_spectacular"):
+        return DefaultSchema()
+    from agent_sessions.api.openapi import ApiSchema
+
+    return ApiSchema()
+
+
 class ApiView(APIView):
-    """A view with our own formats, errors and rates, and the host's authentication.
+    """A view with the API's formats, errors and rates, and the host's authentication.
 
     It stands outside ATOMIC_REQUESTS: each repository operation is a transaction, and an append
     must not hold its session's lock until the answer has been written.
@@ -46,7 +97,8 @@ class ApiView(APIView):
     parser_classes: list[type[BaseParser]] = [BoundedJSONParser]
     renderer_classes: list[type[BaseRenderer]] = [AsciiJSONRenderer, ReadOnlyBrowsableRenderer]
     content_negotiation_class = Negotiation
-    # Whoever shares resources between origins has a middleware that answers OPTIONS.
+    schema = _schema()
+    # A project that shares resources between origins has a middleware that answers OPTIONS.
     http_method_names = [name for name in APIView.http_method_names if name != "options"]
 
     @method_decorator(transaction.non_atomic_requests)
@@ -54,7 +106,7 @@ class ApiView(APIView):
         """Answer the request."""
         return super().dispatch(request, *args, **kwargs)
 
-    def get_exception_handler(self) -> Callable[..., Any]:
+    def get_exception_handler(self) -> ExceptionHandler:
         """Return the handler that writes problem documents."""
         return problem_response
 
@@ -70,15 +122,86 @@ class ApiView(APIView):
             refuse_unreadable_body(request.headers)
 
     def perform_authentication(self, request: Request) -> None:
-        """Authenticate. Credentials no database can hold, such as a NUL, are wrong ones."""
+        """Authenticate. Raises AuthenticationFailed for credentials that no database can hold."""
         try:
             request.user  # noqa: B018  (authenticates)
         except (ValueError, DataError):
             raise AuthenticationFailed from None
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add the headers: answers are one user's, and must not stay in shared caches."""
+        """Forbid shared caches to keep the answer, which is for one user."""
         response = super().finalize_response(request, response, *args, **kwargs)
         if not response.has_header("Cache-Control"):
             patch_cache_control(response, private=True, no_store=True)
         return response
+
+
+class OwnedSessionsView(ApiView):
+    """A view on one user's sessions: nobody else's row is ever in its querysets.
+
+    A session of another user, one that never existed and a text that is no id get the same 404.
+    """
+
+    owner_id: Any = None
+    """The key of the user whose sessions the request is about; with None there are none."""
+    reader: Reader
+    staff_permission = "view_session"
+    """The model permission that staff need to act for another user with `?user=`."""
+
+    @property
+    def repository(self) -> SyncSessionRepository:
+        """The repository on the database that sessions are written to."""
+        return SyncSessionRepository()
+
+    @property
+    def session_id(self) -> UUID:
+        """The id in the address. Raises Http404 if it is not a UUID."""
+        session_id = parse_uuid(self.kwargs["id"])
+        if session_id is None:
+            raise Http404
+        return session_id
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Check the caller and find out whose sessions the request is about."""
+        super().initial(request, *args, **kwargs)
+        permission = f"agent_sessions.{self.permission_for_staff()}"
+        self.owner_id = owner_of_request(request, permission)
+        self.reader = Reader(request.user.pk, self.owner_id, permission)
+
+    def permission_for_staff(self) -> str:
+        """Return the codename of the permission that the request needs."""
+        return self.staff_permission
+
+    def sessions(self) -> SessionQuerySet:
+        """Return the sessions that this request may read or change."""
+        sessions: SessionQuerySet = Session.objects.using(self.repository.using)
+        return sessions.for_user(self.owner_id)
+
+    def find_session(self, *fields: str) -> Session:
+        """Return the session of the address, with *fields* alone if any are given.
+
+        Raises Http404.
+        """
+        sessions = self.sessions().only(*fields) if fields else self.sessions()
+        # Unlike first(), get() does not sort. The handler of errors makes DoesNotExist a 404.
+        return sessions.get(pk=self.session_id)
+
+    def expected_state(self) -> Check:
+        """Return a check that a locked session has the state that If-Match names.
+
+        The check raises PreconditionFailed. None without the header.
+        """
+        if "If-Match" not in self.request.headers:
+            return None
+        return lambda session: require_match(self.request, etag_of(represent_session(session)))
+
+    def session_response(
+        self, session: Session, data: object = None, status: int = 200
+    ) -> Response:
+        """Return the session, or *data* of it, with its ETag; 304 if the client has this state."""
+        represented = represent_session(session)
+        etag = etag_of(represented)
+        headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+        if self.request.method in SAFE_METHODS and is_not_modified(self.request, etag):
+            return Response(status=304, headers=headers)
+        return Response(represented if data is None else data, status=status, headers=headers)

@@ -1,12 +1,11 @@
-"""Errors as problem documents (RFC 9457), on our routes alone.
+"""Errors as problem documents (RFC 9457), in the views of this API alone.
 
-Views name `problem_response` through `get_exception_handler`; the host's EXCEPTION_HANDLER stays
-what it is for the host's own views.
+The host's EXCEPTION_HANDLER stays in force for the host's own views.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +20,7 @@ from django.http import Http404, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.utils.translation import gettext_lazy as _
 from rest_framework import exceptions, status
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import as_serializer_error
@@ -31,13 +31,18 @@ from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
 
 PROBLEM_TYPE = "application/problem+json"
 
+Path = tuple[str, ...]
+"""The keys that lead to a value in a request."""
+
+ExceptionHandler = Callable[[Exception, Mapping[str, Any]], Response | None]
+
 
 class InvalidParameter(exceptions.ValidationError):
-    """A query parameter or a header, not the body, is at fault."""
+    """A query parameter or a header is not valid (400)."""
 
 
 class PreconditionFailed(exceptions.APIException):
-    """If-Match names a state the resource is no longer in."""
+    """If-Match names a state that the session is no longer in (412)."""
 
     status_code = status.HTTP_412_PRECONDITION_FAILED
     default_detail = _("The session has changed since it was read.")
@@ -45,66 +50,68 @@ class PreconditionFailed(exceptions.APIException):
 
 
 class Conflict(exceptions.APIException):
-    """The session's state does not allow the request."""
+    """The session's status does not allow the request (409)."""
 
     status_code = status.HTTP_409_CONFLICT
     default_code = "conflict"
 
 
 class KeyReused(exceptions.APIException):
-    """An Idempotency-Key came again with another body."""
+    """An Idempotency-Key was sent before with another body (422)."""
 
     status_code = status.HTTP_422_UNPROCESSABLE_ENTITY
     default_detail = _("This Idempotency-Key was already used with a different body.")
     default_code = "idempotency_key_reused"
 
 
-def problem_response(exc: Exception, context: dict[str, Any]) -> Response | None:
-    """Return the problem document for *exc*; None for what is a bug, not an answer."""
+def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | None:
+    """Return the problem document of *exc*, None for an unexpected one, which Django reports."""
     error = _as_api_exception(exc)
     if error is None:
         return None
     request: Request | None = context.get("request")
     headers = {}
-    if auth_header := getattr(error, "auth_header", None):
-        headers["WWW-Authenticate"] = auth_header
+    if challenge := getattr(error, "auth_header", None):
+        headers["WWW-Authenticate"] = challenge
     if wait := getattr(error, "wait", None):
         headers["Retry-After"] = str(int(wait) + 1)
     renderer = getattr(request, "accepted_renderer", None)
-    # Pages for humans keep their own type.
-    machine = renderer is None or isinstance(renderer, AsciiJSONRenderer)
+    # Pages for people keep their own media type.
+    is_page = renderer is not None and not isinstance(renderer, AsciiJSONRenderer)
     return Response(
         problem_document(error, request),
         status=error.status_code,
         headers=headers,
-        content_type=PROBLEM_TYPE if machine else None,
+        content_type=None if is_page else PROBLEM_TYPE,
     )
 
 
-def problem_document(error: exceptions.APIException, request: Request | None) -> dict[str, Any]:
-    """Return the members of the document: RFC 9457's, `code`, and `errors` of a bad input."""
+def problem_document(
+    error: exceptions.APIException, request: Request | None = None
+) -> dict[str, Any]:
+    """Return the members of RFC 9457 with `code`, and `errors` where the input is not valid."""
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(error.status_code).phrase,
         "status": error.status_code,
     }
-    if isinstance(error, exceptions.ValidationError):
-        in_body = not isinstance(error, InvalidParameter) and (
-            request is None or request.method not in ("GET", "HEAD", "OPTIONS")
-        )
-        document["detail"] = _("The request is not valid; see errors.")
-        document["code"] = "invalid"
-        document["errors"] = [
-            {
-                **({"pointer": _pointer(path)} if in_body else {"parameter": ".".join(path)}),
-                "detail": str(detail),
-                "code": getattr(detail, "code", None) or "invalid",
-            }
-            for path, detail in _leaves(error.detail)
-        ]
-    else:
+    if not isinstance(error, exceptions.ValidationError):
         document["detail"] = str(error.detail)
         document["code"] = getattr(error.detail, "code", error.default_code)
+        return document
+    document["detail"] = _("The request is not valid; see errors.")
+    document["code"] = "invalid"
+    in_body = not isinstance(error, InvalidParameter) and (
+        request is None or request.method not in SAFE_METHODS
+    )
+    document["errors"] = [
+        {
+            **({"pointer": _pointer(path)} if in_body else {"parameter": ".".join(path)}),
+            "detail": str(detail),
+            "code": getattr(detail, "code", None) or "invalid",
+        }
+        for path, detail in _leaves(error.detail)
+    ]
     return document
 
 
@@ -128,7 +135,7 @@ def _as_api_exception(exc: Exception) -> exceptions.APIException | None:
     return None
 
 
-def _leaves(detail: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _leaves(detail: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
     if isinstance(detail, dict):
         for key, value in detail.items():
             yield from _leaves(value, path if key == "non_field_errors" else (*path, str(key)))
@@ -140,5 +147,5 @@ def _leaves(detail: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
         yield path, detail
 
 
-def _pointer(path: tuple[str, ...]) -> str:
+def _pointer(path: Path) -> str:
     return "#" + "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in path)

@@ -1,13 +1,14 @@
-"""Live: the messages of a session as server-sent events."""
+"""The messages of a session as server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from contextlib import suppress
 from uuid import UUID
 
+from django.core.handlers.asgi import ASGIRequest
 from django.db import Error as DatabaseFailure
 from django.db import connections
 from django.http import HttpResponse, StreamingHttpResponse
@@ -16,54 +17,121 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework.request import Request
 from rest_framework.utils.encoders import JSONEncoder
 
+from agent_sessions.api.base import OwnedSessionsView
 from agent_sessions.api.errors import InvalidParameter
+from agent_sessions.api.fields import LARGEST_SEQUENCE
 from agent_sessions.api.live import hub
-from agent_sessions.api.owned import OwnedSessionsView
 from agent_sessions.api.permissions import Reader
 from agent_sessions.api.renderers import EventStreamRenderer
-from agent_sessions.api.serializers import LARGEST_SEQUENCE, represent_message
-from agent_sessions.api.streams import is_async
+from agent_sessions.api.serializers import represent_message
 from agent_sessions.conf import settings
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import SyncSessionRepository
 
-RETRY = b"retry: 1000\n\n"
-
+_RETRY = b"retry: 1000\n\n"
+_KEEP_ALIVE = b": keep-alive\n\n"
 _FIRST_WINDOW = 20
 _LARGEST_WINDOW = 100
 _WINDOW_BYTES = 1024 * 1024
 
 
 class EventsView(OwnedSessionsView):
-    """Each message of the session once, in order, from `Last-Event-ID` on.
+    """Sends each message of the session once, in order, from `Last-Event-ID` on.
 
-    On an asynchronous server the stream stays open. A synchronous one sends what there is and
-    ends; the client's EventSource asks again after a second.
+    On an asynchronous server the stream stays open. A synchronous server sends the messages there
+    are and ends the stream; the client's EventSource asks again after a second.
     """
 
     renderer_classes = [EventStreamRenderer]
     staff_permission = "view_message"
 
     def get(self, request: Request, id: str) -> HttpResponseBase:  # noqa: A002
-        """Open the stream."""
-        after = _last_event(request)
-        session = self.find_session(self.sessions().only("id"))
+        """Follow messages as server-sent events.
+
+        Each message once and in order, as it is stored: `id` is its sequence, `data` what the list
+        of messages shows of it. The stream ends now and then; come back with Last-Event-ID.
+        """
+        after = _last_event_id(request)
+        session = self.find_session("id")
         if request.method == "HEAD":
             return HttpResponse(content_type="text/event-stream")
-        using = self.repository.using
-        if is_async(request):
-            _let_go_of_connections()
+        reading = _Reading(session.pk, self.reader, after, self.repository.using)
+        is_async = isinstance(request._request, ASGIRequest)
+        if is_async:
+            _close_connections()
         return StreamingHttpResponse(
-            _follow(session.pk, self.reader, after, using)
-            if is_async(request)
-            else _what_there_is(session.pk, self.reader, after, using),
+            _follow(reading) if is_async else _read_all(reading),
             content_type="text/event-stream",
-            # Proxies would hold events back until a buffer is full.
+            # A proxy must not wait until its buffer is full.
             headers={"Cache-Control": "private, no-store", "X-Accel-Buffering": "no"},
         )
 
 
-def _last_event(request: Request) -> int:
+class _Reading:
+    """Reads a session's messages as events, a window of bounded bytes after the other."""
+
+    def __init__(self, session_id: UUID, reader: Reader, after: int, using: str) -> None:
+        self.session_id = session_id
+        self.reader = reader
+        self.after = after
+        """The sequence up to which messages were read."""
+        self.using = using
+        self.has_more = True
+        self._repository = SyncSessionRepository(using)
+        self._size = _FIRST_WINDOW
+
+    def next_events(self) -> list[bytes]:
+        """Return the next events. Raises Session.DoesNotExist, also for another's session."""
+        messages = self._repository.get_messages(
+            self.session_id, after=self.after, limit=self._size, user_id=self.reader.owner_id
+        )
+        events = [_event(message) for message in messages]
+        self.has_more = len(messages) == self._size
+        if messages:
+            self.after = messages[-1].sequence
+            # Messages have from bytes to megabytes: the next window follows this one's average.
+            average = sum(map(len, events)) // len(events) + 1
+            self._size = max(1, min(_LARGEST_WINDOW, _WINDOW_BYTES // average))
+        return events
+
+
+async def _follow(reading: _Reading) -> AsyncIterator[bytes]:
+    yield _RETRY
+    center = hub(reading.using)
+    clock = asyncio.get_running_loop().time
+    end = clock() + settings.EVENTS_MAX_SECONDS
+    # The client of a session that is gone comes back, gets 404 and stops.
+    with suppress(Session.DoesNotExist):
+        async with center.subscribe(reading.session_id, reading.reader, reading.after) as live:
+            while clock() < end and not live.ended:
+                live.wake.clear()
+                latest = live.latest or 0
+                try:
+                    events = await center.run(reading.next_events)
+                except DatabaseFailure:
+                    # The stream outlives an outage of the database.
+                    events, latest = [], 0
+                # The server takes an event when the client has taken the one before, so a slow
+                # client holds one window in memory.
+                for event in events:
+                    yield event
+                live.seen = max(reading.after, latest)
+                if events and reading.has_more:
+                    continue
+                pause = min(settings.EVENTS_KEEP_ALIVE_SECONDS, max(end - clock(), 0))
+                try:
+                    await asyncio.wait_for(live.wake.wait(), pause)
+                except TimeoutError:
+                    yield _KEEP_ALIVE
+
+
+def _read_all(reading: _Reading) -> Iterator[bytes]:
+    yield _RETRY
+    while reading.has_more:
+        yield from reading.next_events()
+
+
+def _last_event_id(request: Request) -> int:
     given = {
         "Last-Event-ID": request.headers.get("Last-Event-ID"),
         "after": request.query_params.get("after"),
@@ -74,79 +142,11 @@ def _last_event(request: Request) -> int:
     return min(int(given["Last-Event-ID"] or given["after"] or 0), LARGEST_SEQUENCE)
 
 
-def _let_go_of_connections() -> None:
-    # Django keeps them until the answer has been sent, and the stream's end is far off.
+def _close_connections() -> None:
+    # Django keeps them until the answer has been sent, and that of a stream ends late.
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close()
-
-
-async def _follow(session_id: UUID, reader: Reader, after: int, using: str) -> AsyncIterator[bytes]:
-    yield RETRY
-    center = hub(using)
-    loop = asyncio.get_running_loop()
-    end = loop.time() + settings.EVENTS_MAX_SECONDS
-    window = _Window(session_id, reader.owner_id, after, using)
-    try:
-        async with center.watch(session_id, reader, after) as watch:
-            while loop.time() < end and not watch.ended:
-                watch.news.clear()
-                latest = watch.latest or 0
-                try:
-                    found = await center.ask(window.read)
-                except DatabaseFailure:
-                    # There is no news while the database is away; the stream lives on.
-                    found = []
-                    latest = 0
-                # The server takes the next one when the client has taken the last: a slow client
-                # has one window in memory.
-                for event in found:
-                    yield event
-                watch.seen = max(window.after, latest)
-                if found and window.has_more:
-                    continue
-                pause = min(settings.EVENTS_KEEP_ALIVE_SECONDS, max(end - loop.time(), 0))
-                try:
-                    await asyncio.wait_for(watch.news.wait(), pause)
-                except TimeoutError:
-                    yield b": still here\n\n"
-    except Session.DoesNotExist:
-        # The client comes back for more, gets 404 and stops.
-        return
-
-
-def _what_there_is(session_id: UUID, reader: Reader, after: int, using: str) -> Iterator[bytes]:
-    yield RETRY
-    window = _Window(session_id, reader.owner_id, after, using)
-    while True:
-        yield from window.read()
-        if not window.has_more:
-            return
-
-
-class _Window:
-    """Reads a session's messages on and on, as events, a bounded number of bytes at a time."""
-
-    def __init__(self, session_id: UUID, owner_id: Any, after: int, using: str) -> None:
-        self.after = after
-        self.has_more = True
-        self._session_id, self._owner_id = session_id, owner_id
-        self._repository = SyncSessionRepository(using)
-        self._size = _FIRST_WINDOW
-
-    def read(self) -> list[bytes]:
-        """Return the next events. Raises Session.DoesNotExist, as it does for another's."""
-        messages = self._repository.get_messages(
-            self._session_id, after=self.after, limit=self._size, user_id=self._owner_id
-        )
-        events = [_event(message) for message in messages]
-        self.has_more = len(messages) == self._size
-        if messages:
-            self.after = messages[-1].sequence
-            # Messages have from bytes to megabytes: windows follow what this session's are like.
-            usual = sum(map(len, events)) // len(events) + 1
-            self._size = max(1, min(_LARGEST_WINDOW, _WINDOW_BYTES // usual))
-        return events
 
 
 def _event(message: Message) -> bytes:

@@ -1,50 +1,65 @@
-"""Serializer fields that take what the schema says and turn nothing into something else."""
+"""Serializer fields that accept what the schema says and never convert one type to another."""
 
 from __future__ import annotations
 
-import uuid
-from datetime import UTC
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
+from agent_sessions.conf import settings
 from agent_sessions.models import SessionStatus
+
+if TYPE_CHECKING:
+    AnySerializer = serializers.Serializer[Any]
+    _ObjectField = serializers.Field[dict[str, Any], Any, dict[str, Any], Any]
+else:
+    AnySerializer = serializers.Serializer
+    _ObjectField = serializers.Field
+
+DEFAULT_PAGE_SIZE = 50
+LARGEST_SEQUENCE = 2**31 - 1
+
+# Dates that stay within the calendar in every time zone.
+EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
+LATEST = datetime(9999, 12, 30, tzinfo=UTC)
 
 
 class TextField(serializers.CharField):
-    """A string without NUL and lone surrogates; numbers are not turned into one."""
+    """A string; numbers are refused, not converted."""
 
-    def to_internal_value(self, data: Any) -> str:
-        """Return the string."""
+    def to_internal_value(self, data: object) -> str:
+        """Return the string. Raises ValidationError for other types, NUL and lone surrogates."""
         if not isinstance(data, str):
             self.fail("invalid")
         return super().to_internal_value(data)
 
 
 class CanonicalUUIDField(serializers.UUIDField):
-    """A UUID in its canonical form, as a string."""
+    """A UUID as a string in its canonical form."""
 
-    def to_internal_value(self, data: Any) -> uuid.UUID:
-        """Return the UUID."""
+    def to_internal_value(self, data: object) -> UUID:
+        """Return the UUID. Raises ValidationError for other forms."""
         value = parse_uuid(data)
         if value is None:
             self.fail("invalid", value=data)
         return value
 
 
-class ObjectField(serializers.Field[Any, Any, Any, Any]):
-    """A JSON object; what may stand in it is the repository's to say."""
+class ObjectField(_ObjectField):
+    """A JSON object; the repository checks what is in it."""
 
     default_error_messages = {"invalid": _("This is not an object.")}
 
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """Return the object."""
+    def to_internal_value(self, data: object) -> dict[str, Any]:
+        """Return the object. Raises ValidationError for other types."""
         if not isinstance(data, dict):
             self.fail("invalid")
         return data
 
-    def to_representation(self, value: Any) -> Any:
+    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
         """Return the object."""
         return value
 
@@ -57,18 +72,45 @@ class StatusField(serializers.ChoiceField):
 
 
 class MomentField(serializers.DateTimeField):
-    """A moment, written in UTC whatever the time zone of the project."""
+    """A date and time, written in UTC whatever the time zone of the project."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(default_timezone=UTC, **kwargs)
 
 
-def parse_uuid(text: Any) -> uuid.UUID | None:
-    """Return the UUID that *text* is the canonical form of; None if it is of none."""
+class SequenceField(serializers.IntegerField):
+    """The sequence of a message; 0 is before the first message."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_value=0, max_value=LARGEST_SEQUENCE, required=False, **kwargs)
+
+
+class PageSizeField(serializers.IntegerField):
+    """A number of items, from 1 to AGENT_SESSIONS_MAX_PAGE_SIZE."""
+
+    default_error_messages = {"max_value": _("At most {max_value} are allowed.")}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_value=1, required=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> int:
+        """Return the number. Raises ValidationError if it is not in the range."""
+        value = super().to_internal_value(data)
+        if value > settings.MAX_PAGE_SIZE:
+            self.fail("max_value", max_value=settings.MAX_PAGE_SIZE)
+        return value
+
+    def get_default(self) -> int:
+        """Return 50, or the maximum if that is smaller."""
+        return min(DEFAULT_PAGE_SIZE, settings.MAX_PAGE_SIZE)
+
+
+def parse_uuid(text: object) -> UUID | None:
+    """Return the UUID that *text* is the canonical form of, None for anything else."""
     if not isinstance(text, str):
         return None
     try:
-        value = uuid.UUID(text)
+        value = UUID(text)
     except ValueError:
         return None
     return value if str(value) == text.lower() else None

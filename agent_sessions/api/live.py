@@ -1,25 +1,23 @@
-"""Following sessions: one look at the database serves all streams of a process.
+"""Live sessions: the open event streams of a process and one look at the database for all.
 
-Every open stream waits here for its session. A message that this process appends wakes its
-streams at once, by signal; one that another process appends, by a notice over the cache's
-Redis. Notices may be lost and a project may have no Redis, so one thread with one database
-connection asks too, while there are streams, every AGENT_SESSIONS_EVENTS_POLL_SECONDS which of
-the sessions have new messages: one query by primary key, however many streams there are. What
-is sent, and in which order, the database alone decides.
+Each stream subscribes to its session. An append in this process wakes the session's streams at
+once, by signal; an append in another process by a notification over the cache's Redis.
+Notifications may be lost and a project may have no Redis, so while there are streams one thread
+with one database connection also asks, every AGENT_SESSIONS_EVENTS_POLL_SECONDS, which sessions
+have new messages: one query by primary key for all streams. The database alone decides what is
+sent, and in which order.
 
-With each look the rights are looked at again: a stream ends when its session is deleted or
-given to another user, or when its reader may no longer read it.
+The same thread looks at rights every AGENT_SESSIONS_EVENTS_KEEP_ALIVE_SECONDS: a stream ends when
+its session is deleted or given to another user, or when its reader may no longer read it.
 
-A message reached its reader 21 ms after the append was answered (median; at most 44) with
-notices and 89 ms (at most 295) by the poll alone, on a busy machine of two cores. An append pays
-0.3 µs where nobody listens, 7 µs where somebody does, and a message to Redis in the background.
+A message reaches its reader 21 ms after the append was answered (median; at most 44 ms) with
+notifications, 89 ms (at most 295 ms) by polling alone, on two busy cores. An append pays 0.3 µs
+without streams, 7 µs with them.
 
-Why not LISTEN and NOTIFY: PostgreSQL holds one lock for the whole cluster from a NOTIFY until
-its transaction is on the disk, so that commits cannot share a write. Eight processes appending
-to sessions of their own made 514 to 848 appends a second without it, 158 to 206 with it in the
-statement of the append, and 369 to 581 with it in a transaction of its own that does not wait
-for the disk (PostgreSQL 15, two cores). Every append would pay for streams that few sessions
-have; and behind a pooler of transactions a LISTEN hears nothing.
+PostgreSQL's LISTEN and NOTIFY are not used: NOTIFY holds one lock of the whole cluster until its
+transaction is on the disk, so commits cannot share a write. Eight processes made 514 to 848
+appends a second without it and 158 to 206 with it, and LISTEN does not work behind a pooler of
+transactions.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ from django.db import Error as DatabaseFailure
 from django.db import connections
 
 from agent_sessions import notifications
-from agent_sessions.api.permissions import Reader, who_still_may
+from agent_sessions.api.permissions import Reader, permitted_readers
 from agent_sessions.conf import settings
 from agent_sessions.models import Message, Session
 from agent_sessions.signals import message_added, sessions_deleted
@@ -44,7 +42,7 @@ Result = TypeVar("Result")
 
 
 class Subscription:
-    """What one stream has sent of its session, and what there is of it."""
+    """What one stream has sent of its session, and what the database has."""
 
     def __init__(self, session_id: UUID, reader: Reader, seen: int) -> None:
         self.session_id = session_id
@@ -54,131 +52,136 @@ class Subscription:
         self.seen = seen
         """The sequence up to which the stream has looked."""
         self.latest: int | None = 0
-        """The last sequence when the database was asked; None once the session is not there."""
-        self.news = asyncio.Event()
+        """The last sequence in the database at the last look; None once the session is gone."""
+        self.wake = asyncio.Event()
+        """Set when the stream should look at the database."""
 
-    def learn(self, latest: int | None) -> None:
-        """Take note of the last sequence; wake the stream if it has not seen it."""
+    def update(self, latest: int | None) -> None:
+        """Remember the last sequence; wake the stream if it has not seen it."""
         self.latest = latest
         if latest is None or latest > self.seen:
-            self.news.set()
+            self.wake.set()
 
     def end(self) -> None:
-        """Have the stream end."""
+        """Make the stream end."""
         self.ended = True
-        self.news.set()
+        self.wake.set()
 
 
 class Hub:
-    """The streams of one event loop, and the thread that asks the database for them."""
+    """The subscriptions of one event loop, and the thread that asks the database for them."""
 
     def __init__(self, using: str) -> None:
         self._using = using
-        self._watches: set[Subscription] = set()
+        self._subscriptions: set[Subscription] = set()
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="agent-sessions-follow")
-        self._task: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="agent-sessions-live")
+        self._polling: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def watch(
+    async def subscribe(
         self, session_id: UUID, reader: Reader, seen: int
     ) -> AsyncIterator[Subscription]:
-        """Give a watch that learns of news behind *seen* until the block ends."""
-        watch = Subscription(session_id, reader, seen)
-        self._watches.add(watch)
-        if self._task is None:
+        """Yield a subscription to what comes after the sequence *seen*; end it with the block."""
+        subscription = Subscription(session_id, reader, seen)
+        self._subscriptions.add(subscription)
+        if self._polling is None:
             self._open()
         try:
-            yield watch
+            yield subscription
         finally:
-            self._watches.discard(watch)
-            if not self._watches:
+            self._subscriptions.discard(subscription)
+            if not self._subscriptions:
                 self._close()
 
-    async def ask(self, question: Callable[[], Result]) -> Result:
-        """Run database code in the hub's thread."""
+    async def run(self, query: Callable[[], Result]) -> Result:
+        """Return the result of database code, which runs in the thread of the hub."""
 
-        def answer() -> Result:
+        def execute() -> Result:
             try:
-                return question()
+                return query()
             except DatabaseFailure:
-                # The connection may be what failed; the next question gets a new one.
+                # The connection may be what failed; the next query gets a new one.
                 connections.close_all()
                 raise
 
-        return await self._loop.run_in_executor(self._thread, answer)
+        return await self._loop.run_in_executor(self._thread, execute)
 
     async def _poll(self) -> None:
-        looked = self._loop.time()
+        checked = self._loop.time()
         while True:
-            # While the database is away there is no news; the streams live on.
+            # While the database is away the streams live on.
             with suppress(DatabaseFailure):
-                await self._look(list(self._watches))
-                if self._loop.time() - looked >= settings.EVENTS_KEEP_ALIVE_SECONDS:
-                    await self._look_at_rights(list(self._watches))
-                    looked = self._loop.time()
+                await self._check_sequences(list(self._subscriptions))
+                if self._loop.time() - checked >= settings.EVENTS_KEEP_ALIVE_SECONDS:
+                    await self._check_rights(list(self._subscriptions))
+                    checked = self._loop.time()
             await asyncio.sleep(settings.EVENTS_POLL_SECONDS)
 
-    async def _look(self, watches: list[Subscription]) -> None:
-        wanted = {watch.session_id for watch in watches}
+    async def _check_sequences(self, subscriptions: list[Subscription]) -> None:
+        wanted = {subscription.session_id for subscription in subscriptions}
         sessions = Session.objects.using(self._using).filter(pk__in=wanted)
         rows = sessions.values_list("pk", "user_id", "last_sequence")
-        found = await self.ask(lambda: {(pk, owner): last for pk, owner, last in rows})
-        for watch in watches:
-            watch.learn(found.get((watch.session_id, watch.reader.owner_id)))
+        found = await self.run(lambda: {(pk, owner): last for pk, owner, last in rows})
+        for subscription in subscriptions:
+            place = (subscription.session_id, subscription.reader.owner_id)
+            subscription.update(found.get(place))
 
-    async def _look_at_rights(self, watches: list[Subscription]) -> None:
-        readers = {watch.reader for watch in watches}
-        permitted = await self.ask(lambda: who_still_may(readers))
-        for watch in watches:
-            if watch.reader not in permitted:
-                watch.end()
+    async def _check_rights(self, subscriptions: list[Subscription]) -> None:
+        readers = {subscription.reader for subscription in subscriptions}
+        permitted = await self.run(lambda: permitted_readers(readers))
+        for subscription in subscriptions:
+            if subscription.reader not in permitted:
+                subscription.end()
 
     def _open(self) -> None:
-        self._task = asyncio.create_task(self._poll())
-        self._stop_listening = notifications.listen(self._on_news)
-        message_added.connect(self._on_message)
-        sessions_deleted.connect(self._on_deletion)
+        self._polling = asyncio.create_task(self._poll())
+        self._unsubscribe = notifications.subscribe(self._on_append)
+        message_added.connect(self._on_message_added)
+        sessions_deleted.connect(self._on_sessions_deleted)
 
     def _close(self) -> None:
         _hubs.pop((self._loop, self._using), None)
-        self._stop_listening()
-        message_added.disconnect(self._on_message)
-        sessions_deleted.disconnect(self._on_deletion)
-        if self._task is not None:
-            self._task.cancel()
+        self._unsubscribe()
+        message_added.disconnect(self._on_message_added)
+        sessions_deleted.disconnect(self._on_sessions_deleted)
+        if self._polling is not None:
+            self._polling.cancel()
         self._thread.submit(connections.close_all)
         self._thread.shutdown(wait=False)
 
-    def _on_message(
+    def _on_message_added(
         self, session_id: UUID, messages: Sequence[Message], using: str, **kwargs: Any
     ) -> None:
-        self._on_news(session_id, messages[-1].sequence, using)
+        self._on_append(session_id, messages[-1].sequence, using)
 
-    def _on_deletion(self, session_ids: Iterable[UUID], using: str, **kwargs: Any) -> None:
+    def _on_sessions_deleted(self, session_ids: Iterable[UUID], using: str, **kwargs: Any) -> None:
         self._wake(set(session_ids), using, None)
 
-    def _on_news(self, session_id: UUID, latest: int, using: str) -> None:
+    def _on_append(self, session_id: UUID, latest: int, using: str) -> None:
         self._wake({session_id}, using, latest)
 
     def _wake(self, session_ids: set[UUID], using: str, latest: int | None) -> None:
-        # It only wakes: what there is, the database says.
-        def tell() -> None:
-            for watch in self._watches:
-                if watch.session_id in session_ids and (latest is None or latest > watch.seen):
-                    watch.news.set()
+        def wake() -> None:
+            for subscription in self._subscriptions:
+                is_new = latest is None or latest > subscription.seen
+                if subscription.session_id in session_ids and is_new:
+                    subscription.wake.set()
 
         if using == self._using:
-            # A loop that has been closed has no streams.
+            # A closed loop has no streams.
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(tell)
+                self._loop.call_soon_threadsafe(wake)
 
 
 _hubs: dict[tuple[asyncio.AbstractEventLoop, str], Hub] = {}
 
 
 def hub(using: str) -> Hub:
-    """Return the hub of the running event loop; it lives as long as it has streams."""
+    """Return the hub of the running event loop for the database alias *using*.
+
+    It lives as long as it has subscriptions.
+    """
     key = (asyncio.get_running_loop(), using)
     if key not in _hubs:
         _hubs[key] = Hub(using)

@@ -1,4 +1,4 @@
-"""The messages of a session: windows of them, and appending."""
+"""The messages of a session: reading a window of them, and appending."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 
-from agent_sessions.api.idempotency import key_of_request, refuse_keys_in
-from agent_sessions.api.owned import OwnedSessionsView
+from agent_sessions.api.base import OwnedSessionsView
+from agent_sessions.api.headers import idempotency_key, refuse_message_keys
 from agent_sessions.api.pagination import parse_query
 from agent_sessions.api.serializers import (
     MAX_BATCH_MESSAGES,
@@ -31,10 +31,14 @@ class MessagesView(OwnedSessionsView):
         return "add_message" if self.request.method == "POST" else "view_message"
 
     def get(self, request: Request, id: str) -> Response:  # noqa: A002
-        """Return a window: after and before are sequence numbers, without them the last."""
+        """List a window of messages.
+
+        Without parameters the last messages. To follow a conversation, ask with `after` = the last
+        sequence seen: nothing is missed or repeated.
+        """
         window = parse_query(MessageWindowSerializer, request)
         after, before, limit = window.get("after"), window.get("before"), window["limit"]
-        # One more than asked for tells whether there are others in the direction of travel.
+        # One more than asked for tells whether there are others in that direction.
         found = self.repository.get_messages(
             self.session_id, after, before, limit + 1, self.owner_id
         )
@@ -52,12 +56,15 @@ class MessagesView(OwnedSessionsView):
         )
 
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
-        """Append the message that is the body, or those under `messages`, all or none."""
+        """Append one or several messages.
+
+        The body is a message or has several under `messages`: all are appended or none.
+        """
         batch = _batch_of(request.data)
         messages: list[Any] = [request.data] if batch is None else batch
-        key = key_of_request(request, self.owner_id)
+        key = idempotency_key(request, self.owner_id)
         if key is not None:
-            refuse_keys_in(messages)
+            refuse_message_keys(messages)
         try:
             added = self.repository.add_messages(self.session_id, messages, self.owner_id, key)
         except DjangoValidationError as error:
@@ -70,9 +77,9 @@ class MessagesView(OwnedSessionsView):
         )
 
 
-def _by_message(errors: dict[str, Any]) -> dict[str, Any]:
-    """Return the errors of several messages, which come keyed `0.role`, nested by message."""
-    nested: dict[str, dict[str, Any]] = {}
+def _by_message(errors: dict[str, list[str]]) -> dict[str, dict[str, list[str]]]:
+    """Return the errors, which are keyed by `0.role`, nested by message."""
+    nested: dict[str, dict[str, list[str]]] = {}
     for place, problems in errors.items():
         number, _dot, field = place.partition(".")
         field = "non_field_errors" if field == "message" else field
@@ -80,7 +87,7 @@ def _by_message(errors: dict[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _batch_of(body: Any) -> list[Any] | None:
+def _batch_of(body: object) -> list[Any] | None:
     if not isinstance(body, dict):
         raise ValidationError(
             {"non_field_errors": [_("Send a message, or messages under “messages”.")]}

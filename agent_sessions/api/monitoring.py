@@ -1,4 +1,4 @@
-"""For those who run the service: is it well, and what does its cache do."""
+"""Health and cache metrics, for those who run the service."""
 
 from __future__ import annotations
 
@@ -21,29 +21,35 @@ from cache_layer import get_redis_manager
 
 
 class CacheMetricsView(ApiView):
-    """Counters of the cache: hits, misses and more by namespace, and its state. For staff."""
+    """Shows staff the counters of the cache by namespace, and its state."""
 
     permission_classes = [IsAdminUser]
 
     def get(self, request: Request) -> Response:
-        """Return the counters of the process that answers."""
+        """Get the counters of the cache.
+
+        For staff. Of the process that answers.
+        """
         try:
             return Response(_cache_metrics())
         except ImproperlyConfigured:
-            # The project's cache is not cache_layer's: there is nothing here.
+            # The project's cache is not cache_layer's.
             raise Http404 from None
 
 
 class HealthView(ApiView):
-    """Whether the service can answer: for load balancers, and with details for staff.
+    """Tells load balancers whether the service can answer, and staff more.
 
-    A cache that answers from memory is degraded, not down: the service works on.
+    A cache that answers from memory does not make the service unavailable.
     """
 
     permission_classes = [AllowAny]
 
     def get(self, request: Request) -> Response:
-        """Return 200, or 503 while the database does not answer."""
+        """Get whether the service can answer.
+
+        503 while the database does not answer. Details for staff.
+        """
         database = _database_answers()
         body: dict[str, Any] = {"status": "ok" if database else "unavailable"}
         if getattr(request.user, "is_staff", False):
@@ -55,11 +61,11 @@ class HealthView(ApiView):
         )
 
     def get_throttles(self) -> list[Any]:
-        """Return no rate: load balancers ask often."""
+        """Return no rate, as load balancers ask often."""
         return []
 
     def perform_authentication(self, request: Request) -> None:
-        """Authenticate, where the database lets us; this address must answer without it."""
+        """Authenticate; without the database the caller is anonymous."""
         try:
             super().perform_authentication(request)
         except DatabaseFailure:

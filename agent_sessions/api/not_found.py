@@ -1,4 +1,4 @@
-"""Addresses beside those of the API: a 404 like its others, and the slash that was forgotten."""
+"""Addresses of the API that do not exist: 404, or a redirection where the last slash is missing."""
 
 from __future__ import annotations
 
@@ -13,23 +13,18 @@ from rest_framework.exceptions import NotFound
 from agent_sessions.api.errors import PROBLEM_TYPE, problem_document
 
 
-class _SameMethodRedirect(HttpResponsePermanentRedirect):
-    # Behind 301, which Django's CommonMiddleware answers, clients turn a POST into a GET.
-    status_code = 308
-
-
 @csrf_exempt
 def not_found(request: HttpRequest, path: str) -> HttpResponse:
-    """Answer 404 as a problem document; or 308, where the address lacks only its last slash."""
-    if not path.endswith("/") and _is_somewhere(f"{request.path_info}/"):
-        return _SameMethodRedirect(
-            escape_leading_slashes(request.get_full_path(force_append_slash=True))
-        )
-    problem = problem_document(NotFound(_("There is nothing at this address.")), None)
+    """Answer 404 as a problem document; 308 if *path* with a slash at its end exists."""
+    if not path.endswith("/") and _exists(f"{request.path_info}/"):
+        address = escape_leading_slashes(request.get_full_path(force_append_slash=True))
+        # After 301, which Django's CommonMiddleware sends, clients turn a POST into a GET.
+        return HttpResponsePermanentRedirect(address, preserve_request=True)
+    problem = problem_document(NotFound(_("There is nothing at this address.")))
     return JsonResponse(problem, status=404, content_type=PROBLEM_TYPE)
 
 
-def _is_somewhere(path: str) -> bool:
+def _exists(path: str) -> bool:
     try:
         return resolve(path).func is not not_found
     except Resolver404:

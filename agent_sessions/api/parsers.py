@@ -1,4 +1,4 @@
-"""JSON as it comes from strangers: bounded in size and depth, finite, and UTF-8."""
+"""Strict JSON of bounded size and depth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose sessions a request is about: the caller's own, or, said explicitly, another user's."""
+"""Whose sessions a request is about: the caller's own, or for staff those of `?user=`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ USER_PARAMETER = "user"
 
 
 class Reader(NamedTuple):
-    """Who reads whose sessions, and what staff need for that."""
+    """Who reads whose sessions, and the permission that staff need for it."""
 
     user_id: Any
     owner_id: Any
@@ -34,9 +34,12 @@ class Reader(NamedTuple):
 def owner_of_request(request: Request, permission: str) -> Any:
     """Return the primary key of the user whose sessions *request* may read or change.
 
-    That is the caller. With `?user=<key>` it is the user named there, provided that the caller is
-    staff and holds the model permission *permission*; every such request is logged.
-    Raises PermissionDenied, whether or not that user exists, and InvalidParameter.
+    It is the caller's or, with `?user=<key>`, that key. Naming another user takes staff with the
+    model permission *permission*, and writes a line to the audit log.
+
+    Raises:
+        PermissionDenied: the caller may not name another user, whether or not that user exists.
+        InvalidParameter: there is no such user.
     """
     own = request.user.pk
     named = request.query_params.get(USER_PARAMETER)
@@ -58,13 +61,13 @@ def owner_of_request(request: Request, permission: str) -> Any:
 
 
 def require_staff(request: Request, permission: str) -> None:
-    """Raise PermissionDenied unless the caller is staff and holds *permission*."""
+    """Raise PermissionDenied unless the caller is staff with the model permission."""
     if not _is_permitted_staff(request.user, permission):
         raise PermissionDenied
 
 
-def who_still_may(readers: Iterable[Reader]) -> set[Reader]:
-    """Return those of the readers who may still read: active, and for others permitted staff."""
+def permitted_readers(readers: Iterable[Reader]) -> set[Reader]:
+    """Return the readers who are active and, if they read another's sessions, permitted staff."""
     readers = set(readers)
     users = get_user_model()._default_manager.in_bulk({reader.user_id for reader in readers})
     return {
@@ -82,8 +85,8 @@ def _is_still_permitted(user: Any, permission: str) -> bool:
     except DatabaseFailure:
         raise
     except Exception:
-        # Of a backend of the project's: nobody reads on because it does not answer.
-        logger.exception("Whether user %s still has %s cannot be told.", user.pk, permission)
+        # An authentication backend of the project failed: its answer is taken for a no.
+        logger.exception("The permission %s of user %s cannot be checked.", permission, user.pk)
         return False
 
 

@@ -1,7 +1,8 @@
-"""What goes in and what comes out."""
+"""What requests contain and answers look like."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,26 +11,27 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from agent_sessions.api.fields import (
+    AnySerializer,
     CanonicalUUIDField,
     MomentField,
     ObjectField,
+    PageSizeField,
+    SequenceField,
     StatusField,
     TextField,
 )
-from agent_sessions.api.pagination import PageSizeField
 from agent_sessions.models import Message, Session
 
-LARGEST_SEQUENCE = 2**31 - 1
 MAX_BULK_IDS = 1_000
 MAX_BATCH_MESSAGES = 1_000
 MAX_SEARCH_TERM = 500
 
 
-class SessionSummarySerializer(serializers.Serializer[Any]):
-    """A session as lists show it: without messages and context.
+class SessionSummarySerializer(AnySerializer):
+    """A session in lists: without messages and context.
 
-    It reads requests and makes the schema. Answers are written by summarize_session(), in a
-    tenth of the time.
+    It reads requests and makes the schema; summarize_session() writes the same fields in a tenth
+    of the time.
     """
 
     id = serializers.UUIDField(read_only=True)
@@ -44,25 +46,25 @@ class SessionSummarySerializer(serializers.Serializer[Any]):
     expires_at = MomentField(read_only=True, allow_null=True)
 
 
-class SegmentSerializer(serializers.Serializer[Any]):
-    """A run of characters of an excerpt: one of the words that were searched for, or not."""
+class SegmentSerializer(AnySerializer):
+    """A run of characters of an excerpt: a word that was searched for, or what is between."""
 
     text = serializers.CharField(trim_whitespace=False)
     is_match = serializers.BooleanField()
 
 
-class ExcerptSerializer(serializers.Serializer[Any]):
-    """A piece of a message around what was found: plain text, in segments."""
+class ExcerptSerializer(AnySerializer):
+    """A piece of a message around a match: plain text, in segments."""
 
     sequence = serializers.IntegerField(min_value=1)
     role = serializers.CharField()
     segments = SegmentSerializer(many=True)
     begins_inside = serializers.BooleanField(help_text="The message has text before the piece.")
-    ends_inside = serializers.BooleanField(help_text="The message has text behind the piece.")
+    ends_inside = serializers.BooleanField(help_text="The message has text after the piece.")
 
 
 class FoundSessionSerializer(SessionSummarySerializer):
-    """A session that was found, with pieces of the messages that match."""
+    """A session that search found, with pieces of its messages that match."""
 
     excerpts = ExcerptSerializer(many=True, read_only=True)
 
@@ -73,15 +75,15 @@ class SessionSerializer(SessionSummarySerializer):
     context = ObjectField(required=False)  # type: ignore[assignment]
 
 
-class SessionChangeSerializer(serializers.Serializer[Any]):
-    """What a client may change of a session. The context has its own address."""
+class SessionChangeSerializer(AnySerializer):
+    """What a client may change of a session; the context has its own address."""
 
     title = TextField(max_length=255, allow_blank=True, required=False)
     status = StatusField(required=False)
     metadata = ObjectField(required=False)
 
 
-class BulkStatusSerializer(serializers.Serializer[Any]):
+class BulkStatusSerializer(AnySerializer):
     """One status for many sessions."""
 
     session_ids = serializers.ListField(
@@ -90,7 +92,7 @@ class BulkStatusSerializer(serializers.Serializer[Any]):
     status = StatusField()
 
 
-class ConfirmSerializer(serializers.Serializer[Any]):
+class ConfirmSerializer(AnySerializer):
     """A confirmation that cannot be given by accident."""
 
     confirm = serializers.BooleanField()
@@ -102,7 +104,7 @@ class ConfirmSerializer(serializers.Serializer[Any]):
         return value
 
 
-class StatsSerializer(serializers.Serializer[Any]):
+class StatsSerializer(AnySerializer):
     """Counts over one user's sessions."""
 
     total_sessions = serializers.IntegerField()
@@ -112,41 +114,44 @@ class StatsSerializer(serializers.Serializer[Any]):
     sessions_by_status = serializers.DictField(child=serializers.IntegerField())
 
 
-class SequenceField(serializers.IntegerField):
-    """A place in a conversation; 0 is before the first message."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(min_value=0, max_value=LARGEST_SEQUENCE, required=False, **kwargs)
-
-
-class MessageWindowSerializer(serializers.Serializer[Any]):
+class MessageWindowSerializer(AnySerializer):
     """Which messages of a session."""
 
-    after = SequenceField()
-    before = SequenceField()
+    after = SequenceField(help_text="Messages after this sequence.")
+    before = SequenceField(help_text="Messages before this sequence.")
     limit = PageSizeField()
 
 
-class SearchQuerySerializer(serializers.Serializer[Any]):
+class SearchQuerySerializer(AnySerializer):
     """What to search for."""
 
-    q = TextField(max_length=MAX_SEARCH_TERM, allow_blank=True)
+    q = TextField(
+        max_length=MAX_SEARCH_TERM,
+        allow_blank=True,
+        help_text="Words; each character stands for itself.",
+    )
     limit = PageSizeField()
+
+
+def _moment(value: datetime | None) -> str | None:
+    if value is None:
+        return None
+    if is_aware(value):
+        value = value.astimezone(UTC).replace(tzinfo=None)
+    return f"{value.isoformat()}Z"
+
+
+_WRITERS: dict[type, Callable[[Any], object]] = {MomentField: _moment, serializers.UUIDField: str}
+_SUMMARY = [
+    (name, _WRITERS.get(type(field))) for name, field in SessionSummarySerializer().fields.items()
+]
 
 
 def summarize_session(session: Session) -> dict[str, Any]:
     """Return the session as SessionSummarySerializer describes it."""
     return {
-        "id": str(session.pk),
-        "agent_id": session.agent_id,
-        "title": session.title,
-        "status": session.status,
-        "metadata": session.metadata,
-        "message_count": session.message_count,
-        "created_at": _moment(session.created_at),
-        "updated_at": _moment(session.updated_at),
-        "last_message_at": _moment(session.last_message_at),
-        "expires_at": _moment(session.expires_at),
+        name: write(getattr(session, name)) if write else getattr(session, name)
+        for name, write in _SUMMARY
     }
 
 
@@ -162,22 +167,13 @@ def represent_found(session: Session) -> dict[str, Any]:
 
 
 def represent_message(message: Message) -> dict[str, Any]:
-    """Return the message as it was given, under `message`, beside what the server says of it.
+    """Return the message as it was given, under `message`, with its sequence and time.
 
-    A level of its own keeps every key of the message free for its author, and what a client
-    hands on to a model provider needs no picking apart.
+    Under a key of its own every key of the message is free for its author, and a client passes
+    it to a model provider as it is.
     """
     return {
         "sequence": message.sequence,
         "created_at": _moment(message.created_at),
         "message": message.as_dict(),
     }
-
-
-def _moment(value: datetime | None) -> str | None:
-    """Return the moment in UTC, whatever the time zone of the project."""
-    if value is None:
-        return None
-    if is_aware(value):
-        value = value.astimezone(UTC).replace(tzinfo=None)
-    return f"{value.isoformat()}Z"

@@ -1,4 +1,4 @@
-"""Sessions: the list, one of them, its context, and what concerns many."""
+"""Sessions: the list, one session, its context, and operations on many."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from rest_framework.decorators import action
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import GenericViewSet
 
-from agent_sessions.api.conditional import etag_of, is_known
+from agent_sessions.api.base import OwnedSessionsView
+from agent_sessions.api.fields import AnySerializer
 from agent_sessions.api.filters import SessionFilter
-from agent_sessions.api.idempotency import key_of_request
-from agent_sessions.api.owned import OwnedSessionsView, state_headers
+from agent_sessions.api.headers import idempotency_key
 from agent_sessions.api.pagination import SessionPagination, parse_query
 from agent_sessions.api.permissions import audit, require_staff
 from agent_sessions.api.renderers import NDJSONRenderer
@@ -31,11 +30,10 @@ from agent_sessions.api.serializers import (
     SessionSerializer,
     StatsSerializer,
     represent_found,
-    represent_session,
     summarize_session,
 )
-from agent_sessions.api.streams import lines_response
 from agent_sessions.models import Session
+from agent_sessions.ndjson import ndjson_response
 from agent_sessions.transfer import export_sessions
 
 
@@ -61,7 +59,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         "export_one": "view_message",
         "export_all": "view_message",
     }
-    """By action; the others only read sessions."""
+    """The model permission by action; other actions need view_session."""
 
     def permission_for_staff(self) -> str:
         """Return the permission of the action."""
@@ -70,13 +68,15 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         return self.staff_permissions.get(self.action or "", "view_session")
 
     def get_queryset(self) -> QuerySet[Session]:
-        """Return the sessions this request may touch."""
+        """Return the sessions that this request may read or change."""
         return self.sessions()
 
     def list(self, request: Request) -> Response:
-        """List sessions, newest first."""
-        queryset = self.filter_queryset(self.sessions().defer("context"))
-        page = self.paginate_queryset(queryset)
+        """List sessions.
+
+        Newest first, without messages and context.
+        """
+        page = self.paginate_queryset(self.filter_queryset(self.sessions()))
         return self.get_paginated_response([summarize_session(session) for session in page or ()])
 
     def create(self, request: Request) -> Response:
@@ -84,21 +84,17 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         session = self.repository.create(
             Session(
                 user_id=self.owner_id,
-                idempotency_key=key_of_request(request, self.owner_id),
+                idempotency_key=idempotency_key(request, self.owner_id),
                 **_valid(SessionSerializer, request),
             )
         )
-        response = self.answer(session, status.HTTP_201_CREATED)
+        response = self.session_response(session, status=status.HTTP_201_CREATED)
         response["Location"] = request.build_absolute_uri(f"{request.path}{session.pk}/")
         return response
 
     def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002
-        """Return a session with its context."""
-        data = represent_session(self.find_session())
-        etag = etag_of(data)
-        if is_known(request, etag):
-            return Response(status=status.HTTP_304_NOT_MODIFIED, headers=state_headers(etag))
-        return Response(data, headers=state_headers(etag))
+        """Get a session with its context."""
+        return self.session_response(self.find_session())
 
     def partial_update(self, request: Request, id: str) -> Response:  # noqa: A002
         """Change title, status or metadata."""
@@ -106,7 +102,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         changed = self.repository.update_session(
             self.session_id, changes, self.owner_id, self.expected_state()
         )
-        return self.answer(changed)
+        return self.session_response(changed)
 
     def destroy(self, request: Request, id: str) -> Response:  # noqa: A002
         """Delete a session with its messages."""
@@ -119,12 +115,9 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
 
     @action(detail=True, url_path="context")
     def context(self, request: Request, id: str) -> Response:  # noqa: A002
-        """Return the context."""
+        """Get the context."""
         session = self.find_session()
-        etag = etag_of(represent_session(session))
-        if is_known(request, etag):
-            return Response(status=status.HTTP_304_NOT_MODIFIED, headers=state_headers(etag))
-        return Response(session.context, headers=state_headers(etag))
+        return self.session_response(session, session.context)
 
     @context.mapping.patch
     def merge_context(self, request: Request, id: str) -> Response:  # noqa: A002
@@ -142,12 +135,15 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         changed = self.repository.update_session_context(
             self.session_id, request.data, replace, self.owner_id, self.expected_state()
         )
-        etag = etag_of(represent_session(changed))
-        return Response(changed.context, headers=state_headers(etag))
+        return self.session_response(changed, changed.context)
 
     @action(detail=False, methods=["post"], url_path="bulk-status")
     def bulk_status(self, request: Request) -> Response:
-        """Set the status of several sessions; an unknown id among them is 404 for all."""
+        """Set the status of several sessions.
+
+        All ids must be sessions of the user: otherwise the answer is 404 and nothing changes.
+        `updated` counts those that had another status.
+        """
         wanted = _valid(BulkStatusSerializer, request)
         ids = set(wanted["session_ids"])
         if self.sessions().filter(pk__in=ids).count() != len(ids):
@@ -159,31 +155,46 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
 
     @action(detail=False)
     def stats(self, request: Request) -> Response:
-        """Return counts over all sessions."""
+        """Count sessions and messages."""
         return Response(StatsSerializer(self.repository.get_session_stats(self.owner_id)).data)
 
     @action(detail=False)
     def search(self, request: Request) -> Response:
-        """Search titles and messages."""
+        """Search titles and messages.
+
+        Whole words before beginnings of words, those before other parts; then titles before
+        messages; then the most recent. Each session carries pieces of up to three messages that
+        match. Nothing is found for an empty term.
+        """
         query = parse_query(SearchQuerySerializer, request)
         found = self.repository.search_sessions(self.owner_id, query["q"], query["limit"])
         return Response({"results": [represent_found(session) for session in found]})
 
     @action(detail=True, url_path="export", renderer_classes=[NDJSONRenderer])
     def export_one(self, request: Request, id: str) -> StreamingHttpResponse:  # noqa: A002
-        """Stream the session with its messages as one JSON line."""
-        session = self.find_session(self.sessions().only("id"))
+        """Export the session as a JSON line.
+
+        In the chat fine-tuning format, `{"messages": […]}`, with title, agent_id, metadata,
+        context and status where it has them. Streamed.
+        """
+        session = self.find_session("id")
         pieces = export_sessions(self.sessions().filter(pk=session.pk))
-        return lines_response(request, pieces, f"session-{session.pk}.jsonl")
+        return ndjson_response(request._request, pieces, f"session-{session.pk}.jsonl")
 
     @action(detail=False, url_path="export", renderer_classes=[NDJSONRenderer])
     def export_all(self, request: Request) -> StreamingHttpResponse:
-        """Stream all sessions with their messages, a JSON line each."""
-        return lines_response(request, export_sessions(self.sessions()), "sessions.jsonl")
+        """Export all sessions as JSON Lines.
+
+        A line a session in the chat fine-tuning format, as of one session. Streamed.
+        """
+        return ndjson_response(request._request, export_sessions(self.sessions()), "sessions.jsonl")
 
     @action(detail=False, methods=["post"])
     def cleanup(self, request: Request) -> Response:
-        """Complete expired sessions of all users. For staff who may change sessions."""
+        """Complete expired sessions of all users.
+
+        For staff with the permission to change sessions. Logged.
+        """
         require_staff(request, "agent_sessions.change_session")
         completed = self.repository.cleanup_expired_sessions()
         audit.info("staff user %s ran the cleanup: %d sessions", request.user.pk, completed)
@@ -191,12 +202,12 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
 
     @action(detail=False, methods=["post"])
     def erase(self, request: Request) -> Response:
-        """Delete all sessions and messages of the caller, for good."""
+        """Delete all sessions and messages of the user for good."""
         _valid(ConfirmSerializer, request)
         return Response(asdict(self.repository.delete_user_data(self.owner_id)))
 
 
-def _valid(serializer_class: type[BaseSerializer[Any]], request: Request) -> dict[str, Any]:
+def _valid(serializer_class: type[AnySerializer], request: Request) -> dict[str, Any]:
     serializer = serializer_class(data=request.data)
     serializer.is_valid(raise_exception=True)
     data: dict[str, Any] = serializer.validated_data

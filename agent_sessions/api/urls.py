@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.apps import apps
 from django.urls import include, path, re_path
 from rest_framework.routers import SimpleRouter
 
@@ -11,10 +10,6 @@ from agent_sessions.api.messages import MessagesView
 from agent_sessions.api.monitoring import CacheMetricsView, HealthView
 from agent_sessions.api.not_found import not_found
 from agent_sessions.api.sessions import SessionViewSet
-
-if apps.is_installed("drf_spectacular"):
-    # Registers what the schema says beyond the code.
-    from agent_sessions.api import openapi  # noqa: F401
 
 router = SimpleRouter()
 router.register("sessions", SessionViewSet, basename="session")

@@ -39,8 +39,17 @@ def stats(sessions: SessionQuerySet) -> SessionStats:
     )
 
 
-def page(sessions: SessionQuerySet, number: int, size: int) -> Page[Session]:
-    """Return one page. See SyncSessionRepository.get_paginated_user_sessions()."""
+def page(
+    sessions: SessionQuerySet,
+    number: int,
+    size: int,
+    order: str = "-activity",
+    deferred: tuple[str, ...] = (),
+) -> Page[Session]:
+    """Return one page, without the deferred fields.
+
+    See SyncSessionRepository.get_paginated_user_sessions().
+    """
     if number < 1:
         raise ValueError(f"The page is {number}; pages count from 1.")
     if not 1 <= size <= settings.MAX_PAGE_SIZE:
@@ -51,13 +60,14 @@ def page(sessions: SessionQuerySet, number: int, size: int) -> Page[Session]:
     if start < total:
         # The skipped rows are read in the index alone, and counted from the nearer end.
         behind = total - start - size
+        ordered = sessions.sorted_by(order)
         if start <= behind:
-            listed = sessions.newest_activity_first()[start : start + size]
+            listed = ordered[start : start + size]
         else:
-            listed = sessions.newest_activity_first().reverse()[max(behind, 0) : behind + size]
-        ids = listed.values("pk")
-        every = sessions.model._default_manager.using(sessions.db)
-        items = list(every.filter(pk__in=ids).order_by("-last_activity_at", "-id"))
+            listed = ordered.reverse()[max(behind, 0) : behind + size]
+        every: SessionQuerySet = sessions.model._default_manager.using(sessions.db)
+        found = every.defer(*deferred).filter(pk__in=listed.values("pk"))
+        items = list(found.sorted_by(order))
     return Page(items, number, size, total)
 
 

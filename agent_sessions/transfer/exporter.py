@@ -9,7 +9,7 @@ from typing import Any
 
 from agent_sessions.models import Message, Session, SessionStatus
 from agent_sessions.querysets import SessionQuerySet
-from agent_sessions.transfer.importer import EXTRA_KEY
+from agent_sessions.transfer.lines import EXTRA_KEY
 
 _SESSIONS = 200
 _GROUP_MESSAGES = 200

@@ -17,10 +17,7 @@ from django.utils.translation import gettext as _
 from agent_sessions.exceptions import IdempotencyConflict
 from agent_sessions.models import Session, SessionStatus
 from agent_sessions.repository import SyncSessionRepository
-from agent_sessions.transfer.lines import Line
-
-EXTRA_KEY = "import_extra"
-"""Where a session's metadata keep the keys of a line that mean nothing here (`tools`, …)."""
+from agent_sessions.transfer.lines import EXTRA_KEY, Line
 
 _BATCH_LINES = 500
 _BATCH_BYTES = 4 * 1024 * 1024

@@ -8,6 +8,9 @@ from typing import BinaryIO
 
 DEFAULT_MAX_LINE_BYTES = 32 * 1024 * 1024
 
+EXTRA_KEY = "import_extra"
+"""The key of a session's metadata for the keys of a line that mean nothing here (`tools`, …)."""
+
 _BOM = b"\xef\xbb\xbf"
 _STEP = 1024 * 1024
 

@@ -358,11 +358,11 @@ class TestLists:
         Session.objects.filter(pk__in=[s.pk for s in sessions[2:5]]).update(last_activity_at=moment)
         listing = Session.objects.for_user(sessions[0].user).newest_activity_first()
         seen = list(listing[:2])
-        while page := list(listing.less_recent_than(seen[-1].last_activity_at, seen[-1].id)[:2]):
+        while page := list(listing.beyond("-activity", seen[-1].last_activity_at, seen[-1].id)[:2]):
             seen += page
         assert seen == list(listing)
         newest = Session.objects.newest_first()
-        assert list(newest.created_before(sessions[3].id)) == sessions[2::-1]
+        assert list(newest.beyond("-created", timezone.now(), sessions[3].id)) == sessions[2::-1]
 
 
 class TestMessages:
@@ -700,7 +700,7 @@ def test_at_most_two_queries(repository, session, user):
         lambda: list(
             Session.objects.for_user(user)
             .newest_activity_first()
-            .less_recent_than(timezone.now(), session.id)[:50]
+            .beyond("-activity", timezone.now(), session.id)[:50]
         ),
     ]
     keyed = say(idempotency_key="k")

@@ -1,8 +1,5 @@
-"""What the OpenAPI schema says beyond the code. Imported where drf-spectacular is installed.
+"""The OpenAPI schema of the API. Imported only where drf-spectacular is installed."""
 
-Views know nothing of it: drf-spectacular puts these documented classes in their place.
-"""
+from agent_sessions.api.openapi.schema import ApiSchema
 
-from agent_sessions.api.openapi import components, sessions, views
-
-__all__ = ["components", "sessions", "views"]
+__all__ = ["ApiSchema"]

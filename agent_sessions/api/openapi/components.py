@@ -1,4 +1,4 @@
-"""The components of the schema: what bodies look like."""
+"""Bodies and fields as the schema describes them where their serializers cannot."""
 
 # mypy: disable-error-code="no-untyped-call"
 
@@ -12,23 +12,31 @@ from drf_spectacular.extensions import (
 )
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
-from drf_spectacular.utils import (
-    Direction,
-)
+from drf_spectacular.utils import Direction
 from rest_framework import serializers
 
-from agent_sessions.api import serializers as ours
+from agent_sessions.api.fields import AnySerializer
+from agent_sessions.api.serializers import (
+    MAX_BATCH_MESSAGES,
+    FoundSessionSerializer,
+    SessionSummarySerializer,
+)
 from agent_sessions.conf import settings
 from agent_sessions.models import MessageRole, SessionStatus
 
-TEXT = "^[^\\x00]*$"
+Schema = dict[str, Any]
+
+TEXT_PATTERN = "^[^\\x00]*$"
+
+# A message must have another key than these if it has no content.
+_KEYS_WITHOUT_CONTENT = ("role", "content", "metadata", "idempotency_key", "name", "tool_call_id")
+
+# Valid in OpenAPI 3.0, too, where "null" is not a type.
+_NULL: Schema = {"enum": [None]}
+_OBJECT: Schema = {"type": "object", "additionalProperties": True}
 
 
-# What a message cannot consist of without content.
-SILENT_KEYS = ("role", "content", "metadata", "idempotency_key", "name", "tool_call_id")
-
-
-class ProblemErrorSerializer(serializers.Serializer[Any]):
+class ProblemErrorSerializer(AnySerializer):
     """One thing wrong with the request: in the body (pointer) or in a parameter or header."""
 
     pointer = serializers.CharField(required=False, help_text="JSON Pointer into the body.")
@@ -37,7 +45,7 @@ class ProblemErrorSerializer(serializers.Serializer[Any]):
     code = serializers.CharField()
 
 
-class ProblemSerializer(serializers.Serializer[Any]):
+class ProblemSerializer(AnySerializer):
     """A problem document (RFC 9457)."""
 
     type = serializers.CharField()
@@ -48,11 +56,50 @@ class ProblemSerializer(serializers.Serializer[Any]):
     errors = ProblemErrorSerializer(many=True, required=False)  # type: ignore[assignment]
 
 
-class ChatMessageSerializer(serializers.Serializer[Any]):
+class SessionPageSerializer(AnySerializer):
+    """A page of sessions; the totals are there with `page` only."""
+
+    next = serializers.URLField(allow_null=True)
+    previous = serializers.URLField(allow_null=True)
+    results = SessionSummarySerializer(many=True)
+    page = serializers.IntegerField(required=False)
+    page_size = serializers.IntegerField(required=False)
+    total_items = serializers.IntegerField(required=False)
+    total_pages = serializers.IntegerField(required=False)
+    has_next = serializers.BooleanField(required=False)
+    has_previous = serializers.BooleanField(required=False)
+
+
+class SearchResultSerializer(AnySerializer):
+    """The sessions that search found, the best first."""
+
+    results = FoundSessionSerializer(many=True)
+
+
+class BulkStatusResultSerializer(AnySerializer):
+    """How many sessions had another status."""
+
+    updated = serializers.IntegerField()
+
+
+class CleanupResultSerializer(AnySerializer):
+    """How many sessions were completed."""
+
+    completed = serializers.IntegerField()
+
+
+class EraseResultSerializer(AnySerializer):
+    """How much was deleted."""
+
+    sessions = serializers.IntegerField()
+    messages = serializers.IntegerField()
+
+
+class ChatMessageSerializer(AnySerializer):
     """A message in the chat format of model providers."""
 
 
-class StoredMessageSerializer(serializers.Serializer[Any]):
+class StoredMessageSerializer(AnySerializer):
     """A message as it was given, and its place in the conversation."""
 
     sequence = serializers.IntegerField(min_value=1)
@@ -60,13 +107,13 @@ class StoredMessageSerializer(serializers.Serializer[Any]):
     message = ChatMessageSerializer()
 
 
-class StoredMessagesSerializer(serializers.Serializer[Any]):
+class StoredMessagesSerializer(AnySerializer):
     """Messages that were appended together."""
 
     results = StoredMessageSerializer(many=True)
 
 
-class MessageWindowPageSerializer(serializers.Serializer[Any]):
+class MessageWindowPageSerializer(AnySerializer):
     """A window of messages, in order."""
 
     next = serializers.URLField(allow_null=True)
@@ -74,15 +121,15 @@ class MessageWindowPageSerializer(serializers.Serializer[Any]):
     results = StoredMessageSerializer(many=True)
 
 
-class AppendRequestSerializer(serializers.Serializer[Any]):
+class AppendRequestSerializer(AnySerializer):
     """A message, or messages under `messages`."""
 
 
-class AppendResponseSerializer(serializers.Serializer[Any]):
+class AppendResponseSerializer(AnySerializer):
     """What was appended: one message as such, several under `results`."""
 
 
-class ServerSentEventSerializer(serializers.Serializer[Any]):
+class ServerSentEventSerializer(AnySerializer):
     """One event of the stream; `data` is a stored message as JSON."""
 
     id = serializers.CharField(help_text="The sequence of the message.")
@@ -90,25 +137,20 @@ class ServerSentEventSerializer(serializers.Serializer[Any]):
     data = serializers.CharField(help_text="A StoredMessage as JSON.")  # type: ignore[assignment]
 
 
-class ContextObjectSerializer(serializers.Serializer[Any]):
+class ContextObjectSerializer(AnySerializer):
     """The context: any JSON object."""
 
 
 class _ChatMessage(OpenApiSerializerExtension):
-    target_class = "agent_sessions.api.openapi.components.ChatMessageSerializer"
+    target_class = ChatMessageSerializer
 
-    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        text_or_parts = [
-            {"type": "string"},
-            {
-                "type": "array",
-                "items": {"anyOf": [{"type": "string"}, {"type": "object"}]},
-            },
-        ]
-        properties: dict[str, Any] = {
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
+        part = {"anyOf": [{"type": "string"}, {"type": "object"}]}
+        text_or_parts: list[Schema] = [{"type": "string"}, {"type": "array", "items": part}]
+        properties: Schema = {
             "role": {"type": "string", "enum": [*MessageRole.values, *settings.EXTRA_ROLES]},
             "content": {
-                "anyOf": [*text_or_parts, {"type": "null"}],
+                "anyOf": [*text_or_parts, _NULL],
                 "description": "Text, or a list of parts. It may be null or missing only where "
                 "another key, such as `tool_calls`, says what the message says.",
             },
@@ -137,8 +179,8 @@ class _ChatMessage(OpenApiSerializerExtension):
                 {
                     "description": "Some other key says something.",
                     "not": {
-                        "properties": {key: {} for key in SILENT_KEYS},
-                        "additionalProperties": {"type": "null"},
+                        "properties": {key: {} for key in _KEYS_WITHOUT_CONTENT},
+                        "additionalProperties": _NULL,
                     },
                 },
             ],
@@ -146,71 +188,74 @@ class _ChatMessage(OpenApiSerializerExtension):
 
 
 class _AppendRequest(OpenApiSerializerExtension):
-    target_class = "agent_sessions.api.openapi.components.AppendRequestSerializer"
+    target_class = AppendRequestSerializer
 
-    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
         message = auto_schema.resolve_serializer(ChatMessageSerializer, direction).ref
-        batch = {
-            "type": "object",
-            "required": ["messages"],
-            "properties": {
-                "messages": {
-                    "type": "array",
-                    "items": message,
-                    "minItems": 1,
-                    "maxItems": ours.MAX_BATCH_MESSAGES,
-                }
-            },
+        messages = {
+            "type": "array",
+            "items": message,
+            "minItems": 1,
+            "maxItems": MAX_BATCH_MESSAGES,
         }
+        batch = {"type": "object", "required": ["messages"], "properties": {"messages": messages}}
         return {"anyOf": [message, batch]}
 
 
 class _AppendResponse(OpenApiSerializerExtension):
-    target_class = "agent_sessions.api.openapi.components.AppendResponseSerializer"
+    target_class = AppendResponseSerializer
 
-    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
         answers = (StoredMessageSerializer, StoredMessagesSerializer)
         return {"oneOf": [auto_schema.resolve_serializer(each, direction).ref for each in answers]}
 
 
 class _ContextObject(OpenApiSerializerExtension):
-    target_class = "agent_sessions.api.openapi.components.ContextObjectSerializer"
+    target_class = ContextObjectSerializer
 
-    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        return {"type": "object", "additionalProperties": True}
-
-
-class _Object(OpenApiSerializerFieldExtension):
-    target_class = "agent_sessions.api.fields.ObjectField"
-
-    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        return {"type": "object", "additionalProperties": True}
-
-
-class _Text(OpenApiSerializerFieldExtension):
-    target_class = "agent_sessions.api.fields.TextField"
-
-    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        schema = {"type": "string", "maxLength": self.target.max_length}
-        if self.target.allow_blank:
-            return {**schema, "not": {"pattern": "\\x00"}}
-        # A text that must not be blank has a character to be seen.
-        return {**schema, "pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"}
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
+        return _OBJECT
 
 
 class _Confirm(OpenApiSerializerExtension):
     target_class = "agent_sessions.api.serializers.ConfirmSerializer"
 
-    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        confirm = {"type": "boolean", "const": True}
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
+        confirm = {"type": "boolean", "not": {"enum": [False]}}
         return {"type": "object", "required": ["confirm"], "properties": {"confirm": confirm}}
+
+
+class _Object(OpenApiSerializerFieldExtension):
+    target_class = "agent_sessions.api.fields.ObjectField"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
+        return _OBJECT
+
+
+class _PageSize(OpenApiSerializerFieldExtension):
+    target_class = "agent_sessions.api.fields.PageSizeField"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
+        largest, default = settings.MAX_PAGE_SIZE, self.target.get_default()
+        return {"type": "integer", "minimum": 1, "maximum": largest, "default": default}
+
+
+class _Text(OpenApiSerializerFieldExtension):
+    target_class = "agent_sessions.api.fields.TextField"
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
+        schema = {"type": "string", "maxLength": self.target.max_length}
+        if self.target.allow_blank:
+            return {**schema, "not": {"pattern": "\\x00"}}
+        # A text that must not be blank has a visible character.
+        return {**schema, "pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"}
 
 
 class _Status(OpenApiSerializerFieldExtension):
     target_class = "agent_sessions.api.fields.StatusField"
 
-    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
-        # A component of its own: it gets no other name when the host's schema has a status.
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
+        # A component of its own keeps its name when the host's schema has a status, too.
         component = ResolvedComponent(
             name="SessionStatus",
             type=ResolvedComponent.SCHEMA,
@@ -218,5 +263,5 @@ class _Status(OpenApiSerializerFieldExtension):
             object=SessionStatus,
         )
         auto_schema.registry.register_on_missing(component)
-        reference: dict[str, Any] = component.ref
+        reference: Schema = component.ref
         return reference

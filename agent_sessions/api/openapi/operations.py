@@ -1,146 +1,196 @@
-"""How an operation is documented: its answer, its errors, its parameters."""
+"""What the schema says of each operation beyond what its view says."""
 
 # mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import wraps
+from dataclasses import dataclass
 from typing import Any
 
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import (
-    Direction,
-    OpenApiExample,
-    OpenApiParameter,
-    OpenApiResponse,
-    extend_schema,
-)
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 
-from agent_sessions.api import idempotency
-from agent_sessions.api.errors import PROBLEM_TYPE
-from agent_sessions.api.openapi.components import ProblemSerializer
-from agent_sessions.conf import settings
+from agent_sessions.api import serializers
+from agent_sessions.api.openapi import components
+from agent_sessions.api.openapi.components import TEXT_PATTERN, ContextObjectSerializer
+from agent_sessions.api.pagination import PageQuerySerializer
 
-ERRORS = {
-    304: "The client has this state (If-None-Match).",
-    400: "The request is not valid: `errors` says where.",
-    401: "No or wrong credentials.",
-    403: "Not allowed: staff only, a missing permission, or a missing CSRF token.",
-    404: "There is no such session of the user's.",
-    406: "The Accept header names nothing that can be answered.",
-    409: "The session is archived: it can be read only.",
-    411: "The body comes without a Content-Length.",
-    412: "The session has changed since it was read (If-Match).",
-    413: "The body is too large.",
-    415: "The body is not application/json, or it is compressed.",
-    422: "The Idempotency-Key was used with another body.",
-    429: "Too many requests: see Retry-After.",
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """The name of an operation, its bodies and parameters."""
+
+    id: str
+    response: Any
+    statuses: tuple[int, ...] = (200,)
+    """The statuses of success."""
+    media_type: str | None = None
+    request: Any = None
+    errors: tuple[int, ...] = ()
+    """Errors beside those that follow from the method, the address and the fields below."""
+    parameters: tuple[Any, ...] = ()
+    examples: tuple[OpenApiExample, ...] = ()
+    is_conditional: bool = False
+    """Whether it looks at If-Match, or If-None-Match if it reads."""
+    has_etag: bool = False
+    has_location: bool = False
+    takes_key: bool = False
+    """Whether it looks at Idempotency-Key."""
+
+
+def _request_example(name: str, value: dict[str, Any]) -> tuple[OpenApiExample, ...]:
+    return (OpenApiExample(name, value=value, request_only=True),)
+
+
+def _text_parameter(name: str, max_length: int, description: str = "") -> OpenApiParameter:
+    schema = {"type": "string", "maxLength": max_length, "pattern": TEXT_PATTERN}
+    return OpenApiParameter(name, schema, description=description)
+
+
+_EVENT_ID: dict[str, Any] = {"type": "string", "pattern": "^[0-9]{0,10}$"}
+_HEALTH_STATE = {"type": "string", "enum": ["ok", "unavailable"]}
+_CONTEXT: dict[str, Any] = {
+    "response": ContextObjectSerializer,
+    "is_conditional": True,
+    "has_etag": True,
 }
-READ = (401, 403, 406, 429)
-WRITE = (400, *READ, 411, 413, 415)
+_CONTEXT_WRITE: dict[str, Any] = {
+    **_CONTEXT,
+    "request": ContextObjectSerializer,
+    "errors": (409,),
+    "examples": _request_example("A context", {"language": "python", "mode": "debug"}),
+}
+_NDJSON: dict[str, Any] = {"response": OpenApiTypes.STR, "media_type": "application/x-ndjson"}
 
-USER = OpenApiParameter(
-    "user",
-    description="For staff with the model permission: the key of the user to act for. Logged.",
-    type=OpenApiTypes.STR,
-)
-ID = OpenApiParameter("id", OpenApiTypes.UUID, OpenApiParameter.PATH)
-KEY = OpenApiParameter(
-    idempotency.HEADER,
-    {"type": "string", "pattern": idempotency.PATTERN},
-    OpenApiParameter.HEADER,
-    description="A retry with the same key and body gets the first answer and changes nothing.",
-)
-IF_MATCH = OpenApiParameter(
-    "If-Match",
-    OpenApiTypes.STR,
-    OpenApiParameter.HEADER,
-    description="The ETag of the state to be changed; any other state answers 412.",
-)
-IF_NONE_MATCH = OpenApiParameter(
-    "If-None-Match",
-    OpenApiTypes.STR,
-    OpenApiParameter.HEADER,
-    description="The ETag the client has; the same state answers 304 without a body.",
-)
+_ONE_MESSAGE = {"role": "user", "content": "Help me debug this code"}
+_TOOL_CALL = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"city": "Paris"}'},
+}
+_SEVERAL_MESSAGES = [
+    {"role": "user", "content": "What is the weather in Paris?"},
+    {"role": "assistant", "content": None, "tool_calls": [_TOOL_CALL]},
+    {"role": "tool", "tool_call_id": "call_1", "content": "21 °C, sunny"},
+]
 
-
-class _RequiredBody:
-    """Marks the body as required where the schema of it names no required property."""
-
-    def _get_request_body(self, direction: Direction = "request") -> Any:
-        body = super()._get_request_body(direction)  # type: ignore[misc]
-        body["required"] = True
-        return body
-
-
-def requiring_body(document: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return the decorator, with the body marked as required."""
-
-    def decorate(method: Any) -> Any:
-        method = document(method)
-        schema = method.kwargs["schema"]
-        method.kwargs["schema"] = type("RequiredBody", (_RequiredBody, schema), {})
-        return method
-
-    return decorate
-
-
-def etag(*statuses: int) -> OpenApiParameter:
-    """Return the response header ETag of the statuses."""
-    return OpenApiParameter(
-        "ETag", OpenApiTypes.STR, OpenApiParameter.HEADER, response=list(statuses)
-    )
-
-
-def operation(
-    operation_id: str,
-    summary: str,
-    answer: Any,
-    errors: Iterable[int],
-    *,
-    status: int = 200,
-    media_type: str | None = None,
-    request: Any = None,
-    parameters: Iterable[OpenApiParameter] = (),
-    examples: Iterable[OpenApiExample] = (),
-    description: str | None = None,
-) -> Callable[[Any], Any]:
-    """Return the decorator that documents an operation, its answer and all its errors."""
-    responses: dict[Any, Any] = {(status, media_type) if media_type else status: answer}
-    for code in sorted(set(errors)):
-        if code == 304:
-            responses[code] = OpenApiResponse(description=ERRORS[code])
-        else:
-            responses[code, PROBLEM_TYPE] = OpenApiResponse(
-                ProblemSerializer, description=ERRORS[code]
-            )
-    documented: Callable[[Any], Any] = extend_schema(
-        operation_id=operation_id,
-        summary=summary,
-        description=description,
-        request=request,
-        responses=responses,
-        parameters=list(parameters),
-        examples=list(examples),
-        tags=["sessions" if "essage" not in operation_id else "messages"]
-        if "ession" in operation_id or "essage" in operation_id
-        else ["operations"],
-    )
-    return documented
-
-
-def copy_of(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a method to document without marking the one that answers requests."""
-
-    @wraps(method)
-    def copy(*args: Any, **kwargs: Any) -> Any:
-        return method(*args, **kwargs)
-
-    return copy
-
-
-def page_size_schema() -> dict[str, Any]:
-    """Return the schema of a number of items."""
-    return {"type": "integer", "minimum": 1, "maximum": settings.MAX_PAGE_SIZE}
+OPERATIONS = {
+    "SessionViewSet.list": Operation(
+        id="listSessions",
+        response=components.SessionPageSerializer,
+        parameters=(
+            PageQuerySerializer,
+            _text_parameter("agent_id", 255),
+            _text_parameter(
+                "text", serializers.MAX_SEARCH_TERM, "Words in the title or in a message."
+            ),
+            OpenApiParameter(
+                "active",
+                OpenApiTypes.BOOL,
+                description="Status active and not expired; or, with false, all others.",
+            ),
+        ),
+    ),
+    "SessionViewSet.create": Operation(
+        id="createSession",
+        response=serializers.SessionSerializer,
+        statuses=(201,),
+        request=serializers.SessionSerializer,
+        takes_key=True,
+        has_etag=True,
+        has_location=True,
+        examples=_request_example(
+            "A session",
+            {"agent_id": "code_agent", "title": "Debug a script", "metadata": {"team": "web"}},
+        ),
+    ),
+    "SessionViewSet.retrieve": Operation(
+        id="getSession",
+        response=serializers.SessionSerializer,
+        is_conditional=True,
+        has_etag=True,
+    ),
+    "SessionViewSet.partial_update": Operation(
+        id="changeSession",
+        response=serializers.SessionSerializer,
+        request=serializers.SessionChangeSerializer,
+        errors=(409,),
+        is_conditional=True,
+        has_etag=True,
+    ),
+    "SessionViewSet.destroy": Operation(
+        id="deleteSession",
+        response=OpenApiResponse(description="The session is deleted."),
+        statuses=(204,),
+        is_conditional=True,
+    ),
+    "SessionViewSet.context": Operation(id="getSessionContext", **_CONTEXT),
+    "SessionViewSet.merge_context": Operation(id="mergeSessionContext", **_CONTEXT_WRITE),
+    "SessionViewSet.replace_context": Operation(id="replaceSessionContext", **_CONTEXT_WRITE),
+    "SessionViewSet.bulk_status": Operation(
+        id="setSessionStatuses",
+        response=components.BulkStatusResultSerializer,
+        request=serializers.BulkStatusSerializer,
+        errors=(404,),
+    ),
+    "SessionViewSet.stats": Operation(id="getSessionStats", response=serializers.StatsSerializer),
+    "SessionViewSet.search": Operation(
+        id="searchSessions",
+        response=components.SearchResultSerializer,
+        parameters=(serializers.SearchQuerySerializer,),
+    ),
+    "SessionViewSet.export_one": Operation(id="exportSession", **_NDJSON),
+    "SessionViewSet.export_all": Operation(id="exportSessions", **_NDJSON),
+    "SessionViewSet.cleanup": Operation(
+        id="cleanUpSessions", response=components.CleanupResultSerializer
+    ),
+    "SessionViewSet.erase": Operation(
+        id="eraseSessions",
+        response=components.EraseResultSerializer,
+        request=serializers.ConfirmSerializer,
+        examples=_request_example("Confirmed", {"confirm": True}),
+    ),
+    "MessagesView.get": Operation(
+        id="listMessages",
+        response=components.MessageWindowPageSerializer,
+        parameters=(serializers.MessageWindowSerializer,),
+    ),
+    "MessagesView.post": Operation(
+        id="addMessages",
+        response=components.AppendResponseSerializer,
+        statuses=(201,),
+        request=components.AppendRequestSerializer,
+        errors=(409,),
+        takes_key=True,
+        examples=(
+            *_request_example("A message", _ONE_MESSAGE),
+            *_request_example("Several messages, all or none", {"messages": _SEVERAL_MESSAGES}),
+        ),
+    ),
+    "EventsView.get": Operation(
+        id="followMessages",
+        response=components.ServerSentEventSerializer,
+        media_type="text/event-stream",
+        parameters=(
+            OpenApiParameter(
+                "Last-Event-ID",
+                _EVENT_ID,
+                OpenApiParameter.HEADER,
+                description="The last sequence seen; browsers send it by themselves.",
+            ),
+            OpenApiParameter("after", _EVENT_ID, description="The same, as a parameter."),
+        ),
+    ),
+    "CacheMetricsView.get": Operation(
+        id="getCacheMetrics", response=ContextObjectSerializer, errors=(404,)
+    ),
+    "HealthView.get": Operation(
+        id="getHealth",
+        response={
+            "type": "object",
+            "required": ["status"],
+            "properties": {"status": _HEALTH_STATE, "database": _HEALTH_STATE, "cache": {}},
+        },
+        statuses=(200, 503),
+    ),
+}
