@@ -42,6 +42,16 @@ def state(cache: ResilientCache) -> str:
     return str(cache.state.describe()["state"])
 
 
+def close(cache: ResilientCache) -> None:
+    """End what the alias runs and holds in this process."""
+    cache.state.close()
+
+
+def is_leased(cache: ResilientCache, key: str) -> bool:
+    """Tell whether a lease was left at a key without a value; one stands there afterwards."""
+    return not cache.get_or_lease(key).owner
+
+
 class Stores:
     """Mix-in: every test runs over memory, Redis and a Redis that is not there."""
 

@@ -21,6 +21,10 @@ class Proxy:
     ``delay``: every reply waits ``seconds``. ``cut``: half of a reply, then the end. ``silent``:
     accepts and swallows. ``garbage``: answers like a web server. ``hold``: keeps what clients say
     until ``deliver()``, even when they have long gone.
+
+    Whatever the fault, a connection that says one of the words in ``refuse`` is closed instead of
+    being answered; ``refused`` counts them. With ``alternate`` so is whoever says anything in every
+    other burst of commands: what comes within a quarter of a second of what came before is one.
     """
 
     def __init__(self, target: int) -> None:
@@ -28,6 +32,11 @@ class Proxy:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.fault: Fault = "none"
         self.seconds = 0.0
+        self.refuse: tuple[bytes, ...] = ()
+        self.refused = 0
+        self.alternate = False
+        self._bursts = 0
+        self._heard = 0.0
         self._target = target
         self._loop = asyncio.new_event_loop()
         self._delivery = asyncio.Event()
@@ -99,6 +108,9 @@ class Proxy:
         to_client: asyncio.StreamWriter,
     ) -> None:
         while data := await reader.read(65536):
+            if any(word in data for word in self.refuse) or self._is_odd_burst():
+                self.refused += 1
+                return
             if self.fault == "silent":
                 continue
             if self.fault == "garbage":
@@ -108,6 +120,12 @@ class Proxy:
                 await self._delivery.wait()
             to_server.write(data)
             await to_server.drain()
+
+    def _is_odd_burst(self) -> bool:
+        now = self._loop.time()
+        self._bursts += now - self._heard > 0.25
+        self._heard = now
+        return self.alternate and self._bursts % 2 == 1
 
     async def _pass_replies(
         self, from_server: asyncio.StreamReader, to_client: asyncio.StreamWriter

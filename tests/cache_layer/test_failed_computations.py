@@ -1,0 +1,151 @@
+"""A computation that came to nothing leaves nothing behind, and is counted once."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+
+from cache_layer import cached, get_redis_manager, metrics
+from cache_layer.backends import ResilientCache
+from cache_layer.exceptions import UnsupportedValueError
+from cache_layer.functions.singleflight import SingleFlight, acquire, finish
+from tests.cache_layer.caches import Awaited, Stores, is_leased
+
+
+class Contract(Stores):
+    @pytest.fixture
+    def face(self, backend: ResilientCache) -> Any:
+        raise AssertionError("the subclass says which face")
+
+    def test_a_default_that_raises_gives_its_lease_back(
+        self, face: Any, backend: ResilientCache
+    ) -> None:
+        with pytest.raises(ZeroDivisionError):
+            face.get_or_set("k", lambda: 1 / 0)
+        assert not is_leased(backend, "k")
+
+    def test_a_default_that_cannot_be_stored_gives_its_lease_back(
+        self, face: Any, backend: ResilientCache
+    ) -> None:
+        with pytest.raises(UnsupportedValueError):
+            face.get_or_set("k", object())
+        assert not is_leased(backend, "k")
+
+    def test_who_joined_a_computation_and_fails_leaves_the_lease_to_its_owner(
+        self, face: Any, backend: ResilientCache
+    ) -> None:
+        def owner_s_default() -> str:
+            with pytest.raises(ZeroDivisionError):
+                face.get_or_set("k", lambda: 1 / 0)
+            return "the owner's"
+
+        assert backend.get_or_set("k", owner_s_default) == "the owner's"
+        assert backend.get("k") == "the owner's"
+
+    def test_a_miss_a_fill_and_a_hit_are_counted_once_each(self, face: Any) -> None:
+        metrics.reset()
+        assert face.get_or_set("k", lambda: 1, namespace="counted") == 1
+        assert face.get_or_set("k", lambda: 2, namespace="counted") == 1
+        assert counted() == {"hits": 1, "misses": 1, "sets": 1}
+
+    def test_what_was_not_stored_is_not_counted_as_stored(
+        self, face: Any, backend: ResilientCache
+    ) -> None:
+        def invalidated_meanwhile() -> int:
+            backend.delete("counted:k")
+            return 1
+
+        metrics.reset()
+        assert face.get_or_set("k", invalidated_meanwhile, namespace="counted") == 1
+        assert counted() == {"misses": 1}
+
+
+class TestSync(Contract):
+    @pytest.fixture
+    def face(self, backend: ResilientCache) -> Any:
+        return backend
+
+
+class TestAwaited(Contract):
+    @pytest.fixture
+    def face(self, backend: ResilientCache) -> Any:
+        return Awaited(backend)
+
+    def test_a_cancelled_default_gives_its_lease_back(self, backend: ResilientCache) -> None:
+        async def cancel_it() -> None:
+            begun = asyncio.Event()
+
+            async def default() -> None:
+                begun.set()
+                await asyncio.sleep(3600)
+
+            task = asyncio.create_task(backend.aget_or_set("k", default))
+            await begun.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(cancel_it())
+        assert not is_leased(backend, "k")
+
+
+def counted(namespace: str = "counted") -> dict[str, int]:
+    found = metrics.snapshot()["metrics"]
+    return {
+        name.removeprefix(f"{namespace}:"): number
+        for name, number in found.items()
+        if name.startswith(f"{namespace}:") and number
+    }
+
+
+@pytest.mark.usefixtures("store")
+async def test_a_cached_call_counts_one_miss_and_one_set_and_then_hits() -> None:
+    @cached(namespace="counted", key_prefix="f")
+    async def fetch(number: int) -> int:
+        return number
+
+    metrics.reset()
+    for _ in range(3):
+        await fetch(1)
+    assert counted() == {"hits": 2, "misses": 1, "sets": 1}
+    manager = await get_redis_manager()
+    assert manager.get_hit_rate("counted") == pytest.approx(200 / 3)
+
+
+@pytest.mark.usefixtures("store")
+def test_computations_that_ended_are_forgotten() -> None:
+    @cached(key_prefix="many")
+    def compute(number: int) -> int:
+        if number % 2:
+            raise LookupError
+        return number
+
+    for number in range(100):
+        try:
+            compute(number)
+        except LookupError:
+            continue
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, SingleFlight)]
+
+
+def test_who_comes_too_late_for_a_computation_is_told_for_a_while() -> None:
+    """Else a caller with its token, delayed until it has ended, would compute a second time."""
+    ended = b"ended"
+    flight, leads = acquire(ended, owner=True)
+    assert flight is not None
+    assert leads
+    finish(flight)
+    assert acquire(ended, owner=False) == (None, False)
+    for number in range(5_000):
+        other, _leads = acquire(f"other {number}".encode(), owner=True)
+        assert other is not None
+        finish(other)
+    # Remembering every token would be a leak.
+    again, leads = acquire(ended, owner=False)
+    assert again is not None
+    assert leads
+    finish(again)
