@@ -1,7 +1,4 @@
-"""The admin of sessions and messages, quick with millions of them.
-
-Writes go through the repository.
-"""
+"""The admin of sessions and messages, fast with millions of them; it writes by the repository."""
 
 from agent_sessions.admin.messages import MessageAdmin
 from agent_sessions.admin.sessions import SessionAdmin

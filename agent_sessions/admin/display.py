@@ -1,4 +1,4 @@
-"""How conversations and JSON are shown. Everything is escaped; nothing is shown without bound."""
+"""Conversations and JSON as HTML: escaped, and of bounded length."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ PANEL_MESSAGES = 20
 
 
 class PrettyEncoder(json.JSONEncoder):
-    """Indents, whatever the caller says."""
+    """Encodes JSON with an indent of two spaces."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options, "indent": 2})
 
 
 class FormDecoder(json.JSONDecoder):
-    """Tells a form what is no JSON where Python's decoder fails otherwise."""
+    """Decodes JSON; what is too deep or too long is a JSONDecodeError, which forms report."""
 
     def decode(self, s: str, *args: Any, **options: Any) -> Any:
-        """Return the value. Raises JSONDecodeError, also for what is too deep or too long."""
+        """Return the value. Raises JSONDecodeError."""
         try:
             value = super().decode(s, *args, **options)
         except json.JSONDecodeError:
@@ -45,27 +45,26 @@ class FormDecoder(json.JSONDecoder):
 
 
 def is_visible(text: str) -> bool:
-    """Tell whether there is anything to see of the text, and so to click on."""
+    """Return whether the text has a visible character, which a link needs."""
     return any(unicodedata.category(character)[0] not in "CZ" for character in text)
 
 
 def pretty_json(value: Any) -> SafeString:
     """Return the value as indented JSON in a box."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
-    # What no page can hold is shown as JSON's escapes.
+    # Escapes show characters that a page cannot hold.
     return _box(text if is_storable(text) else json.dumps(value, indent=2))
 
 
 def text_box(text: str) -> SafeString:
-    """Return the text, line breaks kept, in a box."""
+    """Return the text in a box, with its line breaks."""
     return _box(clean_text(text))
 
 
 def with_excerpt(messages: QuerySet[Message], length: int) -> QuerySet[Message]:
-    """Read the first characters of each message as `excerpt` in place of the whole.
+    """Load the first characters of each message as `excerpt`, not its content.
 
-    A page of messages of megabytes stays a page of text. One character more than `length` tells
-    that there is more.
+    An excerpt has one character more than `length` if the content is longer.
     """
     return messages.defer("content", "metadata", "payload").annotate(
         excerpt=Left("content", length + 1)

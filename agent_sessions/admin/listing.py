@@ -1,4 +1,4 @@
-"""Change lists whose cost does not grow with the table."""
+"""Paginators and filters of change lists whose cost does not grow with the table."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ else:
 
 
 class ForgivingAdmin(_AnyAdmin):
-    """Answers addresses with values that no column can hold as Django does other odd ones."""
+    """Treats values that no column can hold as Django treats other wrong parameters."""
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Return the list; without its filters, and with a word about it, if they are at fault."""
+        """Return the list; redirect to the list without filters if one of them is not valid."""
         try:
             return super().changelist_view(request, extra_context)
         except (DataError, OverflowError):
-            # Django looks at the form of a value, the database at its range, and at NUL in it.
+            # Django checks the form of a value, the database its range and NUL characters.
             if request.method != "GET":
                 raise
             return HttpResponseRedirect(f"{request.path}?{ERROR_FLAG}=1")
 
 
 class CappedPaginator(_AnyPaginator):
-    """Counts and lists no more than the first `limit` rows.
+    """Counts and lists the first `limit` rows.
 
-    Counting all of a large table takes seconds, and so do its last pages; whoever looks for a
-    row there is better served by search and filters.
+    To count a large table, or to list its last page, takes seconds; search and filters find rows
+    there.
     """
 
     limit = 10_000
@@ -69,13 +69,13 @@ class CappedPaginator(_AnyPaginator):
 
 
 class LongPaginator(CappedPaginator):
-    """For messages: a session of 50,000 can be read to its end."""
+    """Lists more rows: a session of 50,000 messages can be read to its end."""
 
     limit = 100_000
 
 
 class AgentFilter(admin.SimpleListFilter):
-    """Sessions of one agent, typed in or chosen from those seen lately."""
+    """Filters by agent, which is typed in or chosen from those of the newest sessions."""
 
     title = _("agent")
     parameter_name = "agent_id"
@@ -83,25 +83,25 @@ class AgentFilter(admin.SimpleListFilter):
     recent = 500
 
     def lookups(self, request: HttpRequest, model_admin: _SessionAdmin) -> list[tuple[str, str]]:
-        """Return the agents of the newest sessions: all agents would mean a walk over all rows."""
+        """Return the agents of the newest sessions; to find all takes a walk over all rows."""
         newest = Session.objects.newest_first().values_list("agent_id", flat=True)[: self.recent]
         return [(agent, agent) for agent in sorted(set(newest))]
 
     def has_output(self) -> bool:
-        """Always: an agent can be typed in."""
+        """Return True, as an agent can be typed in."""
         return True
 
     def queryset(
         self, request: HttpRequest, queryset: models.QuerySet[Session]
     ) -> models.QuerySet[Session]:
-        """Keep the agent's sessions."""
+        """Return the sessions of the agent."""
         value = self.value()
         if value and not is_storable(value):
             return queryset.none()
         return queryset.filter(agent_id=value) if value else queryset
 
     def choices(self, changelist: Any) -> Iterator[Any]:
-        """Yield what the template needs to make a form of it."""
+        """Yield what the template of the form needs."""
         others = changelist.get_filters_params()
         yield {
             "name": self.parameter_name,

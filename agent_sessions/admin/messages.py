@@ -1,4 +1,4 @@
-"""Messages in the admin: to read, never to write."""
+"""Messages in the admin, which are read-only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EXCERPT = 160
 
 
 class RoleFilter(admin.SimpleListFilter):
-    """Messages of one of the known roles."""
+    """Filters by role, among the known ones."""
 
     title = _("role")
     parameter_name = "role"
@@ -36,14 +36,14 @@ class RoleFilter(admin.SimpleListFilter):
         return list(MessageRole.choices)
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Message]) -> QuerySet[Message]:
-        """Keep the messages of the role."""
+        """Return the messages of the role."""
         role = self.value()
         return queryset.filter(role=role) if role in MessageRole.values else queryset
 
 
 @admin.register(Message)
 class MessageAdmin(ForgivingAdmin, _ModelAdmin):
-    """Lists the messages of a session (or all), in order, and shows one in full."""
+    """Lists the messages of one session, or of all, in order, and shows one in full."""
 
     list_display = ["number", "role", "excerpt", "created_at"]
     list_display_links = ["number", "excerpt"]
@@ -64,19 +64,19 @@ class MessageAdmin(ForgivingAdmin, _ModelAdmin):
         css = {"all": ["agent_sessions/admin.css"]}
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nobody: the repository appends."""
+        """Return False: the repository appends."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Message | None = None) -> bool:
-        """Nobody: messages stay what was said."""
+        """Return False: messages are not changed."""
         return False
 
-    # Django asks has_delete_permission() also before it deletes a user, whose messages go too:
-    # so that it is answered as usual, and the deletion of a single message is refused here.
+    # Django calls has_delete_permission() also before it deletes a user with all messages, so that
+    # method stays as it is, and the deletion of one message is refused here.
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> Any:
-        """Nobody: a conversation with a hole misleads. Sessions are deleted as a whole."""
+        """Raise PermissionDenied: sessions are deleted as a whole."""
         raise PermissionDenied
 
     def change_view(
@@ -92,13 +92,13 @@ class MessageAdmin(ForgivingAdmin, _ModelAdmin):
         )
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        """Name the session of each message, where they are not all of one."""
+        """Return the columns; with the session where the messages are not all of one."""
         if any(name.startswith("session__id") for name in request.GET):
             return self.list_display
         return ["session_link", *self.list_display]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
-        """Leave long contents in the database, where only a line of each is shown."""
+        """Return the messages; for the list only the beginning of each content is loaded."""
         messages = super().get_queryset(request)
         match = request.resolver_match
         if match is not None and match.url_name == "agent_sessions_message_changelist":
@@ -108,7 +108,7 @@ class MessageAdmin(ForgivingAdmin, _ModelAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Message], search_term: str
     ) -> tuple[QuerySet[Message], bool]:
-        """Search as the repository does."""
+        """Return the messages with all words of the term."""
         term = search_term.strip()
         return (queryset.containing(term) if term else queryset), False  # type: ignore[attr-defined]
 

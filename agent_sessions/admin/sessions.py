@@ -56,10 +56,10 @@ _CHANGEABLE = ("title", "agent_id", "status", "metadata", "expires_at")
 
 
 class SessionForm(_ModelForm):
-    """Refuses what the repository would refuse."""
+    """Validates a session as the repository does."""
 
     def clean(self) -> dict[str, Any]:
-        """Leave archived sessions alone, but for taking them out of the archive."""
+        """Raise ValidationError for changes to an archived session that leave it archived."""
         values = super().clean() or {}
         archived = self.initial.get("status") == SessionStatus.ARCHIVED
         if archived and self.has_changed() and values.get("status") == SessionStatus.ARCHIVED:
@@ -138,7 +138,7 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
 
     @admin.display(description=_("session"))
     def name(self, session: Session) -> str:
-        """Return the title, or what else tells sessions apart."""
+        """Return the title, or the agent and the id if it is not visible."""
         return session.title if is_visible(session.title) else f"{session.agent_id} {session.pk}"
 
     @admin.display(description=_("user"))
@@ -150,18 +150,18 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
 
     @admin.display(description=_("last activity"))
     def last_activity(self, session: Session) -> str:
-        """Return when the last message came, in few characters."""
+        """Return the time of the last message."""
         return _short(session.last_activity_at)
 
     @admin.display(description=_("created"), ordering="id")
     def created(self, session: Session) -> str:
-        """Return when the session was created, in few characters."""
+        """Return the time of creation."""
         return _short(session.created_at)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Session], search_term: str
     ) -> tuple[QuerySet[Session], bool]:
-        """Search as the repository does; find one user's sessions, or one session by its id."""
+        """Return the sessions with all words of the term, of one user, or with one id."""
         sessions: Any = queryset
         words = search_term.split()
         if len(words) == 1 and (session_id := _as_uuid(words[0])):
@@ -186,16 +186,16 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
 
     @admin.display(description=_("context"))
     def context_shown(self, session: Session) -> str:
-        """Return the context for those who may not change it."""
+        """Return the context for users who may not change it."""
         return pretty_json(session.context)
 
     @admin.display(description=_("metadata"))
     def metadata_shown(self, session: Session) -> str:
-        """Return the metadata for those who may not change it."""
+        """Return the metadata for users who may not change it."""
         return pretty_json(session.metadata)
 
     def get_fieldsets(self, request: HttpRequest, obj: Session | None = None) -> Any:
-        """Show JSON indented also where it cannot be changed."""
+        """Return the fields; where the session cannot be changed, JSON is shown indented."""
         fieldsets = super().get_fieldsets(request, obj)
         if self.has_change_permission(request, obj) if obj else self.has_add_permission(request):
             return fieldsets
@@ -206,14 +206,14 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Session | None = None) -> Any:
-        """Keep a session with its user."""
+        """Return the fields that are only shown; the user of a session stays."""
         fields = [*super().get_readonly_fields(request, obj), "context_shown", "metadata_shown"]
         return [*fields, "user"] if obj else fields
 
     def formfield_for_dbfield(
         self, db_field: models.Field[Any, Any], request: HttpRequest, **kwargs: Any
     ) -> Any:
-        """Indent JSON in the form."""
+        """Return the form field; JSON is indented."""
         if isinstance(db_field, models.JSONField):
             kwargs["encoder"] = PrettyEncoder
             kwargs["decoder"] = FormDecoder
@@ -246,7 +246,7 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> Any:
-        """Tell what the repository refused, say because somebody archived the session meanwhile."""
+        """Show the form; report what the repository refused, such as an archived session."""
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
         except (SessionArchived, ValidationError) as error:
@@ -258,7 +258,7 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
 
     @admin.action(description=_("Complete selected sessions"), permissions=["change"])
     def complete(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
-        """Complete the sessions; archived ones stay in the archive."""
+        """Complete the sessions but for archived ones."""
         open_sessions = queryset.exclude(status=SessionStatus.ARCHIVED)
         self._set_status(request, open_sessions, SessionStatus.COMPLETED)
 
@@ -327,7 +327,7 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
     def get_deleted_objects(
         self, objs: QuerySet[Session] | Iterable[Session], request: HttpRequest
     ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
-        """Count what would go: Django itself would load every message to name it."""
+        """Return the counts of what would be deleted; Django would load every message."""
         if not isinstance(objs, QuerySet):
             objs = Session.objects.filter(pk__in=[session.pk for session in objs])
         sums = objs.order_by().aggregate(sessions=Count("pk"), messages=Sum("message_count"))
@@ -359,12 +359,12 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
                 try:
                     SyncSessionRepository().delete(session.pk)
                 except Session.DoesNotExist:
-                    # Somebody else deleted it meanwhile, which is what was asked for.
+                    # It was deleted meanwhile.
                     continue
 
 
 def _in_batches(sessions: QuerySet[Session]) -> Iterator[list[Session]]:
-    """Page by key: rows may leave the queryset while it is walked."""
+    """Yield the sessions in batches, by key: rows may leave the queryset meanwhile."""
     ordered = sessions.order_by("id").select_related(None)
     page = ordered[:_BATCH]
     while batch := list(page):

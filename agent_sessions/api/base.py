@@ -25,7 +25,6 @@ from rest_framework.throttling import BaseThrottle, UserRateThrottle
 from rest_framework.views import APIView
 
 from agent_sessions.api.errors import ExceptionHandler, problem_response
-from agent_sessions.api.fields import parse_uuid
 from agent_sessions.api.headers import etag_of, is_not_modified, require_match
 from agent_sessions.api.parsers import BoundedJSONParser, refuse_unreadable_body
 from agent_sessions.api.permissions import Reader, owner_of_request
@@ -155,9 +154,13 @@ class OwnedSessionsView(ApiView):
 
     @property
     def session_id(self) -> UUID:
-        """The id in the address. Raises Http404 if it is not a UUID."""
-        session_id = parse_uuid(self.kwargs["id"])
-        if session_id is None:
+        """The id in the address. Raises Http404 if it is not a UUID in its canonical form."""
+        text = self.kwargs["id"]
+        try:
+            session_id = UUID(text)
+        except ValueError:
+            raise Http404 from None
+        if str(session_id) != text.lower():
             raise Http404
         return session_id
 

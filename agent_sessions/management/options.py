@@ -1,4 +1,4 @@
-"""What several commands share: which user, which database, how progress is shown."""
+"""Options and helpers that several commands share: the user, the database, the progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 
 def add_database(parser: CommandParser) -> None:
-    """Add `--database`."""
+    """Add the option `--database`, an alias of DATABASES, to the parser."""
     parser.add_argument(
         "--database",
         default=DEFAULT_DB_ALIAS,
@@ -24,9 +24,9 @@ def add_database(parser: CommandParser) -> None:
 
 
 def find_user(text: str, database: str) -> Any:
-    """Return the user with that name, or else with that primary key.
+    """Return the user with this name or, failing that, with this primary key.
 
-    Raises CommandError if there is neither.
+    Raises CommandError (exit status 2) if there is neither.
     """
     model = get_user_model()
     users = model._default_manager.using(database)
@@ -41,12 +41,12 @@ def find_user(text: str, database: str) -> Any:
 
 
 def progress_bar(verbosity: int, **options: Any) -> tqdm[Any]:
-    """Return a bar on stderr; silent where that is no terminal, and with `--verbosity 0`."""
+    """Return a progress bar on stderr; hidden without a terminal and with verbosity 0."""
     return tqdm(file=sys.stderr, disable=None if verbosity else True, **options)
 
 
 def advance(bar: tqdm[Any]) -> Callable[[int], None]:
-    """Return what moves the bar by a number of steps."""
+    """Return a function that moves the bar by a number of steps."""
 
     def move(steps: int) -> None:
         bar.update(steps)

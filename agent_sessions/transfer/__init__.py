@@ -1,9 +1,8 @@
-"""Conversations in and out as JSON Lines, in the chat fine-tuning format.
+"""Export and import of conversations as JSON Lines, in the chat fine-tuning format.
 
-A line is one session: `{"messages": [{"role": …, "content": …}, …]}` with, where the session has
-them, `title`, `agent_id` (read also as `agent`), `metadata`, `context` and `status`. What was
-exported and imported again exports equal. Both ways stream: memory does not grow with the file,
-nor with the length of one exported session.
+A line is one session: `{"messages": [{"role": …, "content": …}, …]}` and, where the session has
+them, `title`, `agent_id` (read also as `agent`), `metadata`, `context` and `status`. An imported
+export is exported equal. Memory grows neither with the file nor with an exported session.
 """
 
 from agent_sessions.transfer.exporter import export_sessions

@@ -1,4 +1,4 @@
-"""Sessions to lines, piece by piece."""
+"""Export: sessions to JSON Lines, in pieces."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _OWN_KEYS = frozenset({"messages", "title", "agent_id", "agent", "metadata", "co
 def export_sessions(sessions: SessionQuerySet) -> Iterator[bytes]:
     """Yield the JSON Lines of the sessions, oldest first, in pieces of bounded size.
 
-    A piece may end anywhere in a line; the last piece of each line, and only that, ends with a
-    newline. Sessions and messages are read in pages by their keys: no cursor stays open, and
-    neither many sessions nor a long one is ever held in memory as a whole.
+    A piece may end anywhere in a line; only the last piece of a line ends with a newline.
+    Sessions and messages are read in pages by their keys, so that no cursor stays open and
+    memory grows neither with the number of sessions nor with their length.
     """
     page = sessions.order_by("id")[:_SESSIONS]
     while found := list(page):
@@ -37,7 +37,7 @@ def export_sessions(sessions: SessionQuerySet) -> Iterator[bytes]:
 
 
 def _groups(sessions: list[Session]) -> Iterator[list[Session]]:
-    """Short sessions together, so that one query reads the messages of many."""
+    """Yield short sessions together, so that one query reads the messages of many."""
     group: list[Session] = []
     waiting = 0
     for session in sessions:
@@ -61,7 +61,7 @@ def _lines(group: list[Session]) -> Iterator[bytes]:
     by_session = {key: list(found) for key, found in groupby(rows, lambda row: row.session_id)}
     for session in group:
         found = by_session.get(session.pk, [])
-        # What was appended since the sessions were read waits for the next export.
+        # Messages appended since the sessions were read are left to the next export.
         yield from _line(session, (row for row in found if row.sequence <= session.last_sequence))
 
 
@@ -70,14 +70,13 @@ def _messages(session: Session) -> Iterator[Message]:
     size = _FIRST_PAGE
     place = -1
     while place < session.last_sequence:
-        # Both ends are numbers: with a limit alone PostgreSQL may fetch all that is left and
-        # sort it, for each page.
+        # With a limit in place of the upper number PostgreSQL may sort all that is left.
         end = min(place + size, session.last_sequence)
         rows = list(messages.after(place).filter(sequence__lte=end))
         yield from rows
         place = end
         if rows:
-            # Messages have from bytes to megabytes: pages follow what this session's are like.
+            # Messages have from bytes to megabytes: the next page follows this one's average.
             seen = sum(_size(row) for row in rows)
             size = max(1, min(_LARGEST_PAGE, len(rows) * _PAGE_BYTES // (seen + 1)))
         elif following := messages.after(end).values_list("sequence", flat=True).first():

@@ -1,4 +1,4 @@
-"""Lines to sessions: each line in a transaction of its own, and each at most once."""
+"""Import: lines to sessions, each in a transaction of its own and at most once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST_SOURCE = 120
 
 
 class Outcome(enum.Enum):
-    """What became of a line."""
+    """The outcome of a line."""
 
     IMPORTED = "imported"
     PRESENT = "present"
@@ -35,7 +35,7 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one line, in the order of the input."""
+    """The outcome of one line, with the reason of a rejection."""
 
     line: Line
     outcome: Outcome
@@ -47,8 +47,9 @@ class Result:
 class Importer:
     """Imports lines as sessions of one user.
 
-    A line is known by `source`, its number and its contents: running again over the same input,
-    also after the process was killed, adds exactly what is missing.
+    A line is known by *source*, its number and its contents: importing the same input again, also
+    after the process was killed, adds exactly what is missing. *agent_id* is the agent of lines
+    that name none.
     """
 
     def __init__(
@@ -66,10 +67,10 @@ class Importer:
         self._sessions = Session.objects.using(using)
 
     def run(self, lines: Iterable[Line]) -> Iterator[Result]:
-        """Import the lines, yielding what became of each but the empty ones.
+        """Import the lines; yield the result of each that is not empty.
 
-        Rejected lines do not stop the run. Errors of the database do; what was yielded before
-        stays imported.
+        A rejected line does not end the import. An error of the database is raised; lines whose
+        results were yielded stay imported.
         """
         for batch in _batches(lines):
             keys = [self._key(line) for line in batch]
@@ -110,7 +111,7 @@ class Importer:
             if conflict.key != key:
                 # Two of the line's messages have one key.
                 raise
-            # Another import of the same input, with another agent, was faster.
+            # An import of the same input with another agent stored it meanwhile.
             return Result(line, Outcome.PRESENT)
         if created.pk != session.pk:
             return Result(line, Outcome.PRESENT, session_id=created.pk)
@@ -122,7 +123,7 @@ class Importer:
 def parse_line(data: bytes) -> dict[str, Any]:
     """Return a line's conversation: `messages`, `status` and further fields of a Session.
 
-    Raises ValidationError, keyed by the place in the line, if it is none.
+    Raises ValidationError, keyed by the place in the line, if it is not a conversation.
     """
     conversation = _parse_json(data)
     if not isinstance(conversation, dict):
@@ -156,7 +157,7 @@ def parse_line(data: bytes) -> dict[str, Any]:
 
 
 def describe(error: ValidationError) -> str:
-    """Return a validation error as one line of text: `title: …; messages[3].role: …`."""
+    """Return the error as one line of text, such as `title: …; messages[3].role: …`."""
     if not hasattr(error, "error_dict"):
         return " ".join(error.messages)
     return "; ".join(

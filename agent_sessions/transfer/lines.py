@@ -1,4 +1,4 @@
-"""Lines of a file of unknown length and manners, in bounded memory."""
+"""Lines of a file of any length, in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Line:
     number: int
     """Counted from 1, empty lines included, as editors count."""
     data: bytes | None
-    """Its bytes without the line end; None when it was longer than allowed."""
+    """The bytes without the line end; None if the line is longer than allowed."""
     size: int
-    """How many bytes of the input it took, line end included."""
+    """The bytes of the line in the file, line end included."""
 
 
 def read_lines(file: BinaryIO, max_bytes: int = DEFAULT_MAX_LINE_BYTES) -> Iterator[Line]:
-    """Yield the lines of `file`; of one longer than `max_bytes` only its number and size."""
+    """Yield the lines of *file*; one longer than *max_bytes* has its number and size only."""
     number = 0
     while start := file.readline(max_bytes + 1):
         number += 1
