@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,8 @@ def run(words: list[str], project: Path, where: str) -> None:
                 ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False
             )
             assert listed.returncode == 0, f"{where}\n{listed.stderr}"
+        case ["python", "-m", module, *_]:
+            assert find_spec(module) is not None, where
         case ["pip", "install", requirement]:
             name, _, extras = requirement.rstrip("]").partition("[")
             known = metadata(name).get_all("Provides-Extra") or []
