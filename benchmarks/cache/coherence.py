@@ -23,11 +23,11 @@ KEYS = [f"race:{number}" for number in range(40)]
 def measure(url: str, options: Options) -> list[Table]:
     context = multiprocessing.get_context("spawn")
     made = Table(
-        "Near cache under racing foreign writes",
+        "Near cache while another process writes",
         ["stale of 40, each run", "writes", "p50 ms until seen", "p99 ms until seen"],
         name="coherence",
         note="Another process writes the 40 keys at random, in bursts; this one reads them all the"
-        " time. Stale: what a reader still gets half a second after the last write.",
+        " time. Stale: keys with an old value half a second after the last write.",
     )
     for name in ("cache_layer", "django-vcache", "cashews, client_side"):
         if options.peers and name not in options.peers:

@@ -64,8 +64,8 @@ async def _table(url: str, count: int, options: Options) -> Table:
         f"Drop {MATCHING:,} values among {count:,} keys",
         ["median ms", "longest ms", "times"],
         name=f"invalidation-{count}",
-        note="The stock of other keys is one for all. `one command`: the values are no longer"
-        " served, and leave Redis when they expire.",
+        note="All peers share the other keys. `one command`: the values are not served any more,"
+        " and stay in Redis until they expire.",
     )
     ways, failed = await _ways(url, options)
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -93,9 +93,9 @@ async def _table(url: str, count: int, options: Options) -> Table:
 
 
 async def _once(way: Way) -> float:
-    """Drop what was put there, in seconds, without what is still to do for putting it there.
+    """Return the seconds that dropping the values takes, without the time for setting them.
 
-    Every way begins after the same idle moment, from which a single command takes its time.
+    Every way begins after the same pause, because a single command is slower after a pause.
     """
     await way.fill()
     gc.collect()

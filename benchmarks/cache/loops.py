@@ -28,7 +28,8 @@ def measure(url: str, options: Options) -> list[Table]:
         f"{options.loops} calls through async_to_sync, in {THREADS} threads",
         ["ms a call", "errors", "wrong answers", "connections left", "first error"],
         name="loops",
-        note="Each call runs an event loop of its own, and may take a second.",
+        note="Each call runs in an event loop of its own. A call of more than a second is an"
+        " error.",
     )
     for peer in suite.peers.values():
         if peer.aget is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from benchmarks.cache import news
+from benchmarks.cache import tracking
 from benchmarks.cache.environment import configure
 from benchmarks.cache.options import Options
 from benchmarks.cache.peers import Peer, batch, close
@@ -76,8 +76,7 @@ def measure(url: str, options: Options) -> list[Table]:
             | (unknown if contestants is hits else {}),
             floor=FLOOR,
             name=name,
-            note=f"`redis-py` is a plain {plain}. p99 is that of the means of {inner} calls in a"
-            " row.",
+            note=f"`redis-py` is a plain {plain}. p99 is of the means of {inner} calls in a row.",
         )
         for title, name, contestants, inner, plain in (
             ("get, answered in the process", "near-get", gets, INNER, "GET"),
@@ -85,7 +84,7 @@ def measure(url: str, options: Options) -> list[Table]:
             ("100 keys in one get, answered in the process", "near-batch", many, 10, "MGET"),
         )
     ]
-    tables.append(news.measure(url, options))
+    tables.append(tracking.measure(url, options))
     close(connected, loop)
     return tables
 
@@ -112,7 +111,7 @@ def _contestants():
 
 
 def _lists() -> dict[str, Call]:
-    """A value that callers can change is decoded anew for each of them."""
+    """A mutable value is decoded again for each caller."""
     from django.core.cache import caches
 
     cache = caches["default"]
@@ -121,7 +120,7 @@ def _lists() -> dict[str, Call]:
 
 
 def _memory(value: str) -> dict[str, Call | Failed]:
-    """Decorators that know nothing of Redis: fast, and each process has its own truth."""
+    """Memory decorators: fast, and each process has values of its own."""
     found: dict[str, Call | Failed] = {}
     for name, decorator in {
         "functools.lru_cache": _lru,

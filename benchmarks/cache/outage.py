@@ -39,7 +39,8 @@ def measure(url: str, options: Options) -> list[Table]:
             ["first call ms", "next calls, median ms", "calls", "raised", "back after ms"],
             name=name,
             note=f"Calls of get, one after the other, for {options.wait:.0f} s; libraries with"
-            " their defaults. Back: Redis holds what is set again, after its process runs.",
+            " their defaults. Back: from the moment that Redis runs again until a value that is set"
+            " arrives there.",
         )
         server = RedisServer()
         server.start()

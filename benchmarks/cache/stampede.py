@@ -37,7 +37,7 @@ def measure(url: str, options: Options) -> list[Table]:
             "ms until all have it ",
         ],
         name="stampede",
-        note="Tasks for what is awaited, threads for the rest; in each process.",
+        note="In each process. Tasks call awaited functions, threads call the others.",
     )
     names = [name for name in options.peers or classes() if name not in ("redis-py",)]
     context = multiprocessing.get_context("spawn")

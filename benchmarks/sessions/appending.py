@@ -30,8 +30,8 @@ def measure(
         ["messages/s", "errors", "lost", "behind the reader"],
         name="shared",
         note="Another process reads the conversation all the time. Behind: messages that appeared"
-        " at a place before what it had read, where a reader that follows never sees them."
-        " A writer whose append is refused loads the conversation again and goes on with its next.",
+        " before the position that the reader had reached, so that a reader who follows misses"
+        " them. A writer whose append is refused reloads the conversation and continues.",
     )
     for name, peer in peers.items():
         maker = peers["agent_sessions"] if name.startswith("agent_sessions") else peer

@@ -25,8 +25,8 @@ def cleanup(pool: Workers, options: Options) -> Table:
         f"Complete {options.expired:,} expired sessions of {options.sessions:,}",
         ["s", "completed", "appends meanwhile", "longest append ms"],
         name="cleanup",
-        note="Another process appends all the time to sessions that are being completed; those that"
-        " it reaches first stay active.",
+        note="Another process appends to these sessions all the time; the ones that it reaches"
+        " first stay active.",
     )
     for name, complete in (("agent_sessions", _repository), ("one UPDATE", _one_update)):
         ids = _expire(options.expired)
@@ -133,8 +133,8 @@ def bulk_status(pool: Workers, options: Options) -> Table:
         f"{writers} processes set the status of the same {options.bulk:,} sessions, shuffled",
         ["deadlocks", "s"],
         name="bulk",
-        note=f"Times each: {options.bulk_turns}. `row by row`: in one transaction, in the order"
-        " given.",
+        note=f"Each process sets it {options.bulk_turns} times. `row by row`: in one transaction,"
+        " in the given order.",
     )
     found = Session.objects.filter(agent_id="mass").order_by("pk").values_list("pk", flat=True)
     ids = list(found[: options.bulk])

@@ -79,8 +79,8 @@ class Share:
             f"Where {what} CPU time goes",
             ["client µs", "server µs", "both"],
             name="shares" if count == ONE else f"shares-{count}",
-            note="Of calls one after the other. The server's is that of its process for the"
-            " connection, and without what it does in the background.",
+            note="For calls one after the other. The server's time is that of the process of the"
+            " connection, without background work.",
         )
 
     def measure(self, layer: str, turns: int, name: str = "") -> None:

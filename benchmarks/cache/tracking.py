@@ -1,4 +1,4 @@
-"""What a process has to do for the news of changes, with a near cache full of copies."""
+"""What it costs a process that Redis reports changes to its near cache (client tracking)."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def measure(url: str, options: Options) -> Table:
 
     entries = ENTRIES if options.rounds > 1 else ENTRIES // 10
     made = Table(
-        f"A copy goes, of {entries:,} in the near cache",
+        f"Drop a copy, of {entries:,} in the near cache",
         ["CPU µs of the process"],
-        name="news",
-        note="Another process changes the key, but in the last row, where only the copy is dropped"
-        " and no news is read.",
+        name="tracking",
+        note="Another process changes the key; in the last row only the copy is dropped, and no"
+        " report is read.",
     )
     cache = caches["default"]
     near = cache.state.near
-    keys = [f"news:{number}" for number in range(entries)]
+    keys = [f"tracked:{number}" for number in range(entries)]
     full = [cache.make_key(key) for key in keys]
 
     def fill() -> None:
         cache.set_many(dict.fromkeys(keys, "x"))
-        # What is read before the news of one's own writes has come is not kept.
+        # A value that is read before the report of one's own write has arrived is not kept.
         while near.some(full).count(None) > entries / 100:
             time.sleep(0.05)
             cache.get_many(keys)
