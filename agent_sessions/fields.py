@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
@@ -17,6 +20,30 @@ if TYPE_CHECKING:
 else:
     _AnyTextField = _NullTextField = models.TextField
     _AnyJSONField = models.JSONField
+
+
+# A text, which is left as it is, or a number with an exponent.
+_TEXT_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?[eE][+-]?\d+')
+_EXPONENT = re.compile(r"\d[eE][+-]?\d")
+
+
+class ExactEncoder(json.JSONEncoder):
+    """Writes numbers so that PostgreSQL gives back what was stored.
+
+    Its JSON columns take 1e23 for an integer: written with a fraction it stays a float.
+    """
+
+    def encode(self, o: object) -> str:
+        """Return the JSON text of the value."""
+        text = super().encode(o)
+        return _TEXT_OR_EXPONENT.sub(_in_digits, text) if _EXPONENT.search(text) else text
+
+
+def _in_digits(found: re.Match[str]) -> str:
+    if found[0].startswith('"'):
+        return found[0]
+    digits = format(Decimal(found[0]), "f")
+    return digits if "." in digits else f"{digits}.0"
 
 
 class _ExactAttribute(DeferredAttribute):

@@ -1,10 +1,27 @@
-"""Time-ordered identifiers. Migrations name ``uuid7``: it stays here."""
+"""Keys of users, and time-ordered ids. Migrations name ``uuid7``: it stays here."""
 
 from __future__ import annotations
 
 import os
 import time
 import uuid
+from typing import NamedTuple, TypeAlias
+
+UserKey: TypeAlias = int | str | uuid.UUID
+"""A primary key of the project's user model."""
+
+
+class Owner(NamedTuple):
+    """Whose sessions an operation may touch."""
+
+    user: UserKey | None
+    """The key of the user; None: anybody's sessions."""
+    tenant: str | None
+    """The tenant; None: sessions of every tenant."""
+
+
+ANYBODY = Owner(None, None)
+"""Every session may be touched."""
 
 
 def uuid7() -> uuid.UUID:

@@ -140,11 +140,8 @@ def validate_message(message: Any) -> dict[str, Any]:
     errors: dict[str, Any] = {}
     if "role" not in checked:
         errors["role"] = _("This field is required.")
-    elif not isinstance(role, str) or (role not in _ROLES and role not in settings.EXTRA_ROLES):
-        errors["role"] = _("%(role).100r is not a role. Roles: %(allowed)s.") % {
-            "role": role,
-            "allowed": ", ".join(roles()),
-        }
+    elif problem := role_problem(role):
+        errors["role"] = problem
     if (wrong := _content_problem(checked)) is not None:
         errors["content"] = wrong
     metadata = checked.get("metadata")
@@ -172,6 +169,14 @@ def validate_message(message: Any) -> dict[str, Any]:
     if errors:
         raise ValidationError(errors)
     return checked
+
+
+def role_problem(role: object) -> str | None:
+    """Return why a message cannot have the role, None where it can."""
+    if isinstance(role, str) and (role in _ROLES or role in settings.EXTRA_ROLES):
+        return None
+    wrong = _("%(role).100r is not a role. Roles: %(allowed)s.")
+    return wrong % {"role": role, "allowed": ", ".join(roles())}
 
 
 def roles() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,9 @@ from typing import Any, Self
 from django.conf import settings as django_settings
 from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
-from django.db.models import Q
+from django.db.models import F, Q, Value
+from django.db.models.base import ModelBase
+from django.db.models.functions import Greatest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -23,7 +26,7 @@ from agent_sessions.choices import (
     SessionStatus,
 )
 from agent_sessions.conf import settings
-from agent_sessions.fields import ContentField, MetadataField, PayloadField
+from agent_sessions.fields import ContentField, ExactEncoder, MetadataField, PayloadField
 from agent_sessions.ids import uuid7
 from agent_sessions.loading import EXACT, ExactlyLoaded
 from agent_sessions.querysets import MessageManager, SessionQuerySet
@@ -44,7 +47,13 @@ def validate_text(value: str) -> None:
         raise ValidationError(_("Null characters and lone surrogates are not allowed."))
 
 
-def validate_moment(value: Any) -> None:
+def validate_role(value: str) -> None:
+    """Refuse a role that neither ``MessageRole`` nor AGENT_SESSIONS_EXTRA_ROLES has."""
+    if problem := message_format.role_problem(value):
+        raise ValidationError(problem)
+
+
+def validate_moment(value: object) -> None:
     """Refuse a date and time that a database cannot hold or that lacks its zone."""
     if value is not None and not isinstance(value, datetime):
         raise ValidationError(_("This is not a date and time."))
@@ -57,7 +66,7 @@ def validate_moment(value: Any) -> None:
             raise ValidationError(_("This is outside the years 1 to 9999.")) from None
 
 
-def validate_object(value: Any) -> None:
+def validate_object(value: object) -> None:
     """Refuse what is not a JSON object that every database can hold."""
     if not isinstance(value, dict):
         raise ValidationError(_("This is not an object."))
@@ -71,8 +80,12 @@ def validate_object(value: Any) -> None:
 class Session(models.Model):
     """One conversation of a user with an agent.
 
+    :meth:`save` writes the fields that were changed since the session was loaded.
     ``message_count``, ``last_sequence`` and the times of the last append belong to the
-    repository: saving a session that was loaded earlier leaves them alone.
+    repository: saving never writes them.
+
+    A subclass may add fields. The repository returns plain sessions: ``TeamSession.objects``
+    has the whole rows.
     """
 
     # Kept in step with the messages by the repository, under the lock of the row.
@@ -81,7 +94,7 @@ class Session(models.Model):
     excerpts: Sequence[Excerpt] = ()
     """What search found in the messages, on the sessions that it returns."""
 
-    _loaded: Mapping[str, Any] = MappingProxyType({})
+    _loaded: Mapping[str, object] = MappingProxyType({})
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(
@@ -92,6 +105,9 @@ class Session(models.Model):
         # The indexes below begin with the user.
         db_index=False,
     )
+    tenant = models.CharField(
+        _("tenant"), max_length=255, blank=True, default="", validators=[validate_text]
+    )
     agent_id = models.CharField(_("agent"), max_length=255, validators=[validate_text])
     title = models.CharField(
         _("title"), max_length=255, blank=True, default="", validators=[validate_text]
@@ -99,8 +115,8 @@ class Session(models.Model):
     status = models.CharField(
         _("status"), max_length=16, choices=SessionStatus.choices, default=SessionStatus.ACTIVE
     )
-    context = models.JSONField(_("context"), default=dict, blank=True)
-    metadata = models.JSONField(_("metadata"), default=dict, blank=True)
+    context = models.JSONField(_("context"), default=dict, blank=True, encoder=ExactEncoder)
+    metadata = models.JSONField(_("metadata"), default=dict, blank=True, encoder=ExactEncoder)
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
     updated_at = models.DateTimeField(_("changed"), auto_now=True)
     last_message_at = models.DateTimeField(_("last message"), null=True, editable=False)
@@ -123,19 +139,21 @@ class Session(models.Model):
         ordering = ["-id"]
         constraints = [
             models.UniqueConstraint(
-                fields=["user", "idempotency_key"],
+                fields=["user", "tenant", "idempotency_key"],
                 condition=Q(idempotency_key__isnull=False),
                 name="agent_session_idempotency",
             ),
         ]
         indexes = [
             models.Index(
-                fields=["user", "-last_activity_at", "-id"], name="agent_session_activity"
+                fields=["user", "tenant", "-last_activity_at", "-id"],
+                name="agent_session_activity",
             ),
             # For lists of one status, and, without a look at the rows, for the numbers of a user.
             models.Index(
                 fields=[
                     "user",
+                    "tenant",
                     "status",
                     "-last_activity_at",
                     "-id",
@@ -144,7 +162,10 @@ class Session(models.Model):
                 ],
                 name="agent_session_numbers",
             ),
-            models.Index(fields=["user", "-id"], name="agent_session_creation"),
+            models.Index(fields=["user", "tenant", "-id"], name="agent_session_creation"),
+            models.Index(
+                fields=["tenant", "-id"], condition=~Q(tenant=""), name="agent_session_tenant"
+            ),
             models.Index(
                 fields=["expires_at"],
                 condition=Q(status__in=OPEN_STATUSES),
@@ -163,32 +184,22 @@ class Session(models.Model):
     def save(
         self,
         *,
-        force_insert: Any = False,
+        force_insert: bool | tuple[ModelBase, ...] = False,
         force_update: bool = False,
         using: str | None = None,
         update_fields: Iterable[str] | None = None,
     ) -> None:
-        """Save the session, keeping the counters that appends have moved meanwhile.
+        """Save what was changed since the session was loaded, or all of a new session.
 
         A session given to another user takes the search index of its messages along.
         """
-        loaded = self._loaded
         alias = using or router.db_for_write(type(self), instance=self)
-        here = not self._state.adding and alias == self._state.db
-        if update_fields is None and here and not force_insert:
-            left_alone = set(self.COUNTERS)
-            if loaded.get("expires_at", ...) == self.__dict__.get("expires_at"):
-                left_alone.add("expires_at")
-            update_fields = [
-                field.name
-                for field in self._meta.local_concrete_fields
-                if not field.primary_key
-                and field.attname in self.__dict__
-                and field.name not in left_alone
-            ]
+        stored = not force_insert and self._is_stored(alias)
+        if update_fields is None and stored:
+            update_fields = self._changed_fields()
         given_away = (
-            here
-            and loaded.get("user_id", self.user_id) != self.user_id
+            stored
+            and self._loaded.get("user_id", self.user_id) != self.user_id
             and (update_fields is None or not {"user", "user_id"}.isdisjoint(update_fields))
         )
         with transaction.atomic(using=alias) if given_away else nullcontext():
@@ -200,7 +211,28 @@ class Session(models.Model):
             )
             if given_away:
                 Message.objects.using(alias).for_session(self).update(user_id=self.user_id)
-        self._remember()
+        self._remember(update_fields)
+
+    def _is_stored(self, alias: str) -> bool:
+        """Return whether the database has the row. What is loaded may come from a replica."""
+        if self._state.adding or alias == self._state.db:
+            return not self._state.adding
+        return type(self)._base_manager.using(alias).filter(pk=self.pk).exists()
+
+    def _changed_fields(self) -> list[str]:
+        values, loaded = self.__dict__, self._loaded
+        return [
+            field.name
+            for field in self._meta.concrete_fields
+            if not field.primary_key
+            and field.attname in values
+            and field.name not in self.COUNTERS
+            and (
+                getattr(field, "auto_now", False)
+                or field.attname not in loaded
+                or loaded[field.attname] != _snapshot(values[field.attname])
+            )
+        ]
 
     @property
     def is_expired(self) -> bool:
@@ -227,7 +259,7 @@ class Session(models.Model):
                 if name in ("context", "metadata"):
                     validate_object(getattr(self, name))
                 elif name == "expires_at":
-                    given: Any = self.expires_at
+                    given: object = self.expires_at
                     if isinstance(given, str):
                         self.expires_at = given = models.DateTimeField().to_python(given)
                     validate_moment(given)
@@ -241,16 +273,40 @@ class Session(models.Model):
             raise ValidationError(errors)
 
     @classmethod
-    def from_db(cls, *args: Any, **kwargs: Any) -> Self:
+    def from_db(
+        cls, db: str | None, field_names: Collection[str], values: Collection[Any], **kwargs: Any
+    ) -> Self:
         """Remember what was loaded: see :meth:`save`."""
-        session = super().from_db(*args, **kwargs)
+        session = super().from_db(db, field_names, values, **kwargs)
         session._remember()
         return session
 
-    def _remember(self) -> None:
-        self._loaded = {
-            name: self.__dict__[name] for name in ("expires_at", "user_id") if name in self.__dict__
-        }
+    def refresh_from_db(
+        self,
+        using: str | None = None,
+        fields: Iterable[str] | None = None,
+        from_queryset: models.QuerySet[Self] | None = None,
+    ) -> None:
+        """Load fields again: they count as unchanged."""
+        fields = None if fields is None else [*fields]
+        super().refresh_from_db(using, fields, from_queryset)
+        self._remember(fields)
+
+    def _remember(self, fields: Iterable[str] | None = None) -> None:
+        """Remember the values of these fields (by default of all) as those of the row."""
+        values = self.__dict__
+        names = (
+            [field.attname for field in self._meta.concrete_fields]
+            if fields is None
+            else [getattr(self._meta.get_field(name), "attname", name) for name in fields]
+        )
+        known = {name: _snapshot(values[name]) for name in names if name in values}
+        self._loaded = known if fields is None else {**self._loaded, **known}
+
+
+def _snapshot(value: object) -> object:
+    # Objects are changed in place.
+    return json.dumps(value, default=repr) if isinstance(value, dict | list) and value else value
 
 
 class Message(ExactlyLoaded):
@@ -281,7 +337,7 @@ class Message(ExactlyLoaded):
         editable=False,
     )
     sequence = models.PositiveIntegerField(_("sequence"))
-    role = models.CharField(_("role"), max_length=64)
+    role = models.CharField(_("role"), max_length=64, validators=[validate_role])
     content = ContentField(_("content"), blank=True, default="")
     metadata = MetadataField(_("metadata"), default=dict, blank=True)
     payload = PayloadField(null=True, editable=False)
@@ -312,12 +368,16 @@ class Message(ExactlyLoaded):
     def save(
         self,
         *,
-        force_insert: Any = False,
+        force_insert: bool | tuple[ModelBase, ...] = False,
         force_update: bool = False,
         using: str | None = None,
         update_fields: Iterable[str] | None = None,
     ) -> None:
-        """Save the message; its payload follows the content and the metadata."""
+        """Save the message; its payload follows the content and the metadata.
+
+        A new one counts in its session. Appending is done with the repository all the same: a
+        number given by hand may be taken by another process.
+        """
         if not self.user_id:
             self.user_id = self.session.user_id
         if update_fields is not None:
@@ -327,12 +387,20 @@ class Message(ExactlyLoaded):
         elif "payload" not in self.__dict__ and not EXACT.isdisjoint(self.__dict__):
             # Django leaves out what is deferred.
             self.refresh_from_db(fields=["payload"])
-        super().save(
-            force_insert=force_insert,
-            force_update=force_update,
-            using=using,
-            update_fields=update_fields,
-        )
+        added = self._state.adding
+        alias = using or router.db_for_write(type(self), instance=self)
+        with transaction.atomic(using=alias) if added else nullcontext():
+            super().save(
+                force_insert=force_insert,
+                force_update=force_update,
+                using=alias,
+                update_fields=update_fields,
+            )
+            if added:
+                Session.objects.using(alias).filter(pk=self.session_id).update(
+                    last_sequence=Greatest("last_sequence", Value(self.sequence)),
+                    message_count=F("message_count") + 1,
+                )
 
     @property
     def text(self) -> str:

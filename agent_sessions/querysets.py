@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self, TypeVar, overload
 from uuid import UUID
 
 from django.db import models, transaction
@@ -12,21 +12,11 @@ from django.db.models import F, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from agent_sessions.choices import FINISHED_STATUSES, OPEN_STATUSES, SessionStatus
+from agent_sessions.ids import Owner, UserKey
 from agent_sessions.loading import EXACT
 from agent_sessions.search import lookups
 
-if TYPE_CHECKING:
-    from agent_sessions.models import Message, Session
-
-    _SessionQuerySet = models.QuerySet[Session]
-    _MessageQuerySet = models.QuerySet[Message]
-    _MessageManager = models.Manager[Message]
-else:
-    _SessionQuerySet = _MessageQuerySet = models.QuerySet
-    _MessageManager = models.Manager
-
-
-_UPDATED_AT_ONCE = 500
+Row = TypeVar("Row", bound=models.Model, covariant=True)
 
 # Each order has an index of the user's sessions.
 _ORDER_FIELDS = {"created": ("id",), "activity": ("last_activity_at", "id")}
@@ -37,23 +27,43 @@ ORDERS = ("-created", "created", "-activity", "activity")
 LONGEST_DAYS = 700_000
 """The longest retention: some more days reach behind the first year of the calendar."""
 
-
-def user_key(user: Any) -> Any:
-    """Return the primary key of a user, given the user or the key."""
-    return user.pk if isinstance(user, models.Model) else user
+_UPDATED_AT_ONCE = 500
 
 
-class SessionQuerySet(_SessionQuerySet):
+def key_of(row: models.Model | UserKey) -> UserKey:
+    """Return the primary key of a row, given the row or the key.
+
+    Raises ValueError for a row that is not saved: its key must not pass for "whichever".
+    """
+    if not isinstance(row, models.Model):
+        return row
+    if row.pk is None:
+        raise ValueError(f"The {row._meta.verbose_name} is not saved yet.")
+    key: UserKey = row.pk
+    return key
+
+
+class SessionQuerySet(models.QuerySet[Row]):
     """Queries on sessions."""
 
     # The user whose sessions these are, for the index that search uses.
-    _owner: Any = None
+    _owner: UserKey | None = None
 
-    def for_user(self, user: Any) -> Self:
+    def for_user(self, user: models.Model | UserKey) -> Self:
         """Keep the sessions of one user (a user or its primary key)."""
-        sessions = self.filter(user_id=user_key(user))
-        sessions._owner = user_key(user)
+        key = key_of(user)
+        sessions = self.filter(user_id=key)
+        sessions._owner = key
         return sessions
+
+    def in_tenant(self, tenant: str) -> Self:
+        """Keep the sessions of one tenant; the empty text stands for sessions without one."""
+        return self.filter(tenant=tenant)
+
+    def owned_by(self, owner: Owner) -> Self:
+        """Keep the sessions that an operation for this owner may touch."""
+        sessions = self if owner.user is None else self.for_user(owner.user)
+        return sessions if owner.tenant is None else sessions.in_tenant(owner.tenant)
 
     def _clone(self) -> Self:
         clone: Self = super()._clone()  # type: ignore[misc]
@@ -78,7 +88,7 @@ class SessionQuerySet(_SessionQuerySet):
             return super().update(**changes)
         self._for_write = True
         alias = self.db
-        message_model: Any = self.model._meta.get_field("messages").related_model
+        message_model = self._message_model()
         owner = self.model._default_manager.using(alias).filter(pk=OuterRef("session_id"))
         with transaction.atomic(using=alias):
             changed = super().update(**changes)
@@ -86,9 +96,9 @@ class SessionQuerySet(_SessionQuerySet):
             stale = message_model._default_manager.using(alias).exclude(
                 user_id=F("session__user_id")
             )
-            new = changes.get("user", changes.get("user_id"))
+            new: Any = changes.get("user", changes.get("user_id"))
             if not hasattr(new, "resolve_expression"):
-                stale = stale.filter(session__user_id=user_key(new))
+                stale = stale.filter(session__user_id=key_of(new))
             stale.update(user_id=Subquery(owner.values("user_id")))
         return changed
 
@@ -101,10 +111,6 @@ class SessionQuerySet(_SessionQuerySet):
             Q(expires_at__isnull=True) | Q(expires_at__gt=now),
             status=SessionStatus.ACTIVE,
         )
-
-    def with_status(self, *statuses: str) -> Self:
-        """Keep sessions with one of the statuses."""
-        return self.filter(status__in=statuses)
 
     def expired(self, at: datetime | None = None) -> Self:
         """Keep open sessions (ACTIVE, PAUSED) past ``expires_at``: what cleanup completes."""
@@ -133,7 +139,7 @@ class SessionQuerySet(_SessionQuerySet):
         words = lookups.words_of(term)
         if not words:
             return self.none()
-        message_model: Any = self.model._meta.get_field("messages").related_model
+        message_model = self._message_model()
         found = message_model._default_manager.using(self.db).containing(term)
         if self._owner is not None:
             found = found.for_user(self._owner)
@@ -166,17 +172,25 @@ class SessionQuerySet(_SessionQuerySet):
             **{f"last_activity_at__{comparison}e": last_activity_at},
         )
 
+    def _message_model(self) -> Any:
+        return self.model._meta.get_field("messages").related_model
 
-class MessageQuerySet(_MessageQuerySet):
+
+class MessageQuerySet(models.QuerySet[Row]):
     """Queries on messages."""
 
-    def for_session(self, session: Any) -> Self:
+    def for_session(self, session: models.Model | UUID | str) -> Self:
         """Keep the messages of one session (a session or its primary key)."""
-        return self.filter(session_id=user_key(session))
+        return self.filter(session_id=key_of(session))
 
-    def for_user(self, user: Any) -> Self:
+    def for_user(self, user: models.Model | UserKey) -> Self:
         """Keep the messages in the sessions of one user (a user or its primary key)."""
-        return self.filter(user_id=user_key(user))
+        return self.filter(user_id=key_of(user))
+
+    def owned_by(self, owner: Owner) -> Self:
+        """Keep the messages that an operation for this owner may touch."""
+        messages = self if owner.user is None else self.filter(session__user_id=owner.user)
+        return messages if owner.tenant is None else messages.filter(session__tenant=owner.tenant)
 
     def only(self, *fields: Any) -> Self:
         """Load these fields; with the content and the metadata their exact values, too."""
@@ -248,26 +262,32 @@ class MessageQuerySet(_MessageQuerySet):
         return self.filter(lookups.matches("content", words)) if words else self.none()
 
 
-class MessageManager(_MessageManager.from_queryset(MessageQuerySet)):  # type: ignore[misc]
+_MessageManager = models.Manager.from_queryset(MessageQuerySet)
+
+
+class MessageManager(_MessageManager[Row]):
     """The manager of messages; as ``session.messages`` it is a collection, too.
 
     ``len()``, iteration, indexing and ``in`` work on what was loaded with the session and
     otherwise fetch the messages; ``all()``, ``filter()`` and the rest are Django's.
     """
 
-    def _of_session(self) -> models.QuerySet[Message]:
+    def _of_session(self) -> models.QuerySet[Row]:
         if not hasattr(self, "instance"):
             raise TypeError("Only session.messages is a collection; use Message.objects.all().")
-        queryset: models.QuerySet[Message] = self.get_queryset()
-        return queryset
+        return self.get_queryset()
 
     def __len__(self) -> int:
         return len(self._of_session())
 
-    def __iter__(self) -> Iterator[Message]:
+    def __iter__(self) -> Iterator[Row]:
         return iter(self._of_session())
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
         # Through a list, for negative indexes and for what is loaded already.
         return list(self._of_session())[index]
 

@@ -37,7 +37,7 @@ from agent_sessions.exceptions import SessionArchived
 from agent_sessions.models import Message, Session, SessionStatus
 from agent_sessions.ndjson import ndjson_response
 from agent_sessions.querysets import SessionQuerySet
-from agent_sessions.repository import SyncSessionRepository
+from agent_sessions.repository import CHANGEABLE, SyncSessionRepository
 from agent_sessions.transfer import export_sessions
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ audit = logging.getLogger("agent_sessions.audit")
 _BATCH = 500
 _LISTED = 100
 _SEARCHED = 10_000
-_CHANGEABLE = ("title", "agent_id", "status", "metadata", "expires_at")
 
 
 class SessionForm(_ModelForm):
@@ -229,7 +228,7 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
             repository.create(obj)
             return
         # The status first: it opens an archived session for the rest.
-        changes = {name: getattr(obj, name) for name in _CHANGEABLE if name in form.changed_data}
+        changes = {name: getattr(obj, name) for name in CHANGEABLE if name in form.changed_data}
         closing = changes.get("status") == SessionStatus.ARCHIVED
         status = changes.pop("status") if closing else None
         if changes:
@@ -317,7 +316,7 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
         return self._download(request, chosen, f"session-{session.pk}.jsonl")
 
     def _download(
-        self, request: HttpRequest, sessions: SessionQuerySet, filename: str
+        self, request: HttpRequest, sessions: SessionQuerySet[Session], filename: str
     ) -> HttpResponseBase:
         audit.info("User %s exports %s from the admin.", request.user.pk, filename)
         return ndjson_response(request, export_sessions(sessions), filename)

@@ -175,9 +175,9 @@ class OwnedSessionsView(ApiView):
         """Return the codename of the permission that the request needs."""
         return self.staff_permission
 
-    def sessions(self) -> SessionQuerySet:
+    def sessions(self) -> SessionQuerySet[Session]:
         """Return the sessions that this request may read or change."""
-        sessions: SessionQuerySet = Session.objects.using(self.repository.using)
+        sessions: SessionQuerySet[Session] = Session.objects.using(self.repository.using)
         return sessions.for_user(self.owner_id)
 
     def find_session(self, *fields: str) -> Session:

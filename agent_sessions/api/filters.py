@@ -50,11 +50,15 @@ class SessionFilter(filters.FilterSet):
         model = Session
         fields: list[str] = []
 
-    def filter_active(self, queryset: SessionQuerySet, name: str, value: bool) -> SessionQuerySet:
+    def filter_active(
+        self, queryset: SessionQuerySet[Session], name: str, value: bool
+    ) -> SessionQuerySet[Session]:
         """Return the active, not expired sessions, or the others."""
         active = queryset.active()
         return active if value else queryset.exclude(pk__in=active.values("pk"))
 
-    def filter_text(self, queryset: SessionQuerySet, name: str, value: str) -> SessionQuerySet:
+    def filter_text(
+        self, queryset: SessionQuerySet[Session], name: str, value: str
+    ) -> SessionQuerySet[Session]:
         """Return the sessions with the words in their title or in a message."""
         return queryset.search(value)

@@ -65,7 +65,7 @@ class SessionPagination(BasePagination):
     """
 
     def paginate_queryset(  # type: ignore[override]
-        self, queryset: SessionQuerySet, request: Request, view: object = None
+        self, queryset: SessionQuerySet[Session], request: Request, view: object = None
     ) -> list[Session]:
         """Return the sessions of the page. Raises InvalidParameter."""
         query = parse_query(PageQuerySerializer, request)
@@ -100,7 +100,7 @@ class SessionPagination(BasePagination):
         return Response({**links, "results": data, **self._totals})
 
     def _at_cursor(
-        self, sessions: SessionQuerySet, order: str, cursor: str | None, size: int
+        self, sessions: SessionQuerySet[Session], order: str, cursor: str | None, size: int
     ) -> list[Session]:
         backwards = cursor is not None and cursor.startswith("p")
         if backwards:

@@ -23,11 +23,12 @@ class Migration(migrations.Migration):
             name='Session',
             fields=[
                 ('id', models.UUIDField(default=agent_sessions.ids.uuid7, editable=False, primary_key=True, serialize=False, verbose_name='id')),
+                ('tenant', models.CharField(blank=True, default='', max_length=255, validators=[agent_sessions.models.validate_text], verbose_name='tenant')),
                 ('agent_id', models.CharField(max_length=255, validators=[agent_sessions.models.validate_text], verbose_name='agent')),
                 ('title', models.CharField(blank=True, default='', max_length=255, validators=[agent_sessions.models.validate_text], verbose_name='title')),
                 ('status', models.CharField(choices=[('active', 'active'), ('paused', 'paused'), ('completed', 'completed'), ('failed', 'failed'), ('archived', 'archived')], default='active', max_length=16, verbose_name='status')),
-                ('context', models.JSONField(blank=True, default=dict, verbose_name='context')),
-                ('metadata', models.JSONField(blank=True, default=dict, verbose_name='metadata')),
+                ('context', models.JSONField(blank=True, default=dict, encoder=agent_sessions.fields.ExactEncoder, verbose_name='context')),
+                ('metadata', models.JSONField(blank=True, default=dict, encoder=agent_sessions.fields.ExactEncoder, verbose_name='metadata')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created')),
                 ('updated_at', models.DateTimeField(auto_now=True, verbose_name='changed')),
                 ('last_message_at', models.DateTimeField(editable=False, null=True, verbose_name='last message')),
@@ -50,7 +51,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),
                 ('sequence', models.PositiveIntegerField(verbose_name='sequence')),
-                ('role', models.CharField(max_length=64, verbose_name='role')),
+                ('role', models.CharField(max_length=64, validators=[agent_sessions.models.validate_role], verbose_name='role')),
                 ('content', agent_sessions.fields.ContentField(blank=True, default='', verbose_name='content')),
                 ('metadata', agent_sessions.fields.MetadataField(blank=True, default=dict, verbose_name='metadata')),
                 ('payload', agent_sessions.fields.PayloadField(editable=False, null=True)),
@@ -67,15 +68,19 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='session',
-            index=models.Index(fields=['user', '-last_activity_at', '-id'], name='agent_session_activity'),
+            index=models.Index(fields=['user', 'tenant', '-last_activity_at', '-id'], name='agent_session_activity'),
         ),
         migrations.AddIndex(
             model_name='session',
-            index=models.Index(fields=['user', 'status', '-last_activity_at', '-id', 'expires_at', 'message_count'], name='agent_session_numbers'),
+            index=models.Index(fields=['user', 'tenant', 'status', '-last_activity_at', '-id', 'expires_at', 'message_count'], name='agent_session_numbers'),
         ),
         migrations.AddIndex(
             model_name='session',
-            index=models.Index(fields=['user', '-id'], name='agent_session_creation'),
+            index=models.Index(fields=['user', 'tenant', '-id'], name='agent_session_creation'),
+        ),
+        migrations.AddIndex(
+            model_name='session',
+            index=models.Index(condition=models.Q(('tenant', ''), _negated=True), fields=['tenant', '-id'], name='agent_session_tenant'),
         ),
         migrations.AddIndex(
             model_name='session',
@@ -87,7 +92,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='session',
-            constraint=models.UniqueConstraint(condition=models.Q(('idempotency_key__isnull', False)), fields=('user', 'idempotency_key'), name='agent_session_idempotency'),
+            constraint=models.UniqueConstraint(condition=models.Q(('idempotency_key__isnull', False)), fields=('user', 'tenant', 'idempotency_key'), name='agent_session_idempotency'),
         ),
         migrations.AddConstraint(
             model_name='message',

@@ -18,10 +18,11 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 NAME = "agent_sessions_append_1"
 
 # Rows: [[role, content, metadata, payload, idempotency key], …]. The result: null if nothing
-# was written, or [count of messages, number of the last, the user, [id of each]].
+# was written, or [count of messages, number of the last, the user, seconds between p_now and the
+# time of the messages, [id of each]].
 CREATE = """
 CREATE OR REPLACE FUNCTION agent_sessions_append_1(
-    p_session uuid, p_owner text, p_now timestamptz, p_expiry timestamptz,
+    p_session uuid, p_owner text, p_tenant text, p_now timestamptz, p_expiry timestamptz,
     p_rows jsonb, p_keys jsonb
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -30,6 +31,7 @@ DECLARE
     v_count integer;
     v_last integer;
     v_user agent_sessions_session.user_id%TYPE;
+    v_now timestamptz;
     v_item jsonb;
     v_id bigint;
     v_ids json;
@@ -49,9 +51,10 @@ BEGIN
     UPDATE agent_sessions_session SET
         last_sequence = last_sequence + v_number,
         message_count = message_count + v_number,
-        last_message_at = p_now,
-        last_activity_at = p_now,
-        updated_at = p_now,
+        -- Clocks differ, and who waited for the lock has an older time.
+        last_message_at = GREATEST(last_message_at, p_now),
+        last_activity_at = GREATEST(last_activity_at, p_now),
+        updated_at = GREATEST(updated_at, p_now),
         status = CASE WHEN status IN ('completed', 'failed') THEN 'active' ELSE status END,
         expires_at = CASE
             WHEN p_expiry IS NOT NULL AND expires_at IS NOT NULL
@@ -59,7 +62,9 @@ BEGIN
         END
     WHERE id = p_session AND status <> 'archived'
         AND (v_owner IS NULL OR user_id = v_owner)
-    RETURNING message_count, last_sequence, user_id INTO v_count, v_last, v_user;
+        AND (p_tenant IS NULL OR tenant = p_tenant)
+    RETURNING message_count, last_sequence, user_id, last_message_at
+        INTO v_count, v_last, v_user, v_now;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
@@ -72,11 +77,13 @@ BEGIN
             role, content, metadata, payload, idempotency_key
         )
         VALUES (
-            p_session, v_user, v_last, p_now,
+            p_session, v_user, v_last, v_now,
             v_item ->> 0, v_item ->> 1, v_item -> 2, v_item ->> 3, v_item ->> 4
         )
         RETURNING id INTO v_id;
-        RETURN json_build_array(v_count, v_last, v_user, json_build_array(v_id));
+        RETURN json_build_array(
+            v_count, v_last, v_user, EXTRACT(epoch FROM v_now - p_now), json_build_array(v_id)
+        );
     END IF;
 
     WITH inserted AS (
@@ -84,18 +91,18 @@ BEGIN
             session_id, user_id, sequence, created_at,
             role, content, metadata, payload, idempotency_key
         )
-        SELECT p_session, v_user, v_last - v_number + place, p_now,
+        SELECT p_session, v_user, v_last - v_number + place, v_now,
             item ->> 0, item ->> 1, item -> 2, item ->> 3, item ->> 4
         FROM jsonb_array_elements(p_rows) WITH ORDINALITY AS given(item, place)
         RETURNING id, sequence
     )
     SELECT json_agg(id ORDER BY sequence) FROM inserted INTO v_ids;
-    RETURN json_build_array(v_count, v_last, v_user, v_ids);
+    RETURN json_build_array(v_count, v_last, v_user, EXTRACT(epoch FROM v_now - p_now), v_ids);
 END $$
 """
 DROP = (
     "DROP FUNCTION IF EXISTS "
-    "agent_sessions_append_1(uuid, text, timestamptz, timestamptz, jsonb, jsonb)"
+    "agent_sessions_append_1(uuid, text, text, timestamptz, timestamptz, jsonb, jsonb)"
 )
 
 

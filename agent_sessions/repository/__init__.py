@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from agent_sessions.repository.asynchronous import SessionRepository
+from agent_sessions.repository.asynchronous import SessionRepository, UserSessionRepository
 from agent_sessions.repository.results import Erased, Page, SessionStats
+from agent_sessions.repository.sessions import CHANGEABLE
 from agent_sessions.repository.sync import SyncSessionRepository
+from agent_sessions.repository.users import SyncUserSessionRepository
 
-__all__ = ["Erased", "Page", "SessionRepository", "SessionStats", "SyncSessionRepository"]
+__all__ = [
+    "CHANGEABLE",
+    "Erased",
+    "Page",
+    "SessionRepository",
+    "SessionStats",
+    "SyncSessionRepository",
+    "SyncUserSessionRepository",
+    "UserSessionRepository",
+]

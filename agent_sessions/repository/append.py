@@ -16,10 +16,11 @@ from django.utils.translation import gettext as _
 from agent_sessions.choices import SessionStatus
 from agent_sessions.conf import settings
 from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
+from agent_sessions.ids import Owner
 from agent_sessions.message_format import canonical, is_idempotency_key, pack, validate_message
 from agent_sessions.models import Message, Session
-from agent_sessions.repository import portable, postgresql
 from agent_sessions.repository.on_commit import after_commit
+from agent_sessions.repository.strategy import strategy_for
 from agent_sessions.signals import message_added
 
 logger = logging.getLogger("agent_sessions")
@@ -30,16 +31,16 @@ LONGEST_CALL_KEY = 240
 """Characters of a key for a whole call: the numbers of its messages stand behind it."""
 
 
-def append_one(session_id: UUID, message: Any, owner: Any, using: str) -> Message:
-    """Append a message. See SyncSessionRepository.add_message_to_session()."""
+def append_one(session_id: UUID, message: Any, owner: Owner, using: str) -> Message:
+    """Append a message. See SyncUserSessionRepository.add_message_to_session()."""
     row = _row(session_id, validate_message(message), timezone.now(), using)
     return _append(session_id, [row], owner, using)[0]
 
 
 def append_many(
-    session_id: UUID, messages: Iterable[Any], owner: Any, using: str, key: str | None = None
+    session_id: UUID, messages: Iterable[Any], owner: Owner, using: str, key: str | None = None
 ) -> list[Message]:
-    """Append messages. See SyncSessionRepository.add_messages()."""
+    """Append messages. See SyncUserSessionRepository.add_messages()."""
     rows = rows_of(session_id, messages, using)
     if not rows:
         _refuse_missing_or_archived(session_id, owner, using)
@@ -122,12 +123,12 @@ def unrepeated(
 def _append(
     session_id: UUID,
     rows: Sequence[Message],
-    owner: Any,
+    owner: Owner,
     using: str,
     call_key: str | None = None,
 ) -> list[Message]:
     connection = connections[using]
-    insert = postgresql.insert if connection.vendor == "postgresql" else portable.insert
+    strategy = strategy_for(using)
     # By idempotency key: what is stored already, or stands earlier in the same call.
     stored: dict[str, Message] = {}
     while True:
@@ -136,9 +137,9 @@ def _append(
             break
         keys = [row.idempotency_key for row in waiting if row.idempotency_key is not None]
         try:
-            count = insert(session_id, waiting, owner, connection)
+            count = strategy.insert(session_id, waiting, owner, connection)
         except IntegrityError:
-            if connection.vendor == "postgresql" and not connection.get_autocommit():
+            if not strategy.is_usable_after_error(connection):
                 raise
             found = _stored(session_id, keys, call_key, owner, using)
             if not found:
@@ -157,7 +158,7 @@ def _append(
 
 
 def _stored(
-    session_id: UUID, keys: list[str], call_key: str | None, owner: Any, using: str
+    session_id: UUID, keys: list[str], call_key: str | None, owner: Owner, using: str
 ) -> dict[str, Message]:
     if call_key is None:
         return _with_keys(session_id, keys, owner, using)
@@ -173,12 +174,11 @@ def _numbered(key: str, number: int) -> str:
     return f"{key}→{number}" if number else key
 
 
-def _with_keys(session_id: UUID, keys: list[str], owner: Any, using: str) -> dict[str, Message]:
+def _with_keys(session_id: UUID, keys: list[str], owner: Owner, using: str) -> dict[str, Message]:
     if not keys:
         return {}
     found = Message.objects.using(using).filter(session_id=session_id, idempotency_key__in=keys)
-    if owner is not None:
-        found = found.filter(session__user_id=owner)
+    found = found.owned_by(owner)
     return {str(message.idempotency_key): message for message in found}
 
 
@@ -187,11 +187,8 @@ def _require_same(stored: Message, given: Message) -> None:
         raise IdempotencyConflict(str(given.idempotency_key))
 
 
-def _refuse_missing_or_archived(session_id: UUID, owner: Any, using: str) -> None:
-    sessions = Session.objects.using(using).only("status")
-    if owner is not None:
-        sessions = sessions.filter(user_id=owner)
-    session = sessions.get(pk=session_id)
+def _refuse_missing_or_archived(session_id: UUID, owner: Owner, using: str) -> None:
+    session = Session.objects.using(using).owned_by(owner).only("status").get(pk=session_id)
     if session.status == SessionStatus.ARCHIVED:
         raise SessionArchived(session_id)
 

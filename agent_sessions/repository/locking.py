@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 from uuid import UUID
 
 from django.db import connections, transaction
 from django.db.models import F
 
 from agent_sessions.conf import settings
+from agent_sessions.ids import Owner
 from agent_sessions.models import Session
 from agent_sessions.querysets import SessionQuerySet
 
-Check = Callable[[Session], Any] | None
+Check = Callable[[Session], None] | None
 """Looks at a locked session before it is changed, and raises where it must stay as it is."""
 
 
-def locking(sessions: SessionQuerySet) -> SessionQuerySet:
+def locking(sessions: SessionQuerySet[Session]) -> SessionQuerySet[Session]:
     """Return the query that locks the sessions, in the order of ids, until the transaction ends.
 
     Whoever locks several does it in this order: two of them never block each other.
@@ -30,20 +30,17 @@ def locking(sessions: SessionQuerySet) -> SessionQuerySet:
     return sessions
 
 
-def lock(sessions: SessionQuerySet) -> list[UUID]:
+def lock(sessions: SessionQuerySet[Session]) -> list[UUID]:
     """Lock the sessions until the transaction ends and return their ids, in order."""
     return list(locking(sessions).values_list("pk", flat=True))
 
 
-def lock_one(session_id: UUID, owner: Any, check: Check, using: str) -> Session:
+def lock_one(session_id: UUID, owner: Owner, check: Check, using: str) -> Session:
     """Lock the session until the transaction ends and return it.
 
-    Raises Session.DoesNotExist, also if it is not the owner's (where one is given), and what
-    the check raises.
+    Raises Session.DoesNotExist, also if it is not the owner's, and what the check raises.
     """
-    sessions = Session.objects.using(using).filter(pk=session_id)
-    if owner is not None:
-        sessions = sessions.filter(user_id=owner)
+    sessions = Session.objects.using(using).filter(pk=session_id).owned_by(owner)
     session = locking(sessions).order_by().get()
     if check is not None:
         check(session)
@@ -51,7 +48,7 @@ def lock_one(session_id: UUID, owner: Any, check: Check, using: str) -> Session:
 
 
 def in_batches(
-    candidates: SessionQuerySet,
+    candidates: SessionQuerySet[Session],
     by: str,
     work: Callable[[list[UUID]], int],
     progress: Callable[[int], None] | None,
@@ -67,7 +64,7 @@ def in_batches(
     total = 0
     # Each batch begins where the last one ended: what an index still has of the rows before
     # would be read again each time, and grow, while a long transaction keeps it from going.
-    place: Any = None
+    place: object = None
     while True:
         rest = candidates if place is None else candidates.filter(**{f"{by}__gte": place})
         batch = rest.order_by(by).values_list("pk", by)[: settings.CLEANUP_BATCH_SIZE]

@@ -1,4 +1,4 @@
-"""Operations on many sessions: cleanup, purge, change of status, deletion.
+"""Operations on many sessions: cleanup, purge, change of status, deletion, counters.
 
 They work in batches, each a short transaction, so that no append waits for long.
 """
@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Count, F, Max, Q, Value
 from django.db.models.deletion import Collector
+from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from agent_sessions.choices import SessionStatus
 from agent_sessions.conf import settings
+from agent_sessions.ids import Owner
 from agent_sessions.models import Message, Session
+from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository.locking import Check, in_batches, lock, lock_one, locking
 from agent_sessions.repository.on_commit import after_commit
 from agent_sessions.repository.results import Erased
@@ -30,7 +33,7 @@ Progress = Callable[[int], None] | None
 
 
 def cleanup(using: str, progress: Progress) -> int:
-    """Complete expired sessions. See SyncSessionRepository.cleanup_expired_sessions()."""
+    """Complete expired sessions. See SyncUserSessionRepository.cleanup_expired_sessions()."""
     return in_batches(
         Session.objects.using(using).expired(),
         "expires_at",
@@ -40,7 +43,7 @@ def cleanup(using: str, progress: Progress) -> int:
 
 
 def purge(days: float, using: str, progress: Progress) -> int:
-    """Delete old finished sessions. See SyncSessionRepository.purge_old_sessions()."""
+    """Delete old finished sessions. See SyncUserSessionRepository.purge_old_sessions()."""
     stored = Session.objects.using(using).only("pk")
     return in_batches(
         Session.objects.using(using).finished_for(days),
@@ -50,8 +53,8 @@ def purge(days: float, using: str, progress: Progress) -> int:
     )
 
 
-def set_status(ids: Iterable[UUID], status: str, user_id: Any, using: str) -> int:
-    """Set the status. See SyncSessionRepository.bulk_update_session_status()."""
+def set_status(ids: Iterable[UUID], status: str, owner: Owner, using: str) -> int:
+    """Set the status. See SyncUserSessionRepository.bulk_update_session_status()."""
     if status not in SessionStatus.values:
         allowed = ", ".join(SessionStatus.values)
         message = _("%(status).100r is not a status. Statuses: %(allowed)s.")
@@ -60,24 +63,23 @@ def set_status(ids: Iterable[UUID], status: str, user_id: Any, using: str) -> in
     size = settings.CLEANUP_BATCH_SIZE
     total = 0
     for start in range(0, len(ordered), size):
-        sessions = Session.objects.using(using).filter(pk__in=ordered[start : start + size])
-        if user_id is not None:
-            sessions = sessions.for_user(user_id)
+        sessions = Session.objects.using(using).owned_by(owner)
+        sessions = sessions.filter(pk__in=ordered[start : start + size])
         with transaction.atomic(using=using):
             total += _change(lock(sessions.exclude(status=status)), status, using)
     return total
 
 
-def delete_session(session_id: UUID, owner: Any, check: Check, using: str) -> None:
-    """Delete a session. See SyncSessionRepository.delete()."""
+def delete_session(session_id: UUID, owner: Owner, check: Check, using: str) -> None:
+    """Delete a session. See SyncUserSessionRepository.delete()."""
     with transaction.atomic(using=using):
         _delete([lock_one(session_id, owner, check, using)], using)
 
 
-def delete_user_data(user_id: Any, using: str) -> Erased:
-    """Delete what a user has. See SyncSessionRepository.delete_user_data()."""
+def delete_user_data(owner: Owner, using: str) -> Erased:
+    """Delete what a user has. See SyncUserSessionRepository.delete_user_data()."""
     sessions = messages = 0
-    owned = Session.objects.using(using).for_user(user_id)
+    owned = Session.objects.using(using).owned_by(owner)
     size = settings.CLEANUP_BATCH_SIZE
     try:
         while True:
@@ -91,16 +93,43 @@ def delete_user_data(user_id: Any, using: str) -> Erased:
     finally:
         # An erasure that breaks off has erased something, too.
         audit.info(
-            "Erased the data of user %s: %d sessions, %d messages.", user_id, sessions, messages
+            "Erased the data of user %s%s: %d sessions, %d messages.",
+            owner.user,
+            "" if owner.tenant is None else f" in tenant {owner.tenant!r}",
+            sessions,
+            messages,
         )
     return Erased(sessions, messages)
+
+
+def verify(using: str, repair: bool, progress: Progress) -> list[UUID]:
+    """Find sessions with wrong counters. See SyncUserSessionRepository.verify_counters()."""
+    sessions = Session.objects.using(using)
+    found: list[UUID] = []
+    rest = sessions.order_by("pk")
+    while batch := list(rest.values_list("pk", flat=True)[: settings.CLEANUP_BATCH_SIZE]):
+        wrong = [pk for pk, _rows, _highest in _wrong(sessions.filter(pk__in=batch))]
+        if wrong and repair:
+            with transaction.atomic(using=using):
+                # Under the lock no append can come between counting and writing.
+                locked = sessions.filter(pk__in=lock(sessions.filter(pk__in=wrong)))
+                for pk, rows, highest in _wrong(locked):
+                    sessions.filter(pk=pk, last_sequence__lt=highest).update(last_sequence=highest)
+                    sessions.filter(pk=pk).update(message_count=rows)
+        found += wrong
+        if progress is not None:
+            progress(len(batch))
+        rest = sessions.filter(pk__gt=batch[-1]).order_by("pk")
+    return found
 
 
 def _change(ids: list[UUID], status: str, using: str) -> int:
     if not ids:
         return 0
     sessions = Session.objects.using(using).filter(pk__in=ids)
-    changed = sessions.update(status=status, updated_at=timezone.now())
+    changed = sessions.update(
+        status=status, updated_at=Greatest("updated_at", Value(timezone.now()))
+    )
     after_commit(session_status_changed, Session, using, session_ids=ids, status=status)
     return changed
 
@@ -119,3 +148,11 @@ def _delete(sessions: Sequence[Session], using: str) -> Erased:
         deleted.get(Session._meta.label, 0),
         deleted.get(Message._meta.label, 0),
     )
+
+
+def _wrong(sessions: SessionQuerySet[Session]) -> list[tuple[UUID, int, int]]:
+    counted = sessions.annotate(
+        rows=Count("messages"), highest=Coalesce(Max("messages__sequence"), 0)
+    )
+    wrong = counted.filter(~Q(message_count=F("rows")) | Q(last_sequence__lt=F("highest")))
+    return list(wrong.order_by("pk").values_list("pk", "rows", "highest"))

@@ -1,4 +1,4 @@
-"""Appending through the ORM, for every database."""
+"""What the repository does through the ORM, for every database."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from uuid import UUID
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Case, DateTimeField, Exists, F, OuterRef, Value, When
-from django.db.models.functions import Greatest
+from django.db.models.functions import Coalesce, Greatest
+from django.utils import timezone
 
 from agent_sessions.choices import FINISHED_STATUSES, SessionStatus
+from agent_sessions.ids import Owner
 from agent_sessions.models import Message, Session, default_expiry
+from agent_sessions.repository.results import Window
+
+HAS_LATERAL = False
 
 
 def insert(
-    session_id: UUID, rows: list[Message], owner: Any, connection: BaseDatabaseWrapper
+    session_id: UUID, rows: list[Message], owner: Owner, connection: BaseDatabaseWrapper
 ) -> int | None:
-    """Insert the rows behind the last message and complete them with their numbers.
-
-    Returns the session's count of messages; None if the session is missing, archived, not
-    the owner's (where one is given) or has a message with one of the idempotency keys. Raises
-    IntegrityError, and leaves the transaction usable, if such a message came at that moment.
-    """
+    """Insert rows. See Strategy.insert()."""
     using = connection.alias
-    sessions = Session.objects.using(using).filter(pk=session_id)
-    if owner is not None:
-        sessions = sessions.filter(user_id=owner)
+    sessions = Session.objects.using(using).filter(pk=session_id).owned_by(owner)
     if keys := [row.idempotency_key for row in rows if row.idempotency_key is not None]:
         stored = Message.objects.using(using).filter(
             session_id=OuterRef("pk"), idempotency_key__in=keys
@@ -40,9 +38,10 @@ def insert(
         changed = sessions.exclude(status=SessionStatus.ARCHIVED).update(
             last_sequence=F("last_sequence") + len(rows),
             message_count=F("message_count") + len(rows),
-            last_message_at=now,
-            last_activity_at=now,
-            updated_at=now,
+            # Clocks differ, and who waited for the lock has an older time.
+            last_message_at=Greatest(Coalesce("last_message_at", Value(now)), Value(now)),
+            last_activity_at=Greatest("last_activity_at", Value(now)),
+            updated_at=Greatest("updated_at", Value(now)),
             status=Case(
                 When(status__in=FINISHED_STATUSES, then=Value(SessionStatus.ACTIVE)),
                 default=F("status"),
@@ -56,11 +55,53 @@ def insert(
         if not changed:
             return None
         written = Session.objects.using(using).filter(pk=session_id)
-        last, count, user_id = written.values_list(
-            "last_sequence", "message_count", "user_id"
+        last, count, user_id, moment = written.values_list(
+            "last_sequence", "message_count", "user_id", "last_message_at"
         ).get()
         for number, row in enumerate(rows, last - len(rows) + 1):
             row.sequence = number
             row.user_id = user_id
+            row.created_at = moment or now
         Message.objects.using(using).bulk_create(rows)
     return int(count)
+
+
+def is_usable_after_error(connection: BaseDatabaseWrapper) -> bool:
+    """Return True: a savepoint was rolled back. See Strategy.is_usable_after_error()."""
+    return True
+
+
+def window(wanted: Window, connection: BaseDatabaseWrapper) -> list[Message] | None:
+    """Return messages of a session. See Strategy.window()."""
+    sessions = Session.objects.using(connection.alias).filter(pk=wanted.session_id)
+    messages = Message.objects.using(connection.alias).for_session(wanted.session_id)
+    messages = messages.owned_by(wanted.owner)
+    if wanted.before is not None:
+        messages = messages.before(wanted.before)
+    if wanted.after is not None:
+        messages = messages.after(wanted.after)
+    ordered = messages.in_order() if wanted.follows else messages.latest_first()
+    found = list(ordered[: wanted.limit])
+    return found if found or sessions.owned_by(wanted.owner).exists() else None
+
+
+def merge_context(
+    session_id: UUID,
+    context: dict[str, Any],
+    replace: bool,
+    owner: Owner,
+    connection: BaseDatabaseWrapper,
+) -> Session | None:
+    """Change the context under the lock of the session. See Strategy.merge_context()."""
+    using = connection.alias
+    sessions = Session.objects.using(using).filter(pk=session_id).owned_by(owner)
+    now = timezone.now()
+    with transaction.atomic(using=using):
+        # Writing first locks the row (on SQLite the database) before the context is read.
+        writable = sessions.exclude(status=SessionStatus.ARCHIVED)
+        if not writable.update(updated_at=Greatest("updated_at", Value(now))):
+            return None
+        session = sessions.get()
+        session.context = context if replace else {**session.context, **context}
+        session.save(using=using, update_fields=["context"])
+    return session

@@ -1,21 +1,30 @@
-"""Appending on PostgreSQL: one call of a function, hence one round trip, and atomic."""
+"""What the repository does with statements of its own on PostgreSQL."""
 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from agent_sessions.choices import SessionStatus
+from agent_sessions.fields import ExactEncoder
+from agent_sessions.ids import Owner, UserKey
 from agent_sessions.message_format import clean_text, storable_json, text_of
-from agent_sessions.models import Message, default_expiry
+from agent_sessions.models import Message, Session, default_expiry
 from agent_sessions.postgresql.append_function import NAME
-from agent_sessions.repository.owners import column_value, key_field
+from agent_sessions.repository.results import Window
 
-_CALL = f"SELECT {NAME}(%s, %s, %s, %s, %s, %s)"
+HAS_LATERAL = True
+
+_CALL = f"SELECT {NAME}(%s, %s, %s, %s, %s, %s, %s)"
 LARGEST_CALL = 2**28 - 1
 """Bytes of messages in one call: what an array in PostgreSQL's binary JSON can have."""
 
@@ -23,21 +32,52 @@ LARGEST_CALL = 2**28 - 1
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def insert(
-    session_id: UUID, rows: list[Message], owner: Any, connection: BaseDatabaseWrapper
-) -> int | None:
-    """Insert the rows behind the last message and complete them with their numbers.
+_USER: Any = Session._meta.get_field("user")
+_METADATA: Any = Message._meta.get_field("metadata")
+# What is known, what comes as text, and the rest.
+_NAMES = ["session_id", "metadata", "created_at", "id"]
+_NAMES += [f.attname for f in Message._meta.concrete_fields if f.attname not in _NAMES]
+_SEQUENCE: Any = Message._meta.get_field("sequence")
+_HIGHEST = 2**31 - 1
+# As a number: the driver looks for the parts of each time with a regular expression.
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOMENT = "(EXTRACT(epoch FROM created_at) * 1000000)::bigint"
+_COLUMNS = ", ".join(_NAMES[1:]).replace("created_at", _MOMENT)
 
-    Returns the session's count of messages; None if the session is missing, archived, not
-    the owner's (where one is given) or has a message with one of the idempotency keys.
+# Where the planner knows little of a session it would fetch all its messages, and sort them, for
+# the sake of fifty. So a window has two ends: as many numbers as messages are asked for. Where
+# messages were deleted these are too few, and the one end is left open.
+_WINDOW = """
+SELECT session.last_sequence, message.*
+FROM agent_sessions_session AS session LEFT JOIN LATERAL (
+    SELECT {columns} FROM agent_sessions_message
+    WHERE session_id = %(session)s {conditions}
+    ORDER BY session_id {way}, sequence {way} {limit}
+) AS message ON true
+WHERE session.id = %(session)s {owned}
+"""
+_OWNED = {
+    "owner": " AND session.user_id = %(owner)s",
+    "tenant": " AND session.tenant = %(tenant)s",
+}
+_AFTER = "AND sequence > %(after)s"
+_BEFORE = "AND sequence < %(before)s"
+_FIRST = (
+    "AND sequence <= CASE WHEN session.last_sequence > %(end)s THEN %(end)s ELSE %(highest)s END"
+)
+_LAST = "AND sequence >= LEAST(%(before)s, session.last_sequence + 1::bigint) - %(limit)s"
+
+
+def insert(
+    session_id: UUID, rows: list[Message], owner: Owner, connection: BaseDatabaseWrapper
+) -> int | None:
+    """Insert rows: one call of a function, one round trip. See Strategy.insert().
 
     Raises ValidationError if PostgreSQL cannot take so many bytes at once.
     """
-    owned = None
-    if owner is not None:
-        owned = column_value(owner, connection)
-        if owned is None:
-            return None
+    user_id = _column_value(owner, connection)
+    if owner.user is not None and user_id is None:
+        return None
     now = rows[0].created_at
     expiry = default_expiry(now)
     keys = [row.idempotency_key for row in rows if row.idempotency_key is not None]
@@ -45,7 +85,8 @@ def insert(
     # writes a JSON text many times faster than an array.
     values = (
         str(session_id),
-        None if owned is None else str(owned),
+        None if user_id is None else str(user_id),
+        owner.tenant,
         now.isoformat(),
         None if expiry is None else expiry.isoformat(),
         _written(rows),
@@ -56,13 +97,146 @@ def insert(
         written = cursor.fetchone()[0]
     if written is None:
         return None
-    count, last, user, ids = json.loads(written)
-    user_id = key_field().to_python(user)
+    count, last, user, seconds, ids = json.loads(written)
+    user_id = _user_key_field().to_python(user)
+    moment = now + timedelta(seconds=seconds) if seconds else now
     for sequence, row, pk in zip(range(last - len(rows) + 1, last + 1), rows, ids, strict=True):
         # Past the descriptors: the row is new, and nothing hangs on what it had there.
-        row.__dict__.update(id=pk, sequence=sequence, user_id=user_id)
+        row.__dict__.update(id=pk, sequence=sequence, user_id=user_id, created_at=moment)
         row._state.adding = False
     return int(count)
+
+
+def is_usable_after_error(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether no transaction is open: an error ends it. See the Strategy."""
+    return connection.get_autocommit()
+
+
+def window(wanted: Window, connection: BaseDatabaseWrapper) -> list[Message] | None:
+    """Return messages of a session. See Strategy.window().
+
+    The ORM compiles such a query longer than it takes to answer.
+    """
+    session_id, after, before, limit, owner = wanted
+    user_id = _column_value(owner, connection)
+    if owner.user is not None and user_id is None:
+        return None
+    start = _number(0 if after is None else after)
+    stop = _number(_HIGHEST + 1 if before is None else before)
+    conditions = [_AFTER] * (after is not None) + [_BEFORE] * (before is not None)
+    if limit is not None:
+        conditions.append(_FIRST if wanted.follows else _LAST)
+    values = {
+        "session": session_id,
+        "owner": user_id,
+        "tenant": owner.tenant,
+        "after": start,
+        "before": stop,
+        "limit": limit,
+        "end": start + (limit or 0),
+        "highest": _HIGHEST,
+    }
+    backwards = not wanted.follows
+    last, found = _read(conditions, backwards, values, connection)
+    if last is None:
+        return None
+    if limit is not None and len(found) < limit:
+        end = min(stop, last + 1)
+        more = end > limit if backwards else end > start + limit + 1
+        if more:
+            _last, found = _read(conditions[:-1], backwards, values, connection)
+    return found
+
+
+def _read(
+    conditions: list[str], backwards: bool, values: dict[str, Any], connection: BaseDatabaseWrapper
+) -> tuple[int | None, list[Message]]:
+    """Return the session's last number, None if there is no session, and the messages."""
+    statement = _WINDOW.format(
+        columns=_COLUMNS,
+        conditions=" ".join(conditions),
+        way="DESC" if backwards else "ASC",
+        limit="" if values["limit"] is None else "LIMIT %(limit)s",
+        owned="".join(condition for name, condition in _OWNED.items() if values[name] is not None),
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        rows = cursor.fetchall()
+    if not rows:
+        return None, []
+    using, session_id, zone = connection.alias, values["session"], connection.timezone
+    parse = _METADATA.from_db_value
+    whole = []
+    for _last, metadata, microseconds, *rest in rows:
+        if metadata is not None:
+            moment = _EPOCH + timedelta(microseconds=microseconds)
+            if zone is not UTC:
+                moment = moment.astimezone(zone) if zone else _local(moment)
+            whole.append((session_id, parse(metadata, None, connection), moment, *rest))
+    found = Message.from_rows(using, _NAMES, whole)
+    # As they came, but for what a plan may do between the two parts of the statement.
+    found.sort(key=attrgetter("sequence"), reverse=backwards)
+    return rows[0][0], found
+
+
+def _local(moment: datetime) -> datetime:
+    return timezone.make_naive(moment, timezone.get_default_timezone())
+
+
+def _number(sequence: int) -> int:
+    # Beyond what the column can hold there is nothing, and the statement must not overflow.
+    return max(-1, min(int(_SEQUENCE.get_prep_value(sequence)), _HIGHEST + 1))
+
+
+def merge_context(
+    session_id: UUID,
+    context: dict[str, Any],
+    replace: bool,
+    owner: Owner,
+    connection: BaseDatabaseWrapper,
+) -> Session | None:
+    """Change the context in one statement. See Strategy.merge_context()."""
+    user_id = _column_value(owner, connection)
+    if owner.user is not None and user_id is None:
+        return None
+    options = Session._meta
+    columns = ", ".join(f'"{field.column}"' for field in options.local_concrete_fields)
+    merged = "%(context)s::jsonb" if replace else "context || %(context)s::jsonb"
+    owned = "" if user_id is None else " AND user_id = %(owner)s"
+    owned += "" if owner.tenant is None else " AND tenant = %(tenant)s"
+    found = Session.objects.using(connection.alias).raw(
+        f'UPDATE "{options.db_table}" SET context = {merged}, '  # noqa: S608
+        f"updated_at = GREATEST(updated_at, %(now)s) "
+        f"WHERE id = %(session)s AND status <> %(archived)s{owned} RETURNING {columns}",
+        {
+            "context": json.dumps(context, cls=ExactEncoder),
+            "now": timezone.now(),
+            "session": session_id,
+            "archived": SessionStatus.ARCHIVED,
+            "owner": user_id,
+            "tenant": owner.tenant,
+        },
+    )
+    return next(iter(found), None)
+
+
+@cache
+def _user_key_field() -> Any:
+    # Only when it is asked for is every model there.
+    return _USER.target_field
+
+
+def _column_value(owner: Owner, connection: BaseDatabaseWrapper) -> UserKey | None:
+    """Return the user's key as the column has it; None for anybody, and where none can be so.
+
+    The database would refuse the number, and end the transaction.
+    """
+    if owner.user is None:
+        return None
+    value: UserKey = _USER.get_prep_value(owner.user)
+    ranges: Any = connection.ops.integer_field_ranges
+    low, high = ranges.get(_user_key_field().get_internal_type(), (None, None))
+    return value if high is None or low <= value <= high else None
 
 
 def _written(rows: list[Message]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.db import connections
 from django.db.models import Count, Q, Sum, Value
 from django.utils import timezone
@@ -10,12 +12,12 @@ from agent_sessions.choices import SessionStatus
 from agent_sessions.conf import settings
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import SessionQuerySet
-from agent_sessions.repository import reading_postgresql
 from agent_sessions.repository.results import Page, SessionStats, Window
+from agent_sessions.repository.strategy import strategy_for
 
 
-def stats(sessions: SessionQuerySet) -> SessionStats:
-    """Count sessions and messages. See SyncSessionRepository.get_session_stats()."""
+def stats(sessions: SessionQuerySet[Session]) -> SessionStats:
+    """Count sessions and messages. See SyncUserSessionRepository.get_session_stats()."""
     unexpired = Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now())
     by_status = {
         row["status"]: row
@@ -40,15 +42,17 @@ def stats(sessions: SessionQuerySet) -> SessionStats:
 
 
 def page(
-    sessions: SessionQuerySet,
+    sessions: SessionQuerySet[Session],
     number: int,
     size: int,
     order: str = "-activity",
-    deferred: tuple[str, ...] = (),
+    deferred: Sequence[str] = (),
 ) -> Page[Session]:
-    """Return one page, without the deferred fields.
+    """Return page ``number`` (from 1) of the sessions in one of ``ORDERS``, ``size`` on a page.
 
-    See SyncSessionRepository.get_paginated_user_sessions().
+    ``deferred`` names fields that are not loaded. A page past the end is empty. Counts all
+    sessions; skipped rows are read in the index alone, and counted from the nearer end. Raises
+    ValueError if the number is below 1 or the size outside 1…AGENT_SESSIONS_MAX_PAGE_SIZE.
     """
     if number < 1:
         raise ValueError(f"The page is {number}; pages count from 1.")
@@ -58,41 +62,20 @@ def page(
     start = (number - 1) * size
     items: list[Session] = []
     if start < total:
-        # The skipped rows are read in the index alone, and counted from the nearer end.
+        listed = sessions.sorted_by(order)
         behind = total - start - size
-        ordered = sessions.sorted_by(order)
         if start <= behind:
-            listed = ordered[start : start + size]
+            listed = listed[start : start + size]
         else:
-            listed = ordered.reverse()[max(behind, 0) : behind + size]
-        every: SessionQuerySet = sessions.model._default_manager.using(sessions.db)
-        found = every.defer(*deferred).filter(pk__in=listed.values("pk"))
-        items = list(found.sorted_by(order))
+            listed = listed.reverse()[max(behind, 0) : behind + size]
+        every = Session.objects.using(sessions.db).defer(*deferred)
+        items = list(every.filter(pk__in=listed.values("pk")).sorted_by(order))
     return Page(items, number, size, total)
 
 
 def window(wanted: Window, using: str) -> list[Message]:
-    """Return messages in order. See SyncSessionRepository.get_messages()."""
-    connection = connections[using]
-    if connection.vendor == "postgresql":
-        found = reading_postgresql.window(wanted, connection)
-    else:
-        found = _window(wanted, using)
+    """Return messages in order. See SyncUserSessionRepository.get_messages()."""
+    found = strategy_for(using).window(wanted, connections[using])
     if found is None:
         raise Session.DoesNotExist(f"Session {wanted.session_id} does not exist.")
     return found if wanted.follows else found[::-1]
-
-
-def _window(wanted: Window, using: str) -> list[Message] | None:
-    sessions = Session.objects.using(using).filter(pk=wanted.session_id)
-    messages = Message.objects.using(using).for_session(wanted.session_id)
-    if wanted.owner is not None:
-        sessions = sessions.filter(user_id=wanted.owner)
-        messages = messages.filter(session__user_id=wanted.owner)
-    if wanted.before is not None:
-        messages = messages.before(wanted.before)
-    if wanted.after is not None:
-        messages = messages.after(wanted.after)
-    ordered = messages.in_order() if wanted.follows else messages.latest_first()
-    found = list(ordered[: wanted.limit])
-    return found if found or sessions.exists() else None

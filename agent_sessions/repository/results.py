@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 from uuid import UUID
+
+from agent_sessions.ids import Owner
 
 Item = TypeVar("Item")
 
@@ -17,8 +19,7 @@ class Window(NamedTuple):
     after: int | None
     before: int | None
     limit: int | None
-    owner: Any
-    """The key of the user whose session it has to be; None: anybody's."""
+    owner: Owner
 
     @property
     def follows(self) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connections
 from django.db.models.expressions import Col
 
+from agent_sessions.ids import Owner
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import search_excerpts
+from agent_sessions.repository.strategy import strategy_for
 from agent_sessions.search.lookups import LOOKUPS, words_of
 from agent_sessions.search.terms import has_boundaries
 
@@ -21,14 +23,14 @@ _MESSAGES = f'"{Message._meta.db_table}"'
 _TITLES = Session._meta.get_field("title")
 _CONTENTS = Message._meta.get_field("content")
 _NEWEST = (
-    "SELECT s.id, {place} AS place FROM {session} s WHERE s.user_id = %s AND {condition} "
+    "SELECT s.id, {place} AS place FROM {session} s WHERE {owned} AND {condition} "
     "ORDER BY s.last_activity_at DESC, s.id DESC LIMIT %s"
 )
 _FEW_SESSIONS, _FEW_MESSAGES, _FEW_FOUND = 1_000, 2_000, 200
 _FEW = (
     f"few (are) AS MATERIALIZED (SELECT COUNT(*) <= {_FEW_SESSIONS} "  # noqa: S608
     f"AND COALESCE(SUM(message_count), 0) <= {_FEW_MESSAGES} FROM (SELECT message_count "
-    f"FROM {_SESSIONS} WHERE user_id = %s LIMIT {_FEW_SESSIONS + 1}) n)"
+    f"FROM {_SESSIONS} s WHERE {{owned}} LIMIT {_FEW_SESSIONS + 1}) n)"
 )
 _HAS_MESSAGE = (
     "EXISTS (SELECT 1 FROM {message} m "
@@ -36,13 +38,13 @@ _HAS_MESSAGE = (
 )
 
 
-def search(user_id: Any, term: str, limit: int, excerpts: int, using: str) -> list[Session]:
-    """Return the best matches. See SyncSessionRepository.search_sessions()."""
+def search(owner: Owner, term: str, limit: int, excerpts: int, using: str) -> list[Session]:
+    """Return the best matches. See SyncUserSessionRepository.search_sessions()."""
     words = words_of(term)
     if not words:
         return []
     kinds = _KINDS if any(map(has_boundaries, words)) else _KINDS[-1:]
-    sql, params = _statement(user_id, words, kinds, limit, using)
+    sql, params = _statement(owner, words, kinds, limit, using)
     found = list(Session.objects.using(using).raw(sql, params))
     lookups = [_lookup(kinds, session.__dict__.pop("found_at")) for session in found]
     if found and excerpts:
@@ -56,8 +58,15 @@ def _lookup(kinds: Sequence[str], found_at: int) -> str:
     return kinds[kind] if place == _CONTENT else kinds[-1]
 
 
+class _Part(NamedTuple):
+    place: int
+    """What ranks below this place is better than anything in the part."""
+    sql: str
+    params: list[Any]
+
+
 def _statement(
-    user_id: Any, words: Sequence[str], kinds: Sequence[str], limit: int, using: str
+    owner: Owner, words: Sequence[str], kinds: Sequence[str], limit: int, using: str
 ) -> tuple[str, list[Any]]:
     """Return one statement that looks for each kind of match only where better ones are too few.
 
@@ -66,18 +75,20 @@ def _statement(
     one place less to fill.
     """
     terms = _Terms(words, using)
-    owner = Session._meta.get_field("user").get_db_prep_value(user_id, connections[using])
-    # What ranks below the place of a part, its SQL, and its parameters.
-    parts: list[tuple[int, str, list[Any]]] = []
+    user = Session._meta.get_field("user").get_db_prep_value(owner.user, connections[using])
+    owned, owned_params = "s.user_id = %s", [user]
+    if owner.tenant is not None:
+        owned, owned_params = f"{owned} AND s.tenant = %s", [user, owner.tenant]
+    parts: list[_Part] = []
     title, title_params = terms.condition("s", _TITLES, kinds[-1])
     if len(words) == 1 and len(kinds) > 1:
         word, word_params = terms.condition("s", _TITLES, kinds[0])
-        sql = _NEWEST.format(session=_SESSIONS, place=_TITLE, condition=word)
-        parts.append((_TITLE, sql, [owner, *word_params, limit]))
+        sql = _NEWEST.format(session=_SESSIONS, place=_TITLE, owned=owned, condition=word)
+        parts.append(_Part(_TITLE, sql, [*owned_params, *word_params, limit]))
     place, place_params = _place_of_title(terms, kinds)
-    sql = f"SELECT s.id, {place} FROM {_SESSIONS} s WHERE s.user_id = %s AND {title}"  # noqa: S608
-    parts.append((_CONTENT, sql, [*place_params, owner, *title_params]))
-    few = len(kinds) > 1 and connections[using].vendor == "postgresql"
+    sql = f"SELECT s.id, {place} FROM {_SESSIONS} s WHERE {owned} AND {title}"  # noqa: S608
+    parts.append(_Part(_CONTENT, sql, [*place_params, *owned_params, *title_params]))
+    few = len(kinds) > 1 and strategy_for(using).HAS_LATERAL
     if few:
         # One look at all that matches takes a third of the time of one for each kind.
         content, content_params = terms.condition("m", _CONTENTS, kinds[-1])
@@ -86,41 +97,38 @@ def _statement(
             f"SELECT m.session_id, {place} FROM {_MESSAGES} m "  # noqa: S608
             f"WHERE m.user_id = %s AND {content} LIMIT {_FEW_FOUND + 1}"
         )
-        parts.append((_CONTENT, sql, [*place_params, owner, *content_params]))
+        parts.append(_Part(_CONTENT, sql, [*place_params, user, *content_params]))
     for number, kind in enumerate(kinds):
         content, params = terms.condition("m", _CONTENTS, kind)
         at = number * _PLACES + _CONTENT
         # Both users are compared: nobody finds what is another's, whatever a message says.
         exists = _HAS_MESSAGE.format(message=_MESSAGES, condition=content)
-        sql = _NEWEST.format(session=_SESSIONS, place=at, condition=exists)
-        parts.append((at, sql, [owner, owner, *params, limit]))
-    return _joined(parts, owner, limit, using, len(parts) - len(kinds) - 1 if few else None)
+        sql = _NEWEST.format(session=_SESSIONS, place=at, owned=owned, condition=exists)
+        parts.append(_Part(at, sql, [*owned_params, user, *params, limit]))
+    shortcut = len(parts) - len(kinds) - 1 if few else None
+    return _joined(parts, owned, owned_params, limit, shortcut)
 
 
 def _joined(
-    parts: Sequence[tuple[int, str, list[Any]]],
-    owner: Any,
-    limit: int,
-    using: str,
-    few: int | None,
+    parts: Sequence[_Part], owned: str, owned_params: Sequence[Any], limit: int, few: int | None
 ) -> tuple[str, list[Any]]:
     """Join the parts; ``few`` is the one that stands for those behind it, if it is not cut."""
-    materialized = "MATERIALIZED" if connections[using].vendor == "postgresql" else ""
+    materialized = "" if few is None else "MATERIALIZED"
     tables: list[str] = []
     params: list[Any] = []
     if few is not None:
-        tables.append(_FEW)
-        params.append(owner)
-    for number, (place, part, part_params) in enumerate(parts):
-        sql = part
-        params += part_params
+        tables.append(_FEW.format(owned=owned))
+        params += owned_params
+    for number, part in enumerate(parts):
+        sql = part.sql
+        params += part.params
         if number:
             better = " UNION ".join(
-                f"SELECT id FROM p{other} WHERE place < {place}"  # noqa: S608
+                f"SELECT id FROM p{other} WHERE place < {part.place}"  # noqa: S608
                 for other in range(number)
                 if other != few
             )
-            sql = f"SELECT * FROM ({part}) q WHERE (SELECT COUNT(*) FROM ({better}) b) < %s"  # noqa: S608
+            sql = f"SELECT * FROM ({sql}) q WHERE (SELECT COUNT(*) FROM ({better}) b) < %s"  # noqa: S608
             params.append(limit)
             if number == few:
                 sql += " AND (SELECT are FROM few)"
@@ -135,10 +143,10 @@ def _joined(
     statement = (
         f"WITH {', '.join(tables)} SELECT {columns}, r.place AS found_at "  # noqa: S608
         f"FROM (SELECT id, MIN(place) AS place FROM ({every}) e GROUP BY id) r "
-        f"JOIN {_SESSIONS} s ON s.id = r.id AND s.user_id = %s "
+        f"JOIN {_SESSIONS} s ON s.id = r.id AND {owned} "
         "ORDER BY r.place, s.last_activity_at DESC, s.id DESC LIMIT %s"
     )
-    return statement, [*params, owner, limit]
+    return statement, [*params, *owned_params, limit]
 
 
 def _place_of_title(terms: _Terms, kinds: Sequence[str]) -> tuple[str, list[Any]]:

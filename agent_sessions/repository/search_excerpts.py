@@ -22,6 +22,7 @@ from django.db.models.functions import (
 
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import MessageQuerySet
+from agent_sessions.repository.strategy import strategy_for
 from agent_sessions.search.excerpts import Excerpt, Highlighter
 from agent_sessions.search.lookups import matches
 from agent_sessions.search.terms import forms_of
@@ -43,7 +44,7 @@ def load(
     for session, lookup in zip(sessions, lookups, strict=True):
         by_lookup.setdefault(lookup, []).append(session.pk)
     messages = Message.objects.using(using).for_user(sessions[0].user_id)
-    read = _read_laterally if connections[using].vendor == "postgresql" else _read_numbered
+    read = _read_laterally if strategy_for(using).HAS_LATERAL else _read_numbered
     highlighter = Highlighter(words)
     found: dict[UUID, list[Excerpt]] = {}
     for pk, sequence, role, text, start, length in read(messages, words, by_lookup, limit):
@@ -63,7 +64,7 @@ def load(
 
 
 def _read_laterally(
-    messages: MessageQuerySet,
+    messages: MessageQuerySet[Message],
     words: Sequence[str],
     by_lookup: Mapping[str, Sequence[UUID]],
     limit: int,
@@ -88,7 +89,7 @@ def _read_laterally(
 
 
 def _read_numbered(
-    messages: MessageQuerySet,
+    messages: MessageQuerySet[Message],
     words: Sequence[str],
     by_lookup: Mapping[str, Sequence[UUID]],
     limit: int,
@@ -102,7 +103,9 @@ def _read_numbered(
     return list(_around_match(first, words).values_list("session_id", *_COLUMNS).order_by())
 
 
-def _around_match(messages: MessageQuerySet, words: Sequence[str]) -> MessageQuerySet:
+def _around_match(
+    messages: MessageQuerySet[Message], words: Sequence[str]
+) -> MessageQuerySet[Message]:
     # Megabytes stay in the database: what is fetched is around the first match.
     start = Greatest(Coalesce(*_places(words), Value(1)) - _AROUND, Value(1))
     return messages.annotate(

@@ -10,24 +10,25 @@ from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections, transaction
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from agent_sessions.choices import SessionStatus
 from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
+from agent_sessions.ids import Owner
 from agent_sessions.message_format import canonical, is_idempotency_key
 from agent_sessions.models import Message, Session, validate_object
-from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository import append
 from agent_sessions.repository.locking import Check, lock_one
 from agent_sessions.repository.on_commit import after_commit
+from agent_sessions.repository.strategy import strategy_for
 from agent_sessions.signals import session_created, session_status_changed
 
 CHANGEABLE = ("title", "agent_id", "status", "metadata", "expires_at")
+"""The fields of a session that update_session() takes."""
 
 
-def create(session: Session, messages: Iterable[Any], using: str) -> Session:
-    """Store a new session. See SyncSessionRepository.create()."""
+def create(session: Session, messages: Iterable[Any], owner: Owner, using: str) -> Session:
+    """Store a new session. See SyncUserSessionRepository.create()."""
     if not isinstance(session, Session):
         raise ValidationError({"session": _("This is not a Session.")})
     key = session.idempotency_key
@@ -35,6 +36,7 @@ def create(session: Session, messages: Iterable[Any], using: str) -> Session:
         raise ValidationError(
             {"idempotency_key": _("A key is a string of 1 to 255 printable characters.")}
         )
+    _take_over(session, owner)
     session._state.db = using
     session.clean_fields()
     rows = append.rows_of(session.pk, messages, using, place="messages[{}]")
@@ -44,7 +46,7 @@ def create(session: Session, messages: Iterable[Any], using: str) -> Session:
     session.idempotency_digest = _digest(session, rows) if key is not None else ""
     try:
         with transaction.atomic(using=using):
-            session.save(force_insert=True, using=using)
+            session.save(force_insert=(Session,), using=using)
             Message.objects.using(using).bulk_create(rows)
     except IntegrityError:
         return _stored_before(session, using)
@@ -54,10 +56,24 @@ def create(session: Session, messages: Iterable[Any], using: str) -> Session:
     return session
 
 
+def _take_over(session: Session, owner: Owner) -> None:
+    if owner.user is not None:
+        user_id: Any = owner.user
+        if session.user_id in (None, user_id):
+            session.user_id = user_id
+        elif str(session.user_id) != str(user_id):
+            raise ValidationError({"user": _("The session is another user's.")})
+    if owner.tenant:
+        if not session.tenant:
+            session.tenant = owner.tenant
+        elif session.tenant != owner.tenant:
+            raise ValidationError({"tenant": _("The session is another tenant's.")})
+
+
 def update(
-    session_id: UUID, changes: Mapping[str, Any], owner: Any, check: Check, using: str
+    session_id: UUID, changes: Mapping[str, Any], owner: Owner, check: Check, using: str
 ) -> Session:
-    """Change fields of a session. See SyncSessionRepository.update_session()."""
+    """Change fields of a session. See SyncUserSessionRepository.update_session()."""
     if unknown := [name for name in changes if name not in CHANGEABLE]:
         raise ValidationError({name: _("This field cannot be changed.") for name in unknown})
     with transaction.atomic(using=using):
@@ -85,63 +101,23 @@ def update(
 
 
 def update_context(
-    session_id: UUID, context: Any, replace: bool, owner: Any, check: Check, using: str
+    session_id: UUID, context: object, replace: bool, owner: Owner, check: Check, using: str
 ) -> Session:
-    """Merge into the context. See SyncSessionRepository.update_session_context()."""
-    given = dict(context) if isinstance(context, Mapping) else context
+    """Merge into the context. See SyncUserSessionRepository.update_session_context()."""
+    given: Any = dict(context) if isinstance(context, Mapping) else context
     try:
         validate_object(given)
     except ValidationError as error:
         raise ValidationError({"context": error.messages}) from None
-    merge = (
-        _merge_in_one_statement if connections[using].vendor == "postgresql" else _merge_under_lock
-    )
     with transaction.atomic(using=using) if check else nullcontext():
         if check:
             lock_one(session_id, owner, check, using)
-        session = merge(session_id, given, replace, owner, using)
+        session = strategy_for(using).merge_context(
+            session_id, given, replace, owner, connections[using]
+        )
     if session is None:
-        _sessions(session_id, owner, using).only("pk").get()
+        Session.objects.using(using).owned_by(owner).only("pk").get(pk=session_id)
         raise SessionArchived(session_id)
-    return session
-
-
-def _sessions(session_id: UUID, owner: Any, using: str) -> SessionQuerySet:
-    sessions: SessionQuerySet = Session.objects.using(using).filter(pk=session_id)
-    return sessions if owner is None else sessions.filter(user_id=owner)
-
-
-def _merge_in_one_statement(
-    session_id: UUID, context: dict[str, Any], replace: bool, owner: Any, using: str
-) -> Session | None:
-    options = Session._meta
-    columns = ", ".join(f'"{field.column}"' for field in options.local_concrete_fields)
-    merged = "%s::jsonb" if replace else "context || %s::jsonb"
-    values = [canonical(context), timezone.now(), session_id, SessionStatus.ARCHIVED]
-    condition = ""
-    if owner is not None:
-        condition = "AND user_id = %s"
-        values.append(options.get_field("user").get_db_prep_value(owner, connections[using]))
-    found = Session.objects.using(using).raw(
-        f'UPDATE "{options.db_table}" SET context = {merged}, updated_at = %s '  # noqa: S608
-        f"WHERE id = %s AND status <> %s {condition} RETURNING {columns}",
-        values,
-    )
-    return next(iter(found), None)
-
-
-def _merge_under_lock(
-    session_id: UUID, context: dict[str, Any], replace: bool, owner: Any, using: str
-) -> Session | None:
-    sessions = _sessions(session_id, owner, using)
-    now = timezone.now()
-    with transaction.atomic(using=using):
-        # Writing first locks the row (on SQLite the database) before the context is read.
-        if not sessions.exclude(status=SessionStatus.ARCHIVED).update(updated_at=now):
-            return None
-        session = sessions.get()
-        session.context = context if replace else {**session.context, **context}
-        session.save(using=using, update_fields=["context"])
     return session
 
 
@@ -149,7 +125,9 @@ def _stored_before(session: Session, using: str) -> Session:
     sessions = Session.objects.using(using)
     if session.idempotency_key is not None:
         stored = sessions.filter(
-            user_id=session.user_id, idempotency_key=session.idempotency_key
+            user_id=session.user_id,
+            tenant=session.tenant,
+            idempotency_key=session.idempotency_key,
         ).first()
         if stored is not None:
             if stored.idempotency_digest != session.idempotency_digest:

@@ -20,7 +20,7 @@ _PAGE_BYTES = 4 * 1024 * 1024
 _OWN_KEYS = frozenset({"messages", "title", "agent_id", "agent", "metadata", "context", "status"})
 
 
-def export_sessions(sessions: SessionQuerySet) -> Iterator[bytes]:
+def export_sessions(sessions: SessionQuerySet[Session]) -> Iterator[bytes]:
     """Yield the JSON Lines of the sessions, oldest first, in pieces of bounded size.
 
     A piece may end anywhere in a line; only the last piece of a line ends with a newline.

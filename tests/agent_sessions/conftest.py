@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +8,7 @@ from django.contrib.auth import get_user_model
 
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
+from agent_sessions.signals import session_created, session_status_changed, sessions_deleted
 
 
 @pytest.fixture
@@ -38,3 +39,18 @@ def make_session(repository: SyncSessionRepository, user: Any) -> Callable[..., 
 @pytest.fixture
 def session(make_session: Callable[..., Session]) -> Session:
     return make_session(title="Debug Python Script")
+
+
+@pytest.fixture
+def received(django_capture_on_commit_callbacks: Any) -> Iterator[list[tuple[Any, dict[str, Any]]]]:
+    heard: list[tuple[Any, dict[str, Any]]] = []
+
+    def receive(signal: Any, **arguments: Any) -> None:
+        heard.append((signal, arguments))
+
+    signals = (session_created, session_status_changed, sessions_deleted)
+    for signal in signals:
+        signal.connect(receive)
+    yield heard
+    for signal in signals:
+        signal.disconnect(receive)

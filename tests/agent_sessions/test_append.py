@@ -18,12 +18,9 @@ from agent_sessions import IdempotencyConflict, SessionArchived
 from agent_sessions.models import Message, Session, SessionStatus
 from agent_sessions.repository import postgresql
 from agent_sessions.signals import message_added
+from tests.agent_sessions.data import say
 
 pytestmark = pytest.mark.django_db
-
-
-def say(content: Any = "hello", **more: Any) -> dict[str, Any]:
-    return {"role": "user", "content": content, **more}
 
 
 def test_returns_the_stored_message(repository, session):

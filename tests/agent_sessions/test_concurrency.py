@@ -162,7 +162,7 @@ def test_a_killed_cleanup_is_continued(repository, make_session, run):
     assert worker.line() == "batch"
     worker.process.kill()
     worker.process.wait(10)
-    done = Session.objects.with_status("completed").count()
+    done = Session.objects.filter(status="completed").count()
     assert done == 30
     assert repository.cleanup_expired_sessions() == len(ids) - done
 

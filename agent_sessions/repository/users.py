@@ -1,0 +1,240 @@
+"""The operations on the sessions of one user, synchronous. This class is where they are said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+from uuid import UUID
+
+from django.db import models
+from django.db.models import Prefetch
+
+from agent_sessions.ids import Owner, UserKey
+from agent_sessions.models import Message, Session
+from agent_sessions.querysets import SessionQuerySet
+from agent_sessions.repository import append, maintenance, reading, search, sessions
+from agent_sessions.repository.locking import Check
+from agent_sessions.repository.results import Erased, Page, SessionStats, Window
+
+SessionId: TypeAlias = Session | UUID | str
+"""A session, its id, or the text of its id."""
+
+User: TypeAlias = models.Model | UserKey
+"""A user, or the user's primary key."""
+
+
+class SyncUserSessionRepository:
+    """Operations on the sessions of one user, in one tenant: nobody else's exist in it.
+
+    ``SyncSessionRepository.for_user()`` makes one. Each operation is one transaction: it
+    happens in whole or not at all, and may stand inside a transaction of the caller's (whose
+    locks it then keeps until the end).
+
+    ``session_id`` takes a session, its UUID or the text of that; a text that is none raises
+    ValidationError. ``check`` is called with the session, locked, before it is changed. What it
+    raises is raised, and nothing has changed.
+    """
+
+    def __init__(self, owner: Owner, using: str) -> None:
+        self.owner = owner
+        self.using = using
+
+    @property
+    def _sessions(self) -> SessionQuerySet[Session]:
+        return Session.objects.using(self.using).owned_by(self.owner)
+
+    def create(self, session: Session, messages: Iterable[Mapping[str, Any]] = ()) -> Session:
+        """Store a new session, with its first messages if there are any, and return it.
+
+        The session keeps the status and the expiry it has. The repository of one user gives it
+        that user and tenant. With an ``idempotency_key`` on it a retry returns the session that
+        the first call stored for this user and tenant.
+
+        Raises ValidationError, keyed by field, if a value is not acceptable, the user does
+        not exist or is another one, or the id is taken; IdempotencyConflict if the key was used
+        for a session with other contents. See add_message_to_session for messages.
+        """
+        return sessions.create(session, messages, self.owner, self.using)
+
+    def get(self, session_id: SessionId) -> Session:
+        """Return the session. Raises Session.DoesNotExist."""
+        return self._sessions.get(pk=_uuid(session_id))
+
+    def get_user_sessions(self, active_only: bool = True, limit: int = 50) -> list[Session]:
+        """Return the user's sessions, newest activity first, at most ``limit``.
+
+        ``active_only`` keeps those with status ACTIVE that are not past ``expires_at``,
+        whether or not cleanup has run. Raises ValueError if the limit is below 1.
+        """
+        found = self._sessions.active() if active_only else self._sessions
+        return list(found.newest_activity_first()[: _checked(limit)])
+
+    def get_session_with_messages(self, session_id: SessionId) -> Session:
+        """Return the session with all its messages loaded, in order.
+
+        ``len(session.messages)`` and iterating it cost no query, in async code too. Raises
+        Session.DoesNotExist.
+        """
+        messages = Prefetch("messages", queryset=Message.objects.using(self.using).in_order())
+        return self._sessions.prefetch_related(messages).get(pk=_uuid(session_id))
+
+    def get_messages(
+        self,
+        session_id: SessionId,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int | None = 50,
+    ) -> list[Message]:
+        """Return a window of the session's messages, in order.
+
+        With ``after`` (a sequence number) the first messages behind it, otherwise the last
+        ones, before ``before`` if it is given; at most ``limit``, all with None. A reader that
+        follows with ``after`` = the last sequence it saw misses nothing and sees nothing twice.
+
+        Raises Session.DoesNotExist, and ValueError if the limit is below 1.
+        """
+        limit = None if limit is None else _checked(limit)
+        return reading.window(
+            Window(_uuid(session_id), after, before, limit, self.owner), self.using
+        )
+
+    def add_message_to_session(self, session_id: SessionId, message: Mapping[str, Any]) -> Message:
+        """Append one message and return it.
+
+        The message is a dict in the chat format: ``role``, ``content`` (a string, a list of
+        parts, or None beside ``tool_calls``), optionally ``metadata`` and any other key. With
+        ``idempotency_key`` a retry returns the first message and adds nothing.
+
+        The session's counters, ``last_message_at`` and its sliding expiry move with it, all
+        or nothing. A COMPLETED or FAILED session becomes ACTIVE again. A session that grows
+        past AGENT_SESSIONS_MAX_MESSAGES logs one warning.
+
+        Appends to one session wait for each other: none is lost or repeated, and the order of
+        the numbers is the order of the commits. Inside a transaction of the caller's the
+        session stays locked until that ends. A call that was cancelled, or whose connection
+        was lost, may have stored the message: repeat it with the same ``idempotency_key``.
+
+        Raises ValidationError, keyed by field; Session.DoesNotExist; SessionArchived;
+        IdempotencyConflict if the key came with another message before.
+        """
+        return append.append_one(_uuid(session_id), message, self.owner, self.using)
+
+    def add_messages(
+        self,
+        session_id: SessionId,
+        messages: Iterable[Mapping[str, Any]],
+        idempotency_key: str | None = None,
+    ) -> list[Message]:
+        """Append several messages at once, in consecutive numbers, all or none; return them.
+
+        Messages whose ``idempotency_key`` was used before are returned in their place and not
+        added again. ``idempotency_key`` of the call is one for all of them, of at most 240
+        characters: a retry returns them all, and IdempotencyConflict is raised also if there
+        were more or fewer of them before. See add_message_to_session.
+        """
+        return append.append_many(
+            _uuid(session_id), messages, self.owner, self.using, idempotency_key
+        )
+
+    def update_session_context(
+        self,
+        session_id: SessionId,
+        context: Mapping[str, Any],
+        replace: bool = False,
+        check: Check = None,
+    ) -> Session:
+        """Merge the top-level keys into the session's context and return the session.
+
+        Two writers of different keys both succeed. ``replace`` puts the given context in
+        place of the old one. Calling it twice does no harm.
+
+        Raises ValidationError if the context is not a JSON object that a database can hold;
+        Session.DoesNotExist; SessionArchived.
+        """
+        return sessions.update_context(
+            _uuid(session_id), context, replace, self.owner, check, self.using
+        )
+
+    def update_session(
+        self, session_id: SessionId, changes: Mapping[str, Any], check: Check = None
+    ) -> Session:
+        """Change title, agent_id, status, metadata or expires_at; return the session.
+
+        Writes the given fields and no others. Calling it twice does no harm.
+
+        Raises ValidationError, keyed by field, for other names and unacceptable values;
+        Session.DoesNotExist; SessionArchived unless the change takes the session out of the
+        archive.
+        """
+        return sessions.update(_uuid(session_id), changes, self.owner, check, self.using)
+
+    def delete(self, session_id: SessionId, check: Check = None) -> None:
+        """Delete the session with all its messages. Raises Session.DoesNotExist."""
+        maintenance.delete_session(_uuid(session_id), self.owner, check, self.using)
+
+    def delete_user_data(self) -> Erased:
+        """Delete all sessions and messages of the user; return how many there were.
+
+        Works in batches: after an interruption call it again. Writes one line to the logger
+        ``agent_sessions.audit``.
+        """
+        return maintenance.delete_user_data(self.owner, self.using)
+
+    def bulk_update_session_status(self, session_ids: Iterable[SessionId], status: str) -> int:
+        """Set the status of several sessions; return how many of them changed.
+
+        Unknown and repeated ids, and sessions that have the status already, do not count.
+        Works in batches: after an interruption call it again. Raises ValidationError if the
+        status is none or an id is not a UUID.
+        """
+        ids = [_uuid(session_id) for session_id in session_ids]
+        return maintenance.set_status(ids, status, self.owner, self.using)
+
+    def get_session_stats(self) -> SessionStats:
+        """Return the numbers of the user's sessions, from their counters."""
+        return reading.stats(self._sessions)
+
+    def get_paginated_user_sessions(self, page: int, page_size: int) -> Page[Session]:
+        """Return one page of all the user's sessions, newest activity first.
+
+        Pages count from 1; one past the end is empty. Raises ValueError if the page is below 1
+        or the page size is outside 1…AGENT_SESSIONS_MAX_PAGE_SIZE.
+        """
+        return reading.page(self._sessions, page, page_size)
+
+    def search_sessions(
+        self, search_term: str, limit: int = 20, excerpts: int = 3
+    ) -> list[Session]:
+        """Return the user's sessions with all words of the term in the title or in one message.
+
+        Case does not matter, parts of words count, every character stands for itself. Whole
+        words come before beginnings of words, those before other parts; then the title comes
+        before messages; then the most recent. An empty term finds nothing.
+
+        Each session has as ``excerpts`` what was found in its messages, at most so many of
+        them: see :class:`agent_sessions.search.excerpts.Excerpt`. They take one more query; 0
+        spares it.
+
+        Raises ValueError if the limit is below 1 or the number of excerpts below 0.
+        """
+        if excerpts < 0:
+            raise ValueError(f"The number of excerpts is {excerpts}; it must be at least 0.")
+        return search.search(
+            self.owner, search_term, _checked(limit), min(excerpts, 2**31), self.using
+        )
+
+
+def _uuid(session_id: SessionId) -> UUID:
+    if isinstance(session_id, UUID):
+        return session_id
+    if isinstance(session_id, Session):
+        return session_id.pk
+    value: UUID = Session._meta.pk.to_python(session_id)
+    return value
+
+
+def _checked(limit: int) -> int:
+    if limit < 1:
+        raise ValueError(f"The limit is {limit}; it must be at least 1.")
+    # More than any database counts to would be an error of the database.
+    return int(min(limit, 2**31))
