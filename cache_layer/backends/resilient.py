@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from asgiref.sync import markcoroutinefunction, sync_to_async
@@ -16,13 +16,13 @@ from django.core.cache.backends.base import (
 )
 from django.utils.functional import cached_property
 
+from cache_layer.backends.client_api import ClientApi
 from cache_layer.backends.context import Context, Keyspace
 from cache_layer.backends.leasing import Leasing
 from cache_layer.backends.near.decoded import NOT_FOUND, DecodedValues
 from cache_layer.backends.operations.base import Operation
 from cache_layer.backends.operations.factory import Operations
 from cache_layer.backends.operations.result_factory import Results
-from cache_layer.backends.operations.scans import STEP
 from cache_layer.backends.shared_metrics import flush_when_due
 from cache_layer.backends.state import MemoryState, state_for
 
@@ -37,7 +37,7 @@ _KEY_MAKING: Final = frozenset({"key_func", "key_prefix", "version"})
 _KEPT: Final = ("keyspace", "state", "context", "_decoded", "_operations")
 
 
-class ResilientCache(Leasing, BaseCache):
+class ResilientCache(ClientApi, Leasing, BaseCache):
     """Django's cache API, synchronous and awaited, that neither raises nor waits for a dead Redis.
 
     ``LOCATION`` and ``OPTIONS`` are django-redis's; without a LOCATION it is memory only. Beyond
@@ -156,8 +156,16 @@ class ResilientCache(Leasing, BaseCache):
         """See ``run()``."""
         return self.state.arun(operation)
 
-    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        """Return the value of a key, or the default."""
+    def get(
+        self, key: Any, default: Any = None, version: int | None = None, client: Any = None
+    ) -> Any:
+        """Return the value of a key, or the default.
+
+        ``client``, here and elsewhere: redis-py's client or pipeline to do it with, as in
+        django-redis; neither memory nor the near cache are asked then.
+        """
+        if client is not None:
+            return self.client.get(key, default, version, client)
         decoded = self._decoded
         if decoded is None or version is not None or type(key) is not str:
             return self.run(self._operations.get(key, default, version))
@@ -181,24 +189,64 @@ class ResilientCache(Leasing, BaseCache):
         return value
 
     def set(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> None:
-        """Store a value.
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        client: Any = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+    ) -> Any:
+        """Store a value; return whether it is stored.
 
-        :raises UnsupportedValueError: the serializer cannot store it exactly.
+        Args:
+            key: any text.
+            value: what the serializer can store.
+            timeout: seconds to live.
+            version: that of the key.
+            client: a client or pipeline of redis-py's to store it with.
+            nx: store it only where there is no value; memory never answers for this.
+            xx: store it only where there is a value.
+
+        Raises:
+            UnsupportedValueError: the serializer cannot store it exactly.
+            CacheUnavailableError: ``nx`` is asked for, and Redis cannot be used.
         """
-        self.run(self._operations.set(key, value, timeout, version))
+        if client is not None:
+            return self.client.set(key, value, timeout, version, client, nx, xx)
+        if nx or xx:
+            return self.run(self._set_operation(key, value, timeout, version, nx, xx))
+        return self.run(self._operations.set(key, value, timeout, version))
 
     async def aset(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> None:
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        nx: bool = False,
+        xx: bool = False,
+    ) -> Any:
         """See ``set()``."""
-        await self.arun(self._operations.set(key, value, timeout, version))
+        if nx or xx:
+            return await self.arun(self._set_operation(key, value, timeout, version, nx, xx))
+        return await self.arun(self._operations.set(key, value, timeout, version))
 
     def add(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        client: Any = None,
     ) -> bool:
         """Store a value where there is none; return whether there was none."""
+        if client is not None:
+            done: bool = self.client.add(key, value, timeout, version, client)
+            return done
         return self.run(self._operations.add(key, value, timeout, version))
 
     async def aadd(
@@ -207,16 +255,28 @@ class ResilientCache(Leasing, BaseCache):
         """See ``add()``."""
         return await self.arun(self._operations.add(key, value, timeout, version))
 
-    def delete(self, key: Any, version: int | None = None) -> bool:
+    def delete(self, key: Any, version: int | None = None, client: Any = None) -> bool:
         """Delete a key; return whether it held a value."""
+        if client is not None:
+            done: bool = self.client.delete(key, version, client=client)
+            return done
         return self.run(self._operations.delete(key, version))
 
     async def adelete(self, key: Any, version: int | None = None) -> bool:
         """See ``delete()``."""
         return await self.arun(self._operations.delete(key, version))
 
-    def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+    def touch(
+        self,
+        key: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        client: Any = None,
+    ) -> bool:
         """Change the expiry of a key; return whether it held a value."""
+        if client is not None:
+            done: bool = self.client.touch(key, timeout, version, client)
+            return done
         return self.run(self._operations.expire(key, timeout, version))
 
     async def atouch(
@@ -225,25 +285,56 @@ class ResilientCache(Leasing, BaseCache):
         """See ``touch()``."""
         return await self.arun(self._operations.expire(key, timeout, version))
 
-    def has_key(self, key: Any, version: int | None = None) -> bool:
+    def has_key(self, key: Any, version: int | None = None, client: Any = None) -> bool:
         """Return whether a key holds a value, be it None."""
+        if client is not None:
+            done: bool = self.client.has_key(key, version, client)
+            return done
         return self.run(self._operations.has_key(key, version))
 
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
         """See ``has_key()``."""
         return await self.arun(self._operations.has_key(key, version))
 
-    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+    def incr(
+        self,
+        key: Any,
+        delta: int = 1,
+        version: int | None = None,
+        client: Any = None,
+        ignore_key_check: bool = False,
+    ) -> int:
         """Add to an integer, atomically.
 
-        :raises ValueError: there is no such key.
-        :raises NotAnIntegerError: the value is not an integer; it stays as it is.
-        """
-        return self.run(self._operations.increment(key, delta, version))
+        Args:
+            key: what holds the integer.
+            delta: what to add.
+            version: that of the key.
+            client: see ``get()``.
+            ignore_key_check: whether a missing key is made, with the default timeout.
 
-    async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        Raises:
+            ValueError: there is no such key.
+            NotAnIntegerError: the value is not an integer; it stays as it is.
+        """
+        if client is not None:
+            # A pipeline's answer is the pipeline.
+            number: int = self.client.incr(key, delta, version, client, ignore_key_check)
+            return number
+        return self.run(self._operations.increment(key, delta, version, creates=ignore_key_check))
+
+    async def aincr(
+        self,
+        key: Any,
+        delta: int = 1,
+        version: int | None = None,
+        *,
+        ignore_key_check: bool = False,
+    ) -> int:
         """See ``incr()``."""
-        return await self.arun(self._operations.increment(key, delta, version))
+        return await self.arun(
+            self._operations.increment(key, delta, version, creates=ignore_key_check)
+        )
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """See ``decr()``."""
@@ -280,13 +371,13 @@ class ResilientCache(Leasing, BaseCache):
         refused = await self.arun(self._operations.set_many(data, timeout, version))
         return self._names(refused, data, version)
 
-    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        """Delete keys in one round trip."""
-        self.run(self._operations.delete_many(keys, version))
+    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> Any:
+        """Delete keys in one round trip; return how many held a value."""
+        return self.run(self._operations.delete_many(keys, version))
 
-    async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+    async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> Any:
         """See ``delete_many()``."""
-        await self.arun(self._operations.delete_many(keys, version))
+        return await self.arun(self._operations.delete_many(keys, version))
 
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """Move a value, with its expiry, to another version; return that version.
@@ -318,47 +409,13 @@ class ResilientCache(Leasing, BaseCache):
         """See ``clear()``."""
         await self.arun(self._operations.clear())
 
-    def ttl(self, key: Any, version: int | None = None) -> int | None:
-        """Return the seconds a key has left, rounded up; None: for ever, 0: it is missing."""
-        return _seconds(self.run(self._operations.remaining(key, version)))
-
-    async def attl(self, key: Any, version: int | None = None) -> int | None:
-        """See ``ttl()``."""
-        return _seconds(await self.arun(self._operations.remaining(key, version)))
-
-    expire = touch
-    aexpire = atouch
-
-    def keys(self, pattern: str = "*", version: int | None = None) -> list[str]:
-        """Return the keys that match a pattern, without the prefix, in no order.
-
-        :raises CacheLayerError: the KEY_FUNCTION hides them.
-        """
-        found = self.run(self._operations.scan(pattern, version, STEP))
-        return self._operations.strip(found, version)
-
-    async def akeys(self, pattern: str = "*", version: int | None = None) -> list[str]:
-        """See ``keys()``."""
-        found = await self.arun(self._operations.scan(pattern, version, STEP))
-        return self._operations.strip(found, version)
-
-    def iter_keys(self, pattern: str = "*", version: int | None = None) -> Iterator[str]:
-        """Iterate over what ``keys()`` returns."""
-        return iter(self.keys(pattern, version))
-
-    def delete_pattern(self, pattern: str, version: int | None = None) -> int:
-        """Delete the keys that match a pattern; return how many held a value.
-
-        :raises CacheLayerError: the KEY_FUNCTION hides them.
-        """
-        return self.run(self._operations.delete_pattern(pattern, version))
-
-    async def adelete_pattern(self, pattern: str, version: int | None = None) -> int:
-        """See ``delete_pattern()``."""
-        return await self.arun(self._operations.delete_pattern(pattern, version))
-
     def close(self, **kwargs: Any) -> None:
-        """Called after each request: connections stay; counters are added to all processes'."""
+        """Called after each request: counters are added to all processes'.
+
+        Connections stay, unless django-redis's CLOSE_CONNECTION asks for their end.
+        """
+        if self._bound_client is not None:
+            self.client.close()
         flush_when_due(self)
 
     async def aclose(self, **kwargs: Any) -> None:
@@ -375,9 +432,3 @@ def _moved(moved: bool, key: Any, version: int) -> int:
     if not moved:
         raise ValueError(f"Key {key!r} not found")
     return version
-
-
-def _seconds(milliseconds: int | None) -> int | None:
-    if milliseconds is None:
-        return 0
-    return None if milliseconds < 0 else -(-milliseconds // 1000)

@@ -12,7 +12,7 @@ from cache_layer.backends.operations.base import Operation
 from cache_layer.backends.operations.batches import DropMany, GetMany, SetMany
 from cache_layer.backends.operations.leases import Fill, GetOrLease, Release
 from cache_layer.backends.operations.numbers import Increment
-from cache_layer.backends.operations.scans import Clear, DropPattern, ScanKeys
+from cache_layer.backends.operations.scans import STEP, Clear, DropPattern, ScanKeys, ScanPage
 from cache_layer.backends.operations.single import (
     Add,
     Drop,
@@ -180,9 +180,17 @@ class Operations:
         """Return the full keys that match a pattern; ``strip`` takes the prefix off."""
         return ScanKeys(self.context, self._pattern(pattern, version), max(1, count))
 
-    def delete_pattern(self, pattern: str, version: int | None) -> Operation[int]:
+    def scan_page(
+        self, pattern: str, version: int | None, count: int, cursor: int
+    ) -> Operation[tuple[int, list[str]]]:
+        """Return where to go on, 0 at the end, and some of the full keys that match a pattern."""
+        return ScanPage(self.context, self._pattern(pattern, version), max(1, count), cursor)
+
+    def delete_pattern(
+        self, pattern: str, version: int | None, count: int = STEP
+    ) -> Operation[int]:
         """Delete the keys that match a pattern; the result is how many held a value."""
-        return DropPattern(self.context, self._pattern(pattern, version))
+        return DropPattern(self.context, self._pattern(pattern, version), max(1, count))
 
     def clear(self) -> Operation[int]:
         """Delete every key: of the namespace, or of the alias in all versions."""

@@ -36,21 +36,15 @@ class ScanKeys(Operation[list[str]]):
         self.count = count
 
     def steps(self) -> Steps[list[str]]:
-        seen: set[bytes] = set()
-        cursor: Any = 0
+        seen: set[str] = set()
+        cursor = 0
         while True:
-            (reply,) = yield [_scan(cursor, self.pattern, self.count)]
-            if isinstance(reply, Exception):
-                self.error()
-                break
-            cursor, found = reply
-            for chunk in chunks(found):
-                (alive,) = yield [lua.LIVING(chunk)]
-                if not isinstance(alive, Exception):
-                    seen.update(alive)
-            if not int(cursor):
-                break
-        return [key for key in map(_text, seen) if key is not None]
+            cursor, found = yield from ScanPage(
+                self.context, self.pattern, self.count, cursor
+            ).steps()
+            seen.update(found)
+            if not cursor:
+                return list(seen)
 
     def in_memory(self, store: MemoryStore) -> list[str]:
         return [
@@ -60,15 +54,47 @@ class ScanKeys(Operation[list[str]]):
         ]
 
 
+class ScanPage(Operation[tuple[int, list[str]]]):
+    """One step of ``ScanKeys``: where to go on, 0 at the end, and keys, some of them twice."""
+
+    __slots__ = ("count", "cursor", "pattern")
+    writes = False
+    long = True
+
+    def __init__(self, context: Context, pattern: str, count: int, cursor: int) -> None:
+        self.context = context
+        self.pattern = pattern
+        self.count = count
+        self.cursor = cursor
+
+    def steps(self) -> Steps[tuple[int, list[str]]]:
+        (reply,) = yield [_scan(self.cursor, self.pattern, self.count)]
+        if isinstance(reply, Exception):
+            self.error()
+            return 0, []
+        cursor, found = reply
+        keys: list[str | None] = []
+        for chunk in chunks(found):
+            (alive,) = yield [lua.LIVING(chunk)]
+            if not isinstance(alive, Exception):
+                keys += map(_text, alive)
+        return int(cursor), [key for key in keys if key is not None]
+
+    def in_memory(self, store: MemoryStore) -> tuple[int, list[str]]:
+        # Memory is listed at once. A cursor of Redis's means that its keys were given out before.
+        return 0, ScanKeys(self.context, self.pattern).in_memory(store)
+
+
 class DropPattern(Operation[int]):
     """Delete the keys that match a pattern, leases included; returns how many held a value."""
 
-    __slots__ = ("pattern",)
+    __slots__ = ("count", "pattern")
     long = True
 
-    def __init__(self, context: Context, pattern: str) -> None:
+    def __init__(self, context: Context, pattern: str, count: int = STEP) -> None:
         self.context = context
         self.pattern = pattern
+        self.count = count
 
     def owned(self, keys: Iterable[bytes]) -> list[bytes]:
         """Return those of the keys found that are to be deleted."""
@@ -76,7 +102,7 @@ class DropPattern(Operation[int]):
 
     def steps(self) -> Steps[int]:
         try:
-            return self._count((yield from drop_matching(self.pattern, self.owned)))
+            return self._count((yield from drop_matching(self.pattern, self.owned, self.count)))
         except RefusedError:
             self.error()
             return 0
@@ -117,7 +143,7 @@ class Clear(DropPattern):
         journal.add_keyspace(self.keyspace)
 
 
-def drop_matching(pattern: str, owned: Any = list) -> Steps[int]:
+def drop_matching(pattern: str, owned: Any = list, count: int = STEP) -> Steps[int]:
     """Delete what matches a pattern; one round trip a step deletes and looks further.
 
     :raises RefusedError: Redis does not let its keys be listed.
@@ -128,7 +154,7 @@ def drop_matching(pattern: str, owned: Any = list) -> Steps[int]:
     # Last, so that the values under them are still counted as such.
     tags: list[bytes] = []
     while True:
-        *counts, page = yield [*deletions, _scan(cursor, pattern, STEP)]
+        *counts, page = yield [*deletions, _scan(cursor, pattern, count)]
         dropped += sum(count for count in counts if isinstance(count, int))
         if isinstance(page, Exception):
             raise RefusedError from page

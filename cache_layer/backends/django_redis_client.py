@@ -1,0 +1,83 @@
+"""django-redis's client on behalf of one backend, and what calls it with the cache's circuit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.core.cache.backends.base import BaseCache
+from django_redis.exceptions import ConnectionInterrupted
+from django_redis.util import CacheKey
+
+from cache_layer.backends.redis.routed import AsyncRoutedRedis, Replies, RoutedRedis, Unanswered
+
+if TYPE_CHECKING:
+    from cache_layer.backends.resilient import ResilientCache
+
+T = TypeVar("T")
+
+
+class BoundClient:
+    """The ``CLIENT_CLASS`` of an alias, with the prefix and the version of one backend.
+
+    ``raw`` is what django-redis calls ``cache.client``: it shares the alias's connections of
+    redis-py, and raises whatever redis-py raises.
+    """
+
+    def __init__(self, backend: ResilientCache, shared: Any) -> None:
+        self.shared = shared
+        self._backend = backend
+        self.raw = self._copy()
+        redis = shared.get_client(write=True)
+        self._sync = RoutedRedis(redis, backend, backend.run)
+        self.asynchronous = AsyncRoutedRedis(redis, backend)
+        self.routed = self._over(self._sync)
+
+    def call(self, method: Callable[[Any], T]) -> T:
+        """Return what a method does, given the client."""
+        try:
+            return method(self.routed)
+        except ConnectionInterrupted as interrupted:
+            raise interrupted.__cause__ or interrupted from None
+
+    async def acall(self, method: Callable[[Any], T]) -> T:
+        """Return the same, awaited.
+
+        The methods are plain functions from arguments to commands and from replies to a result:
+        they run until they need a reply, and again once it is known.
+        """
+        known: list[Any] = []
+        while True:
+            redis = copy.copy(self._sync)
+            redis._send = Replies(known)
+            try:
+                return method(self._over(redis))
+            except Unanswered as question:
+                command = question.command
+            except ConnectionInterrupted as interrupted:
+                raise interrupted.__cause__ or interrupted from None
+            known.append(await self._backend.arun(command))
+
+    def _over(self, redis: RoutedRedis) -> Any:
+        client = self._copy()
+        client.get_client = lambda *_args, **_kwargs: redis
+        return client
+
+    def _copy(self) -> Any:
+        client = copy.copy(self.shared)
+        client._backend = self._backend
+        client._options = dict(client._options)
+        if type(self._backend).make_key is not BaseCache.make_key:
+            # The project's own class decides, as it does for everything else in the cache.
+            client.make_key = self._make_key
+        return client
+
+    def _make_key(
+        self, key: Any, version: int | None = None, prefix: str | None = None
+    ) -> CacheKey:
+        if isinstance(key, CacheKey):
+            return key
+        if prefix is None:
+            return CacheKey(self._backend.make_key(key, version=version))
+        return CacheKey(self._backend.key_func(key, prefix, version or self._backend.version))

@@ -1,0 +1,78 @@
+# ruff: noqa: D102 - the methods of an operation are described in ``base``
+"""What django-redis can do to one key beyond Django's API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn
+
+from cache_layer.backends.context import Context
+from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations.base import Command, held, px, raw
+from cache_layer.backends.operations.lua import Script
+from cache_layer.backends.operations.single import Add, Expire, Set
+from cache_layer.backends.outage import CacheUnavailableError
+from cache_layer.journal import Journal
+
+#: data, px -> 1 when the key held a value and holds the data now.
+_REPLACE = Script("""
+if not live(KEYS[1]) then return 0 end
+put(KEYS[1], ARGV[1], ARGV[2])
+return 1
+""")
+
+#: -> 1 when the key holds a value that would have expired, and will not.
+_PERSIST = Script("""
+local head = redis.call('GETRANGE', KEYS[1], 0, 47)
+if not alive(KEYS[1], head) then return 0 end
+for _, tag in ipairs(tags_of(KEYS[1], head)) do cover(tag[1], '') end
+return redis.call('PERSIST', KEYS[1])
+""")
+
+
+class AddOnRedis(Add):
+    """An ``Add`` that others rely on: memory, which one process sees, cannot say who was first.
+
+    The journal is told nothing: what it would drop may be somebody else's lock by then.
+    """
+
+    __slots__ = ("_unavailable",)
+
+    def __init__(self, add: Add, unavailable: Callable[[str], CacheUnavailableError]) -> None:
+        super().__init__(add.context, add.key, add.data, add.milliseconds)
+        self._unavailable = unavailable
+
+    def in_memory(self, store: MemoryStore) -> NoReturn:
+        raise self._unavailable("set(nx=True)")
+
+    def remember(self, journal: Journal) -> None:
+        """See ``Operation.remember``."""
+
+
+class Replace(Set):
+    """Store a value where there is one; tells whether there was one."""
+
+    __slots__ = ()
+
+    def command(self) -> Command:
+        return _REPLACE([raw(self.key)], self.data, px(self.milliseconds))
+
+    def in_memory(self, store: MemoryStore) -> bool:
+        return held(store, self.key) is not None and super().in_memory(store)
+
+
+class Persist(Expire):
+    """Let a key never expire; tells whether it would have."""
+
+    __slots__ = ()
+
+    def __init__(self, context: Context, key: str) -> None:
+        super().__init__(context, key, None)
+
+    def command(self) -> Command:
+        return _PERSIST([raw(self.key)])
+
+    def in_memory(self, store: MemoryStore) -> bool:
+        if held(store, self.key) is None or store.remaining(self.key) is None:
+            return False
+        return super().in_memory(store)

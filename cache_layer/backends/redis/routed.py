@@ -1,0 +1,156 @@
+# ruff: noqa: D102 - the methods of an operation are described in ``operations.base``
+"""redis-py's clients, whose commands go the way of the cache's own: one circuit, one deadline.
+
+django-redis's client turns arguments into commands and replies into results by calling a client of
+redis-py. Given one of these, it does so without a connection of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, Protocol, TypeVar, cast
+
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.commands.cluster import READ_COMMANDS
+
+from cache_layer.backends.context import Context
+from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations.base import Command, Operation, Steps
+from cache_layer.backends.outage import CacheUnavailableError
+
+T = TypeVar("T")
+
+
+class Backend(Protocol):
+    """What is needed of the cache backend."""
+
+    @property
+    def context(self) -> Context:
+        """What operations without a namespace are given."""
+
+    def run(self, operation: Operation[T]) -> T:
+        """See ``ResilientCache.run``."""
+
+    def arun(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+        """See ``ResilientCache.arun``."""
+
+    def unavailable(self, what: str) -> CacheUnavailableError:
+        """Return the error that says that only Redis can do this."""
+
+
+class RedisCommand(Operation[Any]):
+    """Any command, which nothing but Redis can do; its reply, be it an exception."""
+
+    __slots__ = ("_backend", "_command", "_sent")
+
+    def __init__(self, backend: Backend, command: Command) -> None:
+        self.context = backend.context
+        self._backend = backend
+        self._command = command
+        self._sent = False
+
+    @property
+    def name(self) -> str:
+        """The name of the command."""
+        return str(self._command[0].decode())
+
+    def steps(self) -> Steps[Any]:
+        self._sent = True
+        (reply,) = yield [self._command]
+        return reply
+
+    def in_memory(self, store: MemoryStore) -> NoReturn:
+        done = ", and may or may not have been done" if self._sent and self.writes else ""
+        raise self._backend.unavailable(self.name + done)
+
+
+class ReadCommand(RedisCommand):
+    """A command that changes nothing."""
+
+    __slots__ = ()
+    writes = False
+
+
+class RoutedRedis(Redis):
+    """redis-py's client, over whatever sends its commands."""
+
+    def __init__(
+        self, client: Redis, backend: Backend, send: Callable[[RedisCommand], Any]
+    ) -> None:
+        super().__init__(connection_pool=client.connection_pool)
+        self.response_callbacks = client.response_callbacks
+        self._backend = backend
+        self._send = send
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command and return what redis-py makes of the reply."""
+        reply = self._send(_command(self, self._backend, args))
+        parse: Callable[..., Any] = self.parse_response
+        return parse(_Answered(reply), args[0], **options)
+
+
+class AsyncRoutedRedis(AsyncRedis):
+    """See ``RoutedRedis``; awaited."""
+
+    def __init__(self, client: Redis, backend: Backend) -> None:
+        # It gives out how to encode, and nothing else.
+        super().__init__(connection_pool=cast("Any", client.connection_pool))
+        self._backend = backend
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """See ``RoutedRedis.execute_command``."""
+        reply = await self._backend.arun(_command(self, self._backend, args))
+        return await self.parse_response(cast("Any", _AsyncAnswered(reply)), args[0], **options)
+
+
+class Unanswered(Exception):  # noqa: N818 - a question, not an error
+    """The next command of a call that is being repeated; its reply is not known yet."""
+
+    def __init__(self, command: RedisCommand) -> None:
+        super().__init__()
+        self.command = command
+
+
+class Replies:
+    """Answers the commands of a call in their order, as far as their replies are known."""
+
+    def __init__(self, known: list[Any]) -> None:
+        self._known = iter(known)
+
+    def __call__(self, command: RedisCommand) -> Any:
+        """Return the reply.
+
+        Raises:
+            Unanswered: it is not known.
+        """
+        for reply in self._known:
+            return reply
+        raise Unanswered(command)
+
+
+class _Answered:
+    """A connection on which one reply waits."""
+
+    def __init__(self, reply: Any) -> None:
+        self._reply = reply
+
+    def read_response(self, **_options: Any) -> Any:
+        if isinstance(self._reply, Exception):
+            raise self._reply
+        return self._reply
+
+
+class _AsyncAnswered(_Answered):
+    async def read_response(self, **options: Any) -> Any:
+        return super().read_response(**options)
+
+
+def _command(client: Any, backend: Backend, args: tuple[Any, ...]) -> RedisCommand:
+    """Return the operation of a command of one or more words."""
+    words, *others = args
+    encode = client.get_encoder().encode
+    # As bytes the name is not taken for a command of the cache's, whose replies are prepared.
+    command = (*words.encode().split(), *(bytes(encode(each)) for each in others))
+    kind = ReadCommand if words in READ_COMMANDS else RedisCommand
+    return kind(backend, command)
