@@ -48,6 +48,15 @@ def django_suite(session: nox.Session, django: str) -> None:
     session.run("python", ".ci/django_cache_suite.py", *session.posargs)
 
 
+@nox.session
+@nox.parametrize(("python", "django"), PAIRS)
+def django_redis_suite(session: nox.Session, django: str) -> None:
+    """django-redis's own tests, with our backend in place of its own."""
+    install(session, django)
+    session.install("pip", "pytest-mock", "lz4", "pyzstd")
+    session.run("python", ".ci/django_redis_suite.py", *session.posargs)
+
+
 @nox.session(python="3.13")
 def api_contract(session: nox.Session) -> None:
     """Requests generated from the API's schema, at length, on the database of DATABASE_URL."""
