@@ -195,7 +195,6 @@ class ResilientCache(ClientApi, Leasing, BaseCache):
         timeout: Any = DEFAULT_TIMEOUT,
         version: int | None = None,
         client: Any = None,
-        *,
         nx: bool = False,
         xx: bool = False,
     ) -> Any:

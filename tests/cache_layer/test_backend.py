@@ -88,7 +88,7 @@ class Contract(Stores):
         assert cache.get_many(values) == {"k1199": 1199}
         assert cache.get_many([]) == {}
         assert cache.set_many({}) == []
-        assert cache.delete_many([]) is None
+        assert cache.delete_many([]) == 0
 
     def test_incr_beyond_64_bits_and_back(self, cache: Any) -> None:
         cache.set("n", 2**63 - 2, 1000)
@@ -343,7 +343,9 @@ def test_every_method_has_an_awaited_twin_with_its_parameters() -> None:
     assert {"get", "set_many", "get_or_lease", "delete_pattern", "incr_version"} <= set(twins)
     for name, signature in twins.items():
         original = members("")[name]
-        assert list(original.parameters) == list(signature.parameters), name
+        # redis-py's clients and pipelines that may be given are synchronous.
+        expected = [each for each in original.parameters if each != "client"]
+        assert list(signature.parameters) == expected, name
         # Django's own loops or takes a thread.
         inherited = getattr(BaseCache, f"a{name}", None)
         assert getattr(ResilientCache, f"a{name}") is not inherited, name
