@@ -211,9 +211,7 @@ class ClientApi(DataStructures):
         return await self.aexpire(key, _from_milliseconds(timeout), version)
 
     def expire_at(self, key: Any, when: dt.datetime | float, version: int | None = None) -> bool:
-        """Let a key expire at a time, given as such or in Unix seconds; return whether it did hold
-        a value.
-        """
+        """Let a key expire at a time or Unix time in seconds; return whether it held a value."""
         return self.expire(key, _until(when), version)
 
     async def aexpire_at(
@@ -223,9 +221,7 @@ class ClientApi(DataStructures):
         return await self.aexpire(key, _until(when), version)
 
     def pexpire_at(self, key: Any, when: dt.datetime | float, version: int | None = None) -> bool:
-        """Let a key expire at a time, given as such or in Unix milliseconds; return whether it did
-        hold a value.
-        """
+        """Do the same with a Unix time in milliseconds; return whether it held a value."""
         return self.expire(key, _until(when, 1000), version)
 
     async def apexpire_at(
