@@ -9,6 +9,7 @@ from typing import Final
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Tags, Warning, register  # noqa: A004
 from django.db import connections, router
+from django.utils.module_loading import import_string
 
 from agent_sessions.conf import settings
 from agent_sessions.postgresql import append_function, search_index
@@ -32,7 +33,18 @@ def _is_rate(value: object) -> bool:
     return isinstance(value, str) and _RATE_TEXT.fullmatch(value) is not None
 
 
+def _are_classes(value: object) -> bool:
+    if not isinstance(value, list | tuple):
+        return False
+    try:
+        return all(isinstance(import_string(name), type) for name in value)
+    except (ImportError, AttributeError, TypeError):
+        return False
+
+
 _RATE: Final = Rule('a number per second, minute, hour or day such as "600/min"', _is_rate)
+
+_CLASSES: Final = Rule("a list of dotted names of classes", _are_classes)
 
 #: The number of the check and the rule of each setting. A new setting takes the next number.
 RULES: Final = {
@@ -52,6 +64,9 @@ RULES: Final = {
     "EVENTS_POLL_SECONDS": ("E011", SECONDS),
     "EVENTS_KEEP_ALIVE_SECONDS": ("E012", SECONDS),
     "EVENTS_MAX_SECONDS": ("E013", SECONDS),
+    "LOGIN_RATE": ("E014", _RATE.or_none()),
+    "PERMISSION_CLASSES": ("E015", _CLASSES.or_none()),
+    "THROTTLE_CLASSES": ("E016", _CLASSES.or_none()),
 }
 
 

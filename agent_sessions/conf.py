@@ -28,9 +28,17 @@ class Settings(AppSettings, prefix="AGENT_SESSIONS_"):
     #: Largest body of a REST request. JSON escapes make it larger than what it holds.
     MAX_REQUEST_BYTES: int = 32 * 1024 * 1024
     #: REST requests that change nothing, by one user, such as "600/min". None: no limit.
-    READ_RATE: str | None = None
+    READ_RATE: str | None = "6000/min"
     #: REST requests that change something, by one user, such as "120/min". None: no limit.
-    WRITE_RATE: str | None = None
+    WRITE_RATE: str | None = "3000/min"
+    #: Wrong credentials in REST requests, by one address, such as "60/min". None: no limit.
+    LOGIN_RATE: str | None = "60/min"
+    #: Dotted names of DRF permissions that apply beside the API's own. None: those of the
+    #: project's DEFAULT_PERMISSION_CLASSES.
+    PERMISSION_CLASSES: Sequence[str] | None = None
+    #: Dotted names of DRF throttles that apply beside the API's own. None: those of the
+    #: project's DEFAULT_THROTTLE_CLASSES.
+    THROTTLE_CLASSES: Sequence[str] | None = None
     #: Seconds between two looks at the database for messages that other processes appended.
     EVENTS_POLL_SECONDS: float = 0.25
     #: Seconds of silence after which an event stream sends a sign of life.

@@ -21,44 +21,27 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.schemas import DefaultSchema
 from rest_framework.schemas.inspectors import ViewInspector
-from rest_framework.throttling import BaseThrottle, UserRateThrottle
+from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
 from agent_sessions.api.errors import ExceptionHandler, problem_response
 from agent_sessions.api.headers import etag_of, is_not_modified, require_match
 from agent_sessions.api.parsers import BoundedJSONParser, refuse_unreadable_body
-from agent_sessions.api.permissions import Reader, owner_of_request
+from agent_sessions.api.permissions import (
+    FailedLoginThrottle,
+    Reader,
+    ReadThrottle,
+    WriteThrottle,
+    host_permissions,
+    host_throttles,
+    owner_of_request,
+)
 from agent_sessions.api.renderers import AsciiJSONRenderer, ReadOnlyBrowsableRenderer
 from agent_sessions.api.serializers import represent_session
-from agent_sessions.conf import settings
 from agent_sessions.models import Session
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository import SyncSessionRepository
 from agent_sessions.repository.locking import Check
-
-
-class ReadThrottle(UserRateThrottle):
-    """Limits requests that change nothing to AGENT_SESSIONS_READ_RATE.
-
-    The rates count in the project's cache. With cache_layer's backend they hold while Redis is
-    away, each process counting for itself.
-    """
-
-    scope = "agent_sessions_read"
-
-    def get_rate(self) -> str | None:
-        """Return the rate, such as "600/min"; None is no limit."""
-        return settings.READ_RATE
-
-
-class WriteThrottle(UserRateThrottle):
-    """Limits requests that change something to AGENT_SESSIONS_WRITE_RATE."""
-
-    scope = "agent_sessions_write"
-
-    def get_rate(self) -> str | None:
-        """Return the rate, such as "120/min"; None is no limit."""
-        return settings.WRITE_RATE
 
 
 class Negotiation(DefaultContentNegotiation):
@@ -86,7 +69,9 @@ def _schema() -> ViewInspector:
 
 
 class ApiView(APIView):
-    """A view with the API's formats, errors and rates, and the host's authentication.
+    """A view with the API's formats and errors, and the policies of the project beside its own.
+
+    The project's authentication, permissions and rates apply.
 
     It stands outside ATOMIC_REQUESTS: each repository operation is a transaction, and an append
     must not hold its session's lock until the answer has been written.
@@ -109,10 +94,14 @@ class ApiView(APIView):
         """Return the handler that writes problem documents."""
         return problem_response
 
+    def get_permissions(self) -> list[Any]:
+        """Return the permissions of the view and those of the project."""
+        return [*super().get_permissions(), *host_permissions()]
+
     def get_throttles(self) -> list[BaseThrottle]:
-        """Return the rate that applies to the method."""
+        """Return the rate that applies to the method, and those of the project."""
         reads = self.request.method in SAFE_METHODS
-        return [ReadThrottle() if reads else WriteThrottle()]
+        return [ReadThrottle() if reads else WriteThrottle(), *host_throttles()]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Check the caller, and that the body can be read."""
@@ -121,10 +110,21 @@ class ApiView(APIView):
             refuse_unreadable_body(request.headers)
 
     def perform_authentication(self, request: Request) -> None:
-        """Authenticate. Raises AuthenticationFailed for credentials that no database can hold."""
+        """Authenticate.
+
+        Raises:
+            AuthenticationFailed: also for credentials that no database can hold.
+            Throttled: the address has sent too many wrong credentials.
+        """
+        throttle = FailedLoginThrottle()
+        if "Authorization" in request.headers and not throttle.allow_request(request, self):
+            self.throttled(request, throttle.wait())
         try:
             request.user  # noqa: B018  (authenticates)
-        except (ValueError, DataError):
+        except (AuthenticationFailed, ValueError, DataError) as error:
+            throttle.failed(request)
+            if isinstance(error, AuthenticationFailed):
+                raise
             raise AuthenticationFailed from None
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:

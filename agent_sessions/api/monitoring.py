@@ -14,8 +14,11 @@ from rest_framework import status
 from rest_framework.permissions import AllowAny, IsAdminUser
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.throttling import BaseThrottle
+from rest_framework.views import APIView
 
 from agent_sessions.api.base import ApiView
+from agent_sessions.api.permissions import ReadThrottle
 from agent_sessions.models import Session
 from cache_layer import get_redis_manager
 
@@ -60,9 +63,13 @@ class HealthView(ApiView):
             status=status.HTTP_200_OK if database else status.HTTP_503_SERVICE_UNAVAILABLE,
         )
 
-    def get_throttles(self) -> list[Any]:
-        """Return no rate, as load balancers ask often."""
-        return []
+    def get_permissions(self) -> list[Any]:
+        """Return the view's own permissions: a load balancer has no login."""
+        return [*APIView.get_permissions(self)]
+
+    def get_throttles(self) -> list[BaseThrottle]:
+        """Return the API's rate of an address; those of the project are for its users."""
+        return [ReadThrottle()]
 
     def perform_authentication(self, request: Request) -> None:
         """Authenticate; without the database the caller is anonymous."""

@@ -1,26 +1,136 @@
-"""Whose sessions a request is about: the caller's own, or for staff those of `?user=`."""
+"""Who may call the API, how often, and whose sessions a request is about."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
+from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.db import DataError
 from django.db import Error as DatabaseFailure
 from django.utils.encoding import escape_uri_path
+from django.utils.module_loading import import_string
 from django.utils.translation import gettext_lazy as _
 from rest_framework.exceptions import PermissionDenied
+from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
+from rest_framework.settings import api_settings
+from rest_framework.throttling import BaseThrottle
+from rest_framework.views import APIView
 
 from agent_sessions.api.errors import InvalidParameter
+from agent_sessions.conf import settings
 
 logger = logging.getLogger("agent_sessions")
 audit = logging.getLogger("agent_sessions.audit")
 
 USER_PARAMETER = "user"
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class RateThrottle(BaseThrottle):
+    """Limits the requests of one user, or of one address without a user, to a rate.
+
+    Requests are counted in windows of fixed length, by one increment in the project's cache. With
+    cache_layer's backend the rates hold while Redis is away, each process counting for itself.
+    """
+
+    scope: str
+    rate_setting: str
+
+    def allow_request(self, request: Request, view: APIView) -> bool:
+        """Count the request; return whether the rate allows it."""
+        rate = getattr(settings, self.rate_setting)
+        return rate is None or self.count(self.key(request), rate) <= self.limit
+
+    def wait(self) -> float:
+        """Return the seconds until the next window."""
+        return self.duration - time.time() % self.duration
+
+    def key(self, request: Request) -> str:
+        """Return who is counted."""
+        user = request.user
+        return f"user {user.pk}" if user.is_authenticated else self.get_ident(request)
+
+    def count(self, key: str, rate: str, amount: int = 1) -> int:
+        """Add *amount* to the requests of *key* in this window and return their number."""
+        limit, _slash, period = rate.partition("/")
+        self.limit = int(limit)
+        self.duration = _SECONDS[period[0]]
+        digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        window = int(time.time() // self.duration)
+        name = f"agent_sessions:rate:{self.scope}:{digest}:{window}"
+        if not amount:
+            return int(cache.get(name, 0))
+        # The first request of a window adds the counter; two may try that at once.
+        for _attempt in range(2):
+            try:
+                return int(cache.incr(name, amount))
+            except ValueError:
+                if cache.add(name, amount, self.duration):
+                    break
+        return amount
+
+
+class ReadThrottle(RateThrottle):
+    """Limits requests that change nothing to AGENT_SESSIONS_READ_RATE."""
+
+    scope, rate_setting = "read", "READ_RATE"
+
+
+class WriteThrottle(RateThrottle):
+    """Limits requests that change something to AGENT_SESSIONS_WRITE_RATE."""
+
+    scope, rate_setting = "write", "WRITE_RATE"
+
+
+class FailedLoginThrottle(RateThrottle):
+    """Limits the wrong credentials that one address may send to AGENT_SESSIONS_LOGIN_RATE."""
+
+    scope, rate_setting = "login", "LOGIN_RATE"
+
+    def allow_request(self, request: Request, view: APIView) -> bool:
+        """Return whether fewer failed logins than allowed were counted."""
+        rate = settings.LOGIN_RATE
+        return rate is None or self.count(self.get_ident(request), rate, 0) < self.limit
+
+    def failed(self, request: Request) -> None:
+        """Count a failed login."""
+        if settings.LOGIN_RATE is not None:
+            self.count(self.get_ident(request), settings.LOGIN_RATE)
+
+
+def host_permissions() -> list[BasePermission]:
+    """Return the permissions that the project asks of all its views, or names for this API.
+
+    They apply beside the API's own. See AGENT_SESSIONS_PERMISSION_CLASSES.
+    """
+    named = settings.PERMISSION_CLASSES
+    classes: Sequence[Any] = (
+        api_settings.DEFAULT_PERMISSION_CLASSES if named is None else _imported(named)
+    )
+    return [permission() for permission in classes]
+
+
+def host_throttles() -> list[BaseThrottle]:
+    """Return the rates of all views of the project, or those it names for this API.
+
+    They apply beside the API's own. See AGENT_SESSIONS_THROTTLE_CLASSES.
+    """
+    named = settings.THROTTLE_CLASSES
+    classes: Sequence[Any] = (
+        api_settings.DEFAULT_THROTTLE_CLASSES if named is None else _imported(named)
+    )
+    return [throttle() for throttle in classes]
+
+
+def _imported(names: Sequence[str]) -> list[type[Any]]:
+    return [import_string(name) for name in names]
 
 
 class Reader(NamedTuple):

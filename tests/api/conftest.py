@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.core.cache import cache
 from rest_framework.renderers import BaseRenderer
 from rest_framework.test import APIClient
 
@@ -48,6 +49,12 @@ def client_of(user: Any) -> APIClient:
     client = Client()
     client.force_authenticate(user)
     return client
+
+
+@pytest.fixture(autouse=True)
+def no_requests_counted() -> None:
+    """Users of several tests have one key, by which rates count."""
+    cache.clear()
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def statuses(api: APIClient, number: int) -> list[int]:
 
 def counted_in(server: RedisServer) -> int:
     with redis.Redis.from_url(server.url, socket_timeout=5) as client:
-        return len(client.keys("*throttle_agent_sessions_read*"))
+        return len(client.keys("*agent_sessions:rate:read*"))
 
 
 @pytest.mark.parametrize("outage", ["kill", "stop"])
