@@ -104,7 +104,7 @@ def post_walk(visits: Visits) -> list[str]:
         message = {"role": "user", "content": "Which modules does this visit?"}
         return client.post(path, message, format="json")
 
-    path = f"{reverse('session-list')}{session.pk}/messages/"
+    path = f"{reverse('agent_sessions:session-list')}{session.pk}/messages/"
     for _ in range(3):
         assert post().status_code == 201, post().content
     visits.counting = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.apps import apps
@@ -144,8 +144,26 @@ class OwnedSessionsView(ApiView):
     owner_id: Any = None
     """The key of the user whose sessions the request is about; with None there are none."""
     reader: Reader
-    staff_permission = "view_session"
-    """The model permission that staff need to act for another user with `?user=`."""
+    action: str
+    staff_permissions: ClassVar[dict[str, str]] = {
+        "create": "add_session",
+        "partial_update": "change_session",
+        "destroy": "delete_session",
+        "merge_context": "change_session",
+        "replace_context": "change_session",
+        "bulk_status": "change_session",
+        "erase": "delete_session",
+        "search": "view_message",
+        "export_one": "view_message",
+        "export_all": "view_message",
+        "messages": "view_message",
+        "add_messages": "add_message",
+        "events": "view_message",
+    }
+    """By action, the model permission that staff need to act for another user with `?user=`.
+
+    Other actions need view_session.
+    """
 
     @property
     def repository(self) -> SyncSessionRepository:
@@ -173,7 +191,10 @@ class OwnedSessionsView(ApiView):
 
     def permission_for_staff(self) -> str:
         """Return the codename of the permission that the request needs."""
-        return self.staff_permission
+        if "text" in self.request.query_params:
+            # Whether the list has a session tells what its messages contain.
+            return "view_message"
+        return self.staff_permissions.get(self.action, "view_session")
 
     def sessions(self) -> SessionQuerySet[Session]:
         """Return the sessions that this request may read or change."""

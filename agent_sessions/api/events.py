@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from typing import Any
 from uuid import UUID
 
 from django.core.handlers.asgi import ASGIRequest
@@ -14,6 +15,7 @@ from django.db import connections
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.translation import gettext_lazy as _
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.utils.encoders import JSONEncoder
 
@@ -35,17 +37,15 @@ _LARGEST_WINDOW = 100
 _WINDOW_BYTES = 1024 * 1024
 
 
-class EventsView(OwnedSessionsView):
-    """Sends each message of the session once, in order, from `Last-Event-ID` on.
+class EventActions(OwnedSessionsView):
+    """The action that sends each message of the session once, in order, from `Last-Event-ID` on.
 
     On an asynchronous server the stream stays open. A synchronous server sends the messages there
     are and ends the stream; the client's EventSource asks again after a second.
     """
 
-    renderer_classes = [EventStreamRenderer]
-    staff_permission = "view_message"
-
-    def get(self, request: Request, id: str) -> HttpResponseBase:  # noqa: A002
+    @action(detail=True, renderer_classes=[EventStreamRenderer])
+    def events(self, request: Request, **kwargs: Any) -> HttpResponseBase:
         """Follow messages as server-sent events.
 
         Each message once and in order, as it is stored: `id` is its sequence, `data` what the list

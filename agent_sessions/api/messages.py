@@ -7,6 +7,7 @@ from typing import Any
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.utils.translation import gettext_lazy as _
 from rest_framework import status
+from rest_framework.decorators import action
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -23,14 +24,11 @@ from agent_sessions.api.serializers import (
 from agent_sessions.models import Message
 
 
-class MessagesView(OwnedSessionsView):
-    """The messages of one session, in order."""
+class MessageActions(OwnedSessionsView):
+    """The actions on the messages of one session."""
 
-    def permission_for_staff(self) -> str:
-        """Return the permission to read messages or to add them."""
-        return "add_message" if self.request.method == "POST" else "view_message"
-
-    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+    @action(detail=True)
+    def messages(self, request: Request, **kwargs: Any) -> Response:
         """List a window of messages.
 
         Without parameters the last messages. To follow a conversation, ask with `after` = the last
@@ -55,7 +53,8 @@ class MessagesView(OwnedSessionsView):
             }
         )
 
-    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+    @messages.mapping.post
+    def add_messages(self, request: Request, **kwargs: Any) -> Response:
         """Append one or several messages.
 
         The body is a message or has several under `messages`: all are appended or none.

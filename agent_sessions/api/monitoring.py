@@ -28,7 +28,7 @@ class CacheMetricsView(ApiView):
 
     permission_classes = [IsAdminUser]
 
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request, **kwargs: Any) -> Response:
         """Get the counters of the cache.
 
         For staff. Of the process that answers.
@@ -48,7 +48,7 @@ class HealthView(ApiView):
 
     permission_classes = [AllowAny]
 
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request, **kwargs: Any) -> Response:
         """Get whether the service can answer.
 
         503 while the database does not answer. Details for staff.

@@ -14,7 +14,7 @@ from agent_sessions.api.errors import PROBLEM_TYPE, problem_document
 
 
 @csrf_exempt
-def not_found(request: HttpRequest, path: str) -> HttpResponse:
+def not_found(request: HttpRequest, path: str, **kwargs: object) -> HttpResponse:
     """Answer 404 as a problem document; 308 if *path* with a slash at its end exists."""
     if not path.endswith("/") and _exists(f"{request.path_info}/"):
         address = escape_leading_slashes(request.get_full_path(force_append_slash=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Any
 
 from django.db.models import QuerySet
 from django.http import Http404, StreamingHttpResponse
@@ -15,10 +15,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
-from agent_sessions.api.base import OwnedSessionsView
+from agent_sessions.api.events import EventActions
 from agent_sessions.api.fields import AnySerializer
 from agent_sessions.api.filters import SessionFilter
 from agent_sessions.api.headers import idempotency_key
+from agent_sessions.api.messages import MessageActions
 from agent_sessions.api.pagination import SessionPagination, parse_query
 from agent_sessions.api.permissions import audit, require_staff
 from agent_sessions.api.renderers import NDJSONRenderer
@@ -37,8 +38,8 @@ from agent_sessions.ndjson import ndjson_response
 from agent_sessions.transfer import export_sessions
 
 
-class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
-    """The caller's sessions."""
+class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
+    """The caller's sessions, with their messages and events."""
 
     lookup_field = "id"
     lookup_value_regex = "[^/]+"
@@ -47,31 +48,11 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
     pagination_class = SessionPagination
     serializer_class = SessionSerializer
 
-    staff_permissions: ClassVar[dict[str, str]] = {
-        "create": "add_session",
-        "partial_update": "change_session",
-        "destroy": "delete_session",
-        "merge_context": "change_session",
-        "replace_context": "change_session",
-        "bulk_status": "change_session",
-        "erase": "delete_session",
-        "search": "view_message",
-        "export_one": "view_message",
-        "export_all": "view_message",
-    }
-    """The model permission by action; other actions need view_session."""
-
-    def permission_for_staff(self) -> str:
-        """Return the permission of the action."""
-        if "text" in self.request.query_params:
-            return "view_message"
-        return self.staff_permissions.get(self.action or "", "view_session")
-
     def get_queryset(self) -> QuerySet[Session]:
         """Return the sessions that this request may read or change."""
         return self.sessions()
 
-    def list(self, request: Request) -> Response:
+    def list(self, request: Request, **kwargs: Any) -> Response:
         """List sessions.
 
         Newest first, without messages and context.
@@ -79,7 +60,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         page = self.paginate_queryset(self.filter_queryset(self.sessions()))
         return self.get_paginated_response([summarize_session(session) for session in page or ()])
 
-    def create(self, request: Request) -> Response:
+    def create(self, request: Request, **kwargs: Any) -> Response:
         """Create a session."""
         session = self.repository.create(
             Session(
@@ -89,14 +70,16 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
             )
         )
         response = self.session_response(session, status=status.HTTP_201_CREATED)
-        response["Location"] = request.build_absolute_uri(f"{request.path}{session.pk}/")
+        slash = "/" if request.path.endswith("/") else ""
+        path = f"{request.path.rstrip('/')}/{session.pk}{slash}"
+        response["Location"] = request.build_absolute_uri(path)
         return response
 
-    def retrieve(self, request: Request, id: str) -> Response:  # noqa: A002
+    def retrieve(self, request: Request, **kwargs: Any) -> Response:
         """Get a session with its context."""
         return self.session_response(self.find_session())
 
-    def partial_update(self, request: Request, id: str) -> Response:  # noqa: A002
+    def partial_update(self, request: Request, **kwargs: Any) -> Response:
         """Change title, status or metadata."""
         changes = _valid(SessionChangeSerializer, request)
         changed = self.repository.update_session(
@@ -104,7 +87,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         )
         return self.session_response(changed)
 
-    def destroy(self, request: Request, id: str) -> Response:  # noqa: A002
+    def destroy(self, request: Request, **kwargs: Any) -> Response:
         """Delete a session with its messages."""
         session_id = self.session_id
         self.repository.delete(session_id, self.owner_id, self.expected_state())
@@ -114,18 +97,18 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     @action(detail=True, url_path="context")
-    def context(self, request: Request, id: str) -> Response:  # noqa: A002
+    def context(self, request: Request, **kwargs: Any) -> Response:
         """Get the context."""
         session = self.find_session()
         return self.session_response(session, session.context)
 
     @context.mapping.patch
-    def merge_context(self, request: Request, id: str) -> Response:  # noqa: A002
+    def merge_context(self, request: Request, **kwargs: Any) -> Response:
         """Merge the top-level keys of the body into the context."""
         return self._write_context(request, replace=False)
 
     @context.mapping.put
-    def replace_context(self, request: Request, id: str) -> Response:  # noqa: A002
+    def replace_context(self, request: Request, **kwargs: Any) -> Response:
         """Put the body in place of the context."""
         return self._write_context(request, replace=True)
 
@@ -138,7 +121,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         return self.session_response(changed, changed.context)
 
     @action(detail=False, methods=["post"], url_path="bulk-status")
-    def bulk_status(self, request: Request) -> Response:
+    def bulk_status(self, request: Request, **kwargs: Any) -> Response:
         """Set the status of several sessions.
 
         All ids must be sessions of the user: otherwise the answer is 404 and nothing changes.
@@ -154,12 +137,12 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         return Response({"updated": updated})
 
     @action(detail=False)
-    def stats(self, request: Request) -> Response:
+    def stats(self, request: Request, **kwargs: Any) -> Response:
         """Count sessions and messages."""
         return Response(StatsSerializer(self.repository.get_session_stats(self.owner_id)).data)
 
     @action(detail=False)
-    def search(self, request: Request) -> Response:
+    def search(self, request: Request, **kwargs: Any) -> Response:
         """Search titles and messages.
 
         Whole words before beginnings of words, those before other parts; then titles before
@@ -171,7 +154,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         return Response({"results": [represent_found(session) for session in found]})
 
     @action(detail=True, url_path="export", renderer_classes=[NDJSONRenderer])
-    def export_one(self, request: Request, id: str) -> StreamingHttpResponse:  # noqa: A002
+    def export_one(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
         """Export the session as a JSON line.
 
         In the chat fine-tuning format, `{"messages": […]}`, with title, agent_id, metadata,
@@ -182,7 +165,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         return ndjson_response(request._request, pieces, f"session-{session.pk}.jsonl")
 
     @action(detail=False, url_path="export", renderer_classes=[NDJSONRenderer])
-    def export_all(self, request: Request) -> StreamingHttpResponse:
+    def export_all(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
         """Export all sessions as JSON Lines.
 
         A line a session in the chat fine-tuning format, as of one session. Streamed.
@@ -190,7 +173,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         return ndjson_response(request._request, export_sessions(self.sessions()), "sessions.jsonl")
 
     @action(detail=False, methods=["post"])
-    def cleanup(self, request: Request) -> Response:
+    def cleanup(self, request: Request, **kwargs: Any) -> Response:
         """Complete expired sessions of all users.
 
         For staff with the permission to change sessions. Logged.
@@ -201,7 +184,7 @@ class SessionViewSet(OwnedSessionsView, GenericViewSet[Session]):
         return Response({"completed": completed})
 
     @action(detail=False, methods=["post"])
-    def erase(self, request: Request) -> Response:
+    def erase(self, request: Request, **kwargs: Any) -> Response:
         """Delete all sessions and messages of the user for good."""
         _valid(ConfirmSerializer, request)
         return Response(asdict(self.repository.delete_user_data(self.owner_id)))

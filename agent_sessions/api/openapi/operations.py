@@ -150,12 +150,12 @@ OPERATIONS = {
         request=serializers.ConfirmSerializer,
         examples=_request_example("Confirmed", {"confirm": True}),
     ),
-    "MessagesView.get": Operation(
+    "SessionViewSet.messages": Operation(
         id="listMessages",
         response=components.MessageWindowPageSerializer,
         parameters=(serializers.MessageWindowSerializer,),
     ),
-    "MessagesView.post": Operation(
+    "SessionViewSet.add_messages": Operation(
         id="addMessages",
         response=components.AppendResponseSerializer,
         statuses=(201,),
@@ -167,7 +167,7 @@ OPERATIONS = {
             *_request_example("Several messages, all or none", {"messages": _SEVERAL_MESSAGES}),
         ),
     ),
-    "EventsView.get": Operation(
+    "SessionViewSet.events": Operation(
         id="followMessages",
         response=components.ServerSentEventSerializer,
         media_type="text/event-stream",
