@@ -8,6 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from agent_sessions.ids import Owner
+from cache_layer.codec import register
 
 Item = TypeVar("Item")
 
@@ -27,6 +28,7 @@ class Window(NamedTuple):
         return self.after is not None
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
     """One page of a listing, counted from 1. A page past the end has no items."""
@@ -52,6 +54,7 @@ class Page(Generic[Item]):
         return 1 < self.page <= self.total_pages + 1 and self.total_pages > 0
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class SessionStats:
     """The numbers of one user's sessions."""

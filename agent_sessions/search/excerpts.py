@@ -10,6 +10,7 @@ from typing import NamedTuple
 from unicodedata import category
 
 from agent_sessions.search.terms import pattern_of
+from cache_layer.codec import register
 
 LENGTH = 200
 """Most characters of an excerpt."""
@@ -28,6 +29,7 @@ class Segment(NamedTuple):
     is_match: bool
 
 
+@register
 @dataclass(frozen=True, slots=True)
 class Excerpt:
     """A piece of a message around words that were found: plain text, without any markup."""

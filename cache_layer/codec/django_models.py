@@ -1,58 +1,34 @@
-"""Instances of installed models: field values, found again through the app registry.
+"""Instances of installed models, found again through the app registry.
 
 Kept are the values of the concrete fields (what is deferred stays deferred), annotations and
-other public attributes, the database, whether the row was saved, and related objects that were
-loaded through foreign keys. Not kept are prefetched sets, private attributes and cached
-properties: they are fetched or computed again.
+other public attributes, the database, whether the row was saved, and every related object that
+was loaded: by foreign keys, by one-to-one fields from either side, and by ``prefetch_related``.
+Not kept are private attributes and cached properties, which are computed again.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 from django.apps import apps
-from django.core.exceptions import FieldDoesNotExist
-from django.db.models import Choices, Model
+from django.db.models import Choices, Model, QuerySet
 from django.db.models.fields.files import FieldFile
 from django.utils.functional import cached_property
 
-from cache_layer.codec.types import Kind, Pack, Refused, Unpack
+from cache_layer.codec.types import Composite, Refused
 from cache_layer.exceptions import CodecError
 
-MODEL_CODE: Final = 21
+_PREFETCHED: Final = "_prefetched_objects_cache"
 
 
-def _encode(instance: Model, pack: Pack) -> bytes:
-    return pack(_state_of(instance, ()))
-
-
-def _decode(data: bytes, unpack: Unpack) -> Model:
-    return _instance_of(unpack(data))
-
-
-MODEL: Final = Kind(MODEL_CODE, _encode, _decode)
-
-
-def _state_of(instance: Model, above: tuple[Model, ...]) -> list[Any]:
+def _state_of(instance: Model) -> object:
     cls = type(instance)
     label = cls._meta.label_lower
     if apps.all_models[cls._meta.app_label].get(cls._meta.model_name or "") is not cls:
         raise Refused(instance, f"{label} in the app registry is another class or missing")
     attributes = instance.__dict__
     names = [field.attname for field in cls._meta.concrete_fields]
-    above = (*above, instance)
-    foreign_keys: list[Any] = [field for field in cls._meta.concrete_fields if field.is_relation]
-    loaded = {
-        field.name: field.get_cached_value(instance)
-        for field in foreign_keys
-        if field.is_cached(instance)
-    }
-    # A circle of loaded objects is cut where it closes.
-    related = {
-        name: other and _state_of(other, above)
-        for name, other in loaded.items()
-        if not any(other is one for one in above)
-    }
     return [
         label,
         instance._state.db,
@@ -66,19 +42,19 @@ def _state_of(instance: Model, above: tuple[Model, ...]) -> list[Any]:
             and not name.startswith("_")
             and not isinstance(getattr(cls, name, None), cached_property)
         },
-        related,
     ]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return what the database holds for a value that a field wraps for Python's convenience."""
     if isinstance(value, Choices):
-        return value.value
+        plain: object = value.value
+        return plain
     return value.name if isinstance(value, FieldFile) else value
 
 
-def _instance_of(state: list[Any]) -> Model:
-    label, db, adding, values, deferred, extra, related = state
+def _build(state: list[Any]) -> Model:
+    label, db, adding, values, deferred, extra = state
     model: type[Model] = apps.get_model(label)
     names = [field.attname for field in model._meta.concrete_fields]
     if set(names) != {*values, *deferred}:
@@ -89,10 +65,75 @@ def _instance_of(state: list[Any]) -> Model:
     instance.__dict__.update(values)
     instance.__dict__.update(extra)
     instance._state.adding = adding
-    for name, other in related.items():
-        try:
-            field: Any = model._meta.get_field(name)
-        except FieldDoesNotExist:
-            raise CodecError(f"the fields of {label} have changed") from None
-        field.set_cached_value(instance, other and _instance_of(other))
     return instance
+
+
+def _links_of(instance: Model) -> object:
+    related = instance._state.fields_cache
+    prefetched = instance.__dict__.get(_PREFETCHED)
+    if not related and not prefetched:
+        return None
+    return [
+        related,
+        [_prefetched_state(instance, name, found) for name, found in (prefetched or {}).items()],
+    ]
+
+
+def _prefetched_state(instance: Model, name: str, found: QuerySet[Any]) -> object:
+    """Return the accessor of a prefetched set, its order and its objects.
+
+    Further queries on the set begin with all related objects, so that one that was filtered would
+    not be what it was.
+    """
+    accessor = _accessors(type(instance)).get(name)
+    if accessor is None:
+        raise Refused(instance, f"what it prefetched as {name!r} has no manager")
+    if found.query.where != _related(instance, accessor).query.where:
+        raise Refused(
+            instance, f"what it prefetched as {accessor!r} is filtered: use Prefetch(to_attr=…)"
+        )
+    order = [each for each in found.query.order_by if isinstance(each, str)]
+    return [accessor, name, order, list(found)]
+
+
+def _set_links(instance: Model, links: list[Any]) -> None:
+    related, prefetched = links
+    instance._state.fields_cache.update(related)
+    found: dict[str, QuerySet[Any]] = {}
+    for accessor, name, order, objects in prefetched:
+        queryset = _related(instance, accessor)
+        if order:
+            queryset = queryset.order_by(*order)
+        vars(queryset).update(_result_cache=objects, _prefetch_done=True)
+        found[name] = queryset
+    if found:
+        instance.__dict__[_PREFETCHED] = found
+
+
+def _related(instance: Model, accessor: str) -> QuerySet[Any]:
+    """Return every object of a relation, as a query, whatever was prefetched."""
+    known = instance.__dict__.pop(_PREFETCHED, None)
+    try:
+        queryset: QuerySet[Any] = getattr(instance, accessor).get_queryset()
+        return queryset
+    finally:
+        if known is not None:
+            instance.__dict__[_PREFETCHED] = known
+
+
+@cache
+def _accessors(model: type[Model]) -> dict[str, str]:
+    """Return the attribute of each related manager, by the name that Django prefetches under."""
+    found = {}
+    for relation in model._meta.related_objects:
+        accessor = relation.get_accessor_name()
+        if relation.many_to_many and accessor:
+            found[relation.field.related_query_name()] = accessor
+        elif accessor:
+            found[accessor] = accessor
+    for field in (*model._meta.many_to_many, *model._meta.private_fields):
+        found[field.name] = field.name
+    return found
+
+
+MODEL: Final = Composite(21, _state_of, _build, _links_of, _set_links)

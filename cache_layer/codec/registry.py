@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
 from typing import Any, Final, NamedTuple, TypeVar, overload
 
-from django.db.models import Model
-from django.http.response import HttpResponseBase
+from django.apps import apps
+from django.db.models import Choices, Model
+from django.http import HttpResponse
 
-from cache_layer.codec.types import KINDS, Kind, Pack, Refused, Unpack
+from cache_layer.codec.responses import is_known_response, response_codec
+from cache_layer.codec.types import COMPOSITES, MISFITS, SCALARS, Composite, Refused, type_name
 from cache_layer.exceptions import CodecError
 
 T = TypeVar("T")
-
-REGISTERED_CODE: Final = 20
 
 
 class _Entry(NamedTuple):
     cls: type
     name: str
-    encode: Callable[[Any], Any]
-    decode: Callable[[Any], Any]
+    encode: Callable[[Any], object]
+    decode: Callable[[Any], object]
 
 
 _BY_TYPE: Final[dict[type, _Entry]] = {}
@@ -33,7 +37,7 @@ _BY_NAME: Final[dict[str, _Entry]] = {}
 def register(cls: type[T], *, name: str = "") -> type[T]: ...
 @overload
 def register(
-    cls: type[T], *, name: str = "", encode: Callable[[T], Any], decode: Callable[[Any], T]
+    cls: type[T], *, name: str = "", encode: Callable[[T], object], decode: Callable[[Any], T]
 ) -> type[T]: ...
 @overload
 def register(*, name: str) -> Callable[[type[T]], type[T]]: ...
@@ -41,24 +45,38 @@ def register(
     cls: type[Any] | None = None,
     *,
     name: str = "",
-    encode: Callable[[Any], Any] | None = None,
-    decode: Callable[[Any], Any] | None = None,
+    encode: Callable[[Any], object] | None = None,
+    decode: Callable[[Any], object] | None = None,
 ) -> Any:
     """Let the codec store instances of exactly this class; usable as a decorator.
 
-    Enums and dataclasses need nothing more. For any other class, ``encode`` turns an instance
-    into a value the codec knows and ``decode`` turns that back; ``decode`` sees bytes from the
-    store, so it must not do anything it would not do for a stranger.
+    Enums, dataclasses, named tuples and responses need nothing more. The enums of choices in the
+    modules of installed models are registered already.
 
-    ``name`` stands for the class in the store (its import path otherwise): keep it when the
-    class moves, change it when the meaning of its state changes.
+    Args:
+        cls: The class.
+        name: What stands for the class in the store, its import path by default. Keep it when the
+            class moves, change it when the meaning of its state changes.
+        encode: Turns an instance into a value that the codec knows. For any other class.
+        decode: Turns that value back into an instance.
 
-    Raises ``ValueError`` for a name that another class has, a class that the codec knows itself
-    and a nameless local class, and ``TypeError`` for a class that needs ``encode`` and ``decode``.
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: Another class has the name, the codec knows the class itself, or the class is
+            local to a function and has no name.
+        TypeError: The class needs ``encode`` and ``decode``.
     """
     if cls is None:
         return lambda decorated: register(decorated, name=name)
-    if cls in KINDS or issubclass(cls, (Model, HttpResponseBase)) or cls.__module__ == "builtins":
+    if (
+        cls in SCALARS
+        or cls in COMPOSITES
+        or issubclass(cls, Model)
+        or cls.__module__ == "builtins"
+        or is_known_response(cls)
+    ):
         raise ValueError(f"{type_name(cls)} cannot be registered: the codec decides about it.")
     if not name and "<locals>" in cls.__qualname__:
         raise ValueError(f"{type_name(cls)} is local to a function: give it a name= to go by.")
@@ -75,53 +93,85 @@ def register(
     return cls
 
 
-def type_name(cls: type) -> str:
-    """Return the import path of a class."""
-    return f"{cls.__module__}.{cls.__qualname__}"
+def is_registered(cls: type) -> bool:
+    """Tell whether a class is registered."""
+    return cls in _BY_TYPE
 
 
-def registered_kind(cls: type) -> Kind | None:
-    """Return the kind of a registered class."""
-    return REGISTERED if cls in _BY_TYPE else None
+def is_known(cls: type) -> bool:
+    """Tell whether a class is registered, or one that Django puts into values."""
+    _register_known("psycopg.types.range" in sys.modules)
+    return cls in _BY_TYPE
 
 
-def _encode(value: Any, pack: Pack) -> bytes:
+@cache
+def _register_known(with_ranges: bool) -> None:
+    """Register choices that stand in a model or in the module of one, CSP constants and ranges."""
+    found: list[object] = []
+    for model in apps.get_models():
+        found += [*vars(sys.modules[model.__module__]).values(), *vars(model).values()]
+    for cls in found:
+        if isinstance(cls, type) and issubclass(cls, Choices) and cls.__members__:
+            _register_once(cls)
+    with suppress(ImportError):
+        _register_once(import_module("django.utils.csp").CSP)
+    if with_ranges:
+        Range = import_module("psycopg.types.range").Range  # noqa: N806
+        register(
+            Range,
+            encode=lambda v: None if v.isempty else [v.lower, v.upper, v.bounds],
+            decode=lambda state: Range(empty=True) if state is None else Range(*state),
+        )
+
+
+def _register_once(cls: type) -> None:
+    if cls not in _BY_TYPE and type_name(cls) not in _BY_NAME and "<locals>" not in type_name(cls):
+        register(cls)
+
+
+def _state_of(value: object) -> object:
     entry = _BY_TYPE[type(value)]
     try:
-        state = entry.encode(value)
+        return [entry.name, entry.encode(value)]
     except Refused:
         raise
-    except Exception as error:
+    except MISFITS as error:
         raise Refused(value, f"its encode raised {error!r}") from error
-    return pack([entry.name, state])
 
 
-def _decode(data: bytes, unpack: Unpack) -> Any:
-    name, state = unpack(data)
+def _build(state: list[Any]) -> object:
+    name, inner = state
     entry = _BY_NAME.get(name)
     if entry is None:
+        _register_known("psycopg.types.range" in sys.modules)
+        entry = _BY_NAME.get(name)
+    if entry is None:
         raise CodecError(f"no class is registered as {name!r}")
-    return entry.decode(state)
+    return entry.decode(inner)
 
 
-REGISTERED: Final = Kind(REGISTERED_CODE, _encode, _decode)
+REGISTERED: Final = Composite(20, _state_of, _build)
 
 
-def _ready_made(cls: type[Any]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+def _ready_made(cls: type[Any]) -> tuple[Callable[[Any], object], Callable[[Any], object]]:
     if issubclass(cls, enum.Flag):
         # Combinations of flags have no name of their own.
         return (lambda member: int(member.value)), (lambda value: cls(value))
     if issubclass(cls, enum.Enum):
         return (lambda member: member.name), (lambda name: cls.__members__[name])
+    if issubclass(cls, tuple) and hasattr(cls, "_make"):
+        return list, cls._make
+    if issubclass(cls, HttpResponse):
+        return response_codec(cls)
     if dataclasses.is_dataclass(cls):
         return _dataclass_codec(cls)
     raise TypeError(
-        f"{type_name(cls)} is neither an enum nor a dataclass: register it with encode= and "
-        "decode=."
+        f"{type_name(cls)} is neither an enum, a dataclass nor a named tuple: register it with "
+        "encode= and decode=."
     )
 
 
-def _dataclass_codec(cls: type[Any]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+def _dataclass_codec(cls: type[Any]) -> tuple[Callable[[Any], object], Callable[[Any], object]]:
     names = [field.name for field in dataclasses.fields(cls)]
     try:
         object.__new__(cls)
@@ -131,13 +181,13 @@ def _dataclass_codec(cls: type[Any]) -> tuple[Callable[[Any], Any], Callable[[An
             f"{type_name(cls)} is more than its fields: register it with encode= and decode=."
         ) from error
 
-    def encode(value: Any) -> dict[str, Any]:
+    def encode(value: object) -> dict[str, object]:
         try:
             return {name: getattr(value, name) for name in names}
         except AttributeError as error:
             raise Refused(value, f"its field {error.name!r} was never set") from error
 
-    def decode(state: dict[str, Any]) -> Any:
+    def decode(state: dict[str, object]) -> object:
         if state.keys() != set(names):
             raise CodecError(f"the fields of {type_name(cls)} have changed")
         # Neither __init__ nor __post_init__: the state is complete, also where init=False or

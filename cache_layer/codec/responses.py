@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import cache
 from http.cookies import Morsel, SimpleCookie
 from typing import Any, Final
@@ -10,10 +11,8 @@ from typing import Any, Final
 from django.http import response as http
 from django.template.response import SimpleTemplateResponse, TemplateResponse
 
-from cache_layer.codec.types import Kind, Pack, Refused, Unpack
+from cache_layer.codec.types import Composite, Refused
 from cache_layer.exceptions import CodecError
-
-RESPONSE_CODE: Final = 22
 
 # What belongs to the request that is over, to the handler or to the test client.
 _NOT_KEPT: Final = frozenset(
@@ -41,13 +40,9 @@ _NOT_KEPT: Final = frozenset(
 _REST_MODULE: Final = "rest_framework.response"
 
 
-def _encode(response: http.HttpResponse, pack: Pack) -> bytes:
-    cls = type(response)
-    name = cls.__name__
+def _parts(response: http.HttpResponse) -> list[object]:
     if response.streaming:
         raise Refused(response, "a streaming response can be read only once")
-    if _classes().get(name) is not cls:
-        raise Refused(response)
     if isinstance(response, SimpleTemplateResponse) and not response.is_rendered:
         raise Refused(response, "it must be rendered first")
     attributes = {k: v for k, v in vars(response).items() if k not in _NOT_KEPT}
@@ -57,14 +52,11 @@ def _encode(response: http.HttpResponse, pack: Pack) -> bytes:
         [morsel.key, morsel.value, morsel.coded_value, {k: v for k, v in morsel.items() if v != ""}]
         for morsel in response.cookies.values()
     ]
-    return pack([name, attributes, [list(item) for item in response.headers.items()], cookies])
+    return [attributes, [list(item) for item in response.headers.items()], cookies]
 
 
-def _decode(data: bytes, unpack: Unpack) -> http.HttpResponse:
-    name, attributes, headers, cookies = unpack(data)
-    cls = _classes().get(name)
-    if cls is None:
-        raise CodecError(f"there is no response class {name!r}")
+def _from_parts(cls: type[http.HttpResponse], parts: list[Any]) -> http.HttpResponse:
+    attributes, headers, cookies = parts
     response = cls.__new__(cls)
     vars(response).update(attributes)
     vars(response).update(_resource_closers=[], _handler_class=None)
@@ -81,7 +73,35 @@ def _decode(data: bytes, unpack: Unpack) -> http.HttpResponse:
     return response
 
 
-RESPONSE: Final = Kind(RESPONSE_CODE, _encode, _decode)
+def response_codec(
+    cls: type[http.HttpResponse],
+) -> tuple[Callable[[http.HttpResponse], object], Callable[[list[Any]], object]]:
+    """Return how responses of a project's own class become a state and back."""
+    return _parts, lambda parts: _from_parts(cls, parts)
+
+
+def is_known_response(cls: type) -> bool:
+    """Tell whether a class is one of Django's responses, or REST framework's."""
+    return _classes().get(cls.__name__) is cls
+
+
+def _state_of(response: http.HttpResponseBase) -> object:
+    if not isinstance(response, http.HttpResponse):
+        raise Refused(response, "a streaming response can be read only once")
+    if not is_known_response(type(response)):
+        raise Refused(response)
+    return [type(response).__name__, _parts(response)]
+
+
+def _build(state: list[Any]) -> http.HttpResponse:
+    name, parts = state
+    cls = _classes().get(name)
+    if cls is None:
+        raise CodecError(f"there is no response class {name!r}")
+    return _from_parts(cls, parts)
+
+
+RESPONSE: Final = Composite(22, _state_of, _build)
 
 
 @cache

@@ -1,12 +1,13 @@
-"""The standard library's types that msgpack does not know, each under its extension code.
+"""How values that msgpack does not know are written: the standard library's types.
 
-A kind turns a value into bytes and back. ``pack`` and ``unpack`` are the codec itself, one level
-deeper, for kinds that contain other values.
+A scalar becomes bytes inside the message. A composite contains other values: it becomes a record
+of its own, and a reference stands in its place.
 """
 
 from __future__ import annotations
 
 import re
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
@@ -14,10 +15,22 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from django.urls import reverse_lazy
 from django.utils.safestring import SafeString
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy, pgettext_lazy
 
-Pack = Callable[[Any], bytes]
-Unpack = Callable[[bytes], Any]
+#: What code that builds a value from bytes raises where the bytes or the code do not fit. Others,
+#: such as an exception that a signal handler raises, are not the codec's.
+MISFITS: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class Refused(Exception):  # noqa: N818 - never leaves the codec, which turns it into a named error.
@@ -29,44 +42,57 @@ class Refused(Exception):  # noqa: N818 - never leaves the codec, which turns it
         self.reason = reason
 
 
-class Kind(NamedTuple):
-    """How values of one exact type (or family of types) are written under a code."""
+class Scalar(NamedTuple):
+    """How a value that contains no other becomes bytes and back."""
 
     code: int
-    encode: Callable[[Any, Pack], bytes]
-    decode: Callable[[bytes, Unpack], Any]
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], object]
+
+
+class Composite(NamedTuple):
+    """How a value that contains others becomes a state, of values, and back.
+
+    ``links_of`` and ``set_links`` are for what may lead back to the value itself: links are set
+    when every value of the message has been built.
+    """
+
+    code: int
+    state_of: Callable[[Any], object]
+    build: Callable[[Any], object]
+    links_of: Callable[[Any], object] | None = None
+    set_links: Callable[[Any, Any], None] | None = None
 
 
 # A name of the tz database; nothing that could lead out of its directory.
 _ZONE_NAME: Final = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*")
 
 
-def text_to_bytes(text: str) -> bytes:
-    """Encode any str, lone surrogates included."""
+def _text_to_bytes(text: str) -> bytes:
+    # Lone surrogates included.
     return text.encode("utf-8", "surrogatepass")
 
 
-def text_from_bytes(data: bytes) -> str:
-    """Undo ``text_to_bytes``."""
+def _text_from_bytes(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-def _encode_int(value: int, pack: Pack) -> bytes:
+def _encode_int(value: int) -> bytes:
     return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
 
 
-def _decode_int(data: bytes, unpack: Unpack) -> int:
+def _decode_int(data: bytes) -> int:
     return int.from_bytes(data, "big", signed=True)
 
 
-def _encode_clock(value: datetime | time, pack: Pack) -> bytes:
+def _encode_clock(value: datetime | time) -> bytes:
     naive = value.replace(tzinfo=None, fold=0).isoformat()
-    return text_to_bytes(f"{value.fold}{naive}|{_zone_text(value.tzinfo)}")
+    return _text_to_bytes(f"{value.fold}{naive}|{_zone_text(value.tzinfo)}")
 
 
-def _decode_clock(cls: type[datetime | time]) -> Callable[[bytes, Unpack], Any]:
-    def decode(data: bytes, unpack: Unpack) -> Any:
-        moment, _, zone = text_from_bytes(data).partition("|")
+def _decode_clock(cls: type[datetime | time]) -> Callable[[bytes], datetime | time]:
+    def decode(data: bytes) -> datetime | time:
+        moment, _, zone = _text_from_bytes(data).partition("|")
         naive = cls.fromisoformat(moment[1:])
         return naive.replace(tzinfo=_zone_from_text(zone), fold=int(moment[0]))
 
@@ -108,32 +134,87 @@ def _delta_from_text(text: str) -> timedelta:
     return timedelta(int(days), int(seconds), int(microseconds))
 
 
-KINDS: Final[dict[type, Kind]] = {
-    tuple: Kind(1, lambda v, pack: pack(list(v)), lambda data, unpack: tuple(unpack(data))),
-    set: Kind(2, lambda v, pack: pack(list(v)), lambda data, unpack: set(unpack(data))),
-    frozenset: Kind(3, lambda v, pack: pack(list(v)), lambda data, unpack: frozenset(unpack(data))),
-    int: Kind(4, _encode_int, _decode_int),
-    datetime: Kind(5, _encode_clock, _decode_clock(datetime)),
-    time: Kind(6, _encode_clock, _decode_clock(time)),
-    date: Kind(
-        7,
-        lambda v, pack: v.isoformat().encode(),
-        lambda data, unpack: date.fromisoformat(data.decode()),
+SCALARS: Final[dict[type, Scalar]] = {
+    int: Scalar(4, _encode_int, _decode_int),
+    datetime: Scalar(5, _encode_clock, _decode_clock(datetime)),
+    time: Scalar(6, _encode_clock, _decode_clock(time)),
+    date: Scalar(
+        7, lambda v: v.isoformat().encode(), lambda data: date.fromisoformat(data.decode())
     ),
-    timedelta: Kind(
-        8,
-        lambda v, pack: _delta_text(v).encode(),
-        lambda data, unpack: _delta_from_text(data.decode()),
+    timedelta: Scalar(
+        8, lambda v: _delta_text(v).encode(), lambda data: _delta_from_text(data.decode())
     ),
-    Decimal: Kind(
-        9, lambda v, pack: str(v).encode(), lambda data, unpack: Decimal(data.decode("ascii"))
+    Decimal: Scalar(9, lambda v: str(v).encode(), lambda data: Decimal(data.decode("ascii"))),
+    UUID: Scalar(10, lambda v: v.bytes, lambda data: UUID(bytes=data)),
+    # str() of a SafeString is itself; slicing gives the plain text.
+    SafeString: Scalar(
+        11, lambda v: _text_to_bytes(v[:]), lambda data: SafeString(_text_from_bytes(data))
     ),
-    UUID: Kind(10, lambda v, pack: v.bytes, lambda data, unpack: UUID(bytes=data)),
-    SafeString: Kind(
-        11,
-        # str() of a SafeString is itself; slicing gives the plain text.
-        lambda v, pack: text_to_bytes(v[:]),
-        lambda data, unpack: SafeString(text_from_bytes(data)),
-    ),
-    bytearray: Kind(12, lambda v, pack: bytes(v), lambda data, unpack: bytearray(data)),
+    bytearray: Scalar(12, bytes, bytearray),
+    memoryview: Scalar(13, lambda v: _flat(v).tobytes(), memoryview),
 }
+
+
+def _flat(view: memoryview) -> memoryview:
+    if view.format != "B" or view.ndim != 1:
+        raise Refused(view, "it is not a view of single bytes")
+    return view
+
+
+#: What a ``defaultdict`` may make of a missing key, by name.
+_FACTORIES: Final[dict[str, type]] = {
+    cls.__name__: cls for cls in (bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
+}
+
+
+def _defaultdict_state(value: defaultdict[object, object]) -> object:
+    factory = value.default_factory
+    name = getattr(factory, "__name__", "") if factory else ""
+    if factory is not None and _FACTORIES.get(name) is not factory:
+        raise Refused(value, "its default factory is not a built-in type")
+    return [name, dict(value)]
+
+
+def _build_defaultdict(state: list[Any]) -> defaultdict[object, object]:
+    name, items = state
+    return defaultdict(_FACTORIES[name] if name else None, items)
+
+
+COMPOSITES: Final[dict[type, Composite]] = {
+    tuple: Composite(1, list, tuple),
+    set: Composite(2, list, set),
+    frozenset: Composite(3, list, frozenset),
+    OrderedDict: Composite(14, dict, OrderedDict),
+    defaultdict: Composite(15, _defaultdict_state, _build_defaultdict),
+}
+
+
+#: The lazy functions of Django, by the module and name of what they call.
+_LAZY: Final[dict[str, Callable[..., object]]] = {
+    "django.utils.translation.gettext": gettext_lazy,
+    "django.utils.translation.pgettext": pgettext_lazy,
+    "django.utils.text._format_lazy": format_lazy,
+    "django.urls.base.reverse": reverse_lazy,
+}
+
+
+def _lazy_state(value: Any) -> object:
+    function, args, kwargs, *results = value.__reduce__()[1]
+    name = f"{function.__module__}.{function.__qualname__}"
+    if name not in _LAZY or results != [str]:
+        raise Refused(value, "its function is not one of Django's")
+    return [name, list(args), kwargs]
+
+
+def _build_lazy(state: list[Any]) -> object:
+    name, args, kwargs = state
+    return _LAZY[name](*args, **kwargs)
+
+
+#: Text that is translated, formatted or reversed when it is used: of a subclass of ``Promise``.
+LAZY: Final = Composite(16, _lazy_state, _build_lazy)
+
+
+def type_name(cls: type) -> str:
+    """Return the import path of a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,15 +1,15 @@
-"""Where in a value an object sits, for error messages. Slow, and only run after a refusal."""
+"""The place of an object inside a value, for error messages. Slow, and run after a refusal only."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
-_MOST_VISITED = 100_000
+_MOST_VISITED: Final = 100_000
 
 
-def path_to(target: object, value: object) -> str:
+def value_path(target: object, value: object) -> str:
     """Return the way from a value to an object inside it, such as ``['a'][3].b``.
 
     Empty where the object is the value itself; ``[…]`` where it was not found again, because it
