@@ -206,6 +206,7 @@ def test_what_the_same_process_appends_waits_for_no_look_at_the_database(
     server: int, live_session: Session, settings: Any
 ) -> None:
     settings.AGENT_SESSIONS_EVENTS_POLL_SECONDS = 3600.0
+    settings.AGENT_SESSIONS_EVENTS_KEEP_ALIVE_SECONDS = 3600.0
     say(live_session, "before")
     stream = Stream(server, live_session)
 
