@@ -15,4 +15,5 @@ RUN pip install --no-cache-dir ".[demo]" \
 USER app
 ENV DATA_DIR=/data
 EXPOSE 8000
-CMD ["uvicorn", "example_project.asgi:application", "--host", "0.0.0.0", "--port", "8000"]
+# Open event streams would delay the end of the process; their clients connect again.
+CMD ["uvicorn", "example_project.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "5"]

@@ -58,6 +58,7 @@ start_rabbit
 install_missing chromium chromium
 install_missing curl curl
 install_missing pgbouncer pgbouncer
+install_missing nginx nginx
 install_missing npm nodejs npm
 
 export DATABASE_URL="postgres://postgres@127.0.0.1:${postgres_port}/postgres"

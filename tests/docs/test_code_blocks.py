@@ -60,7 +60,7 @@ def test_every_block_has_a_language_that_is_executed(document: Path) -> None:
     unknown = [
         f"{identify(document)}:{block.line} {block.language!r}"
         for block in blocks(document)
-        if block.language not in {"python", "sh", "text", "ts"}
+        if block.language not in {"python", "sh", "text", "ts", "nginx", "yaml"}
     ]
     assert unknown == []
 
@@ -95,13 +95,13 @@ def project(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     environment = {**os.environ, "PYTHONPATH": ""}
     environment.pop("DJANGO_SETTINGS_MODULE", None)
     subprocess.run(
-        [sys.executable, "-m", "django", "startproject", "site_of_reader", str(tmp_path)],
+        [sys.executable, "-m", "django", "startproject", "mysite", str(tmp_path)],
         check=True,
         env=environment,
     )
     for block in blocks(document):
         if block.project_file:
-            with (tmp_path / "site_of_reader" / f"{block.project_file}.py").open("a") as file:
+            with (tmp_path / "mysite" / f"{block.project_file}.py").open("a") as file:
                 file.write(f"\n{block.code}")
     return tmp_path
 
@@ -155,5 +155,9 @@ def run(words: list[str], project: Path, where: str) -> None:
             assert {name for name in packages if not name.startswith("-")} <= set(known), where
         case ["curl" | "npx", *_]:
             pass  # They need a server: test_http_blocks.py runs them.
+        case ["uvicorn" | "gunicorn" | "daphne", *_]:
+            pass  # They do not end: test_deployment.py starts and ends them.
+        case ["celery", "--app", _, command]:
+            assert find_spec(f"celery.bin.{command}") is not None, where
         case _:
             pytest.fail(f"no way to execute this line is known: {where}")

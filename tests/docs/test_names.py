@@ -104,7 +104,7 @@ def settings() -> set[str]:
 
 
 def resolves(dotted: str) -> bool:
-    """Whether the name is a module, or what a module has under that name, or a logger."""
+    """Whether the name is a module, what a module has under that name, a logger or a task."""
     if PERMISSION.match(dotted):
         return True
     parts = dotted.split(".")
@@ -117,7 +117,7 @@ def resolves(dotted: str) -> bool:
             found = getattr(found, name, None)
         if found is not None:
             return True
-    return f'getLogger("{dotted}")' in sources()
+    return f'"{dotted}"' in sources()
 
 
 def is_known(text: str, page: Path) -> bool:

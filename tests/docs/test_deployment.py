@@ -1,0 +1,205 @@
+"""The servers, the proxy and the probes of docs/deployment.md do what the page says."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from django.urls import resolve
+
+from tests import services
+from tests.docs.test_code_blocks import ROOT, Block, blocks
+from tests.processes import end, wait_until
+from tests.services import free_port
+
+PAGE = ROOT / "docs" / "deployment.md"
+HEALTH = "/api/v1/health/"
+HEADERS = {"Host": "chat.example.org", "X-Forwarded-Proto": "https"}
+#: The login of the user whom SETUP makes: ada, secret.
+LOGIN = {"Authorization": "Basic YWRhOnNlY3JldA=="}
+SETUP = """
+from django.contrib.auth import get_user_model
+from agent_sessions import Session, SyncSessionRepository
+
+ada = get_user_model().objects.create_user("ada", password="secret")
+hello = {"role": "user", "content": "Hello"}
+print(SyncSessionRepository().create(Session(user=ada, agent_id="a"), [hello]).pk)
+"""
+
+
+def of_language(language: str) -> list[Block]:
+    return [block for block in blocks(PAGE) if block.language == language]
+
+
+def command_lines(*programs: str) -> list[str]:
+    lines = [line for block in of_language("sh") for line in block.code.splitlines()]
+    return [line for line in lines if line.split()[0] in programs]
+
+
+class Site:
+    """What a reader has who followed the page: a project with one user and one session."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        for name in ("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "REDIS_URL"):
+            self.environment.pop(name, None)
+        self.run("-m", "django", "startproject", "mysite", str(folder))
+        for block in of_language("python"):
+            with (folder / "mysite" / f"{block.project_file}.py").open("a") as file:
+                file.write(f"\n{block.code}")
+        self.run("manage.py", "migrate", "--verbosity", "0")
+        self.session = self.run("manage.py", "shell", "--verbosity", "0", "--command", SETUP)
+
+    def run(self, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+
+    @contextmanager
+    def server(self, line: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+        """Run a command of the page until the block ends; yield its process and port."""
+        program, *arguments = shlex.split(line)
+        path = Path(sys.executable).with_name(program)
+        if not path.exists():
+            services.missing(program, f"pip install {program}")
+        port = free_port()
+        bind = f"--bind=127.0.0.1:{port}" if program == "gunicorn" else f"--port={port}"
+        process = subprocess.Popen(
+            [str(path), *arguments, bind],
+            cwd=self.folder,
+            env=self.environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_until(f"{line} answers", lambda: process.poll() is not None or answers(port))
+            yield process, port
+        finally:
+            end(process, signal.SIGKILL)
+
+
+@contextmanager
+def asked(port: int, path: str, **headers: str) -> Iterator[http.client.HTTPResponse]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("GET", path, headers={**HEADERS, **headers})
+        yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+def answers(port: int) -> bool:
+    try:
+        with asked(port, HEALTH) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site(tmp_path_factory.mktemp("mysite"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", command_lines("uvicorn", "gunicorn", "daphne"))
+def test_a_server_answers_streams_and_ends_on_sigterm(site: Site, line: str) -> None:
+    with site.server(line) as (process, port):
+        address = f"/api/v1/sessions/{site.session}/events/"
+        with asked(port, address, **LOGIN) as stream:
+            assert b"Hello" in b"".join(stream.readline() for _ in range(5))
+            if "wsgi" in line:
+                assert stream.read() == b"\n"
+            process.terminate()
+            # Far less than a stream may last, and far more than a busy machine needs.
+            process.wait(90)
+
+
+@contextmanager
+def nginx(folder: Path, port: int) -> Iterator[int]:
+    """Run nginx with the page's configuration in front of the port; yield its own port."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        services.missing("nginx", "install the program nginx")
+    listening = free_port()
+    (block,) = of_language("nginx")
+    assert "127.0.0.1:8000" in block.code
+    assert "listen 80;" in block.code
+    code = block.code.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+    # The page's server speaks plain HTTP, so that this test needs no certificate.
+    code = code.replace("listen 80;", f"listen {listening};").replace("$scheme", "https")
+    paths = "".join(
+        f"{kind}_temp_path {folder};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    file = folder / "nginx.conf"
+    file.write_text(
+        f"daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1;\n"
+        f"events {{}}\nhttp {{\naccess_log off;\n{paths}{code}}}\n"
+    )
+    command = [program, "-e", f"{folder}/error.log", "-c", str(file)]
+    checked = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        wait_until("nginx answers", lambda: answers(listening))
+        yield listening
+    finally:
+        end(process)
+
+
+@pytest.mark.slow
+def test_nginx_passes_events_on_as_they_come(site: Site, tmp_path: Path) -> None:
+    (line,) = command_lines("uvicorn")
+    with site.server(line) as (_, port), nginx(tmp_path, port) as proxy:
+        address = f"/api/v1/sessions/{site.session}/events/"
+        with asked(proxy, address, **LOGIN) as stream:
+            # The stream stays open: what is buffered would not arrive before its end.
+            assert b"Hello" in b"".join(stream.readline() for _ in range(5))
+
+
+@pytest.mark.slow
+def test_nginx_gives_chunked_requests_a_length(site: Site, tmp_path: Path) -> None:
+    (line,) = command_lines("uvicorn")
+    body = b'{"role": "user", "content": "in chunks"}'
+    head = (
+        f"POST /api/v1/sessions/{site.session}/messages/ HTTP/1.1\r\n"
+        f"Host: {HEADERS['Host']}\r\nAuthorization: {LOGIN['Authorization']}\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with site.server(line) as (_, port), nginx(tmp_path, port) as proxy:
+        with socket.create_connection(("127.0.0.1", proxy), timeout=60) as client:
+            client.sendall(head.encode() + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+            assert client.recv(12) == b"HTTP/1.1 201"
+
+
+def test_the_probes_ask_what_is_there() -> None:
+    (block,) = of_language("yaml")
+    pod: dict[str, Any] = yaml.safe_load(block.code)
+    (container,) = pod["containers"]
+    probe = container["readinessProbe"]["httpGet"]
+    assert resolve(probe["path"]).url_name == "health"
+    assert {header["name"]: header["value"] for header in probe["httpHeaders"]} == HEADERS
+    ports = [port["containerPort"] for port in container["ports"]]
+    assert [probe["port"], container["livenessProbe"]["tcpSocket"]["port"]] == ports * 2
