@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from cache_layer.app_settings import AppSettings
 
@@ -39,6 +40,11 @@ class Settings(AppSettings, prefix=PREFIX):
 
 
 settings: Final = Settings()
+
+
+def options_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``OPTIONS`` of a ``CACHES`` entry; an empty dictionary where there are none."""
+    return dict(params.get("OPTIONS") or {})
 
 
 def cache_from_env(**overrides: object) -> dict[str, object]:

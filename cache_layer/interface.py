@@ -17,7 +17,7 @@ from django.core.signals import setting_changed
 
 from cache_layer.backends import ResilientCache
 from cache_layer.conf import settings
-from cache_layer.functions.tags import tag_key
+from cache_layer.keyspace import tag_key
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cache_layer.backends.context import Keyspace
+    from cache_layer.keyspace import Keyspace
 
 
 @dataclasses.dataclass(slots=True)

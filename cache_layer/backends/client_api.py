@@ -15,7 +15,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from cache_layer.backends.data_structures import DataStructures
 from cache_layer.backends.operations.base import Operation
 from cache_layer.backends.operations.conditional import AddOnRedis, Persist, Replace
-from cache_layer.backends.operations.factory import Operations
+from cache_layer.backends.operations.factory import OperationFactory
 from cache_layer.backends.operations.scans import STEP
 from cache_layer.backends.operations.single import Add, Set
 from cache_layer.backends.outage import CacheUnavailableError
@@ -46,7 +46,7 @@ class ClientApi(DataStructures):
         """See ``ResilientCache.state``."""
 
     @abstractmethod
-    def operations(self, namespace: str = "") -> Operations:
+    def operations(self, namespace: str = "") -> OperationFactory:
         """See ``ResilientCache.operations``."""
 
     @abstractmethod

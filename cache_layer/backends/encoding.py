@@ -1,17 +1,32 @@
-"""Values to bytes and back: the serializer and the compressor of the alias.
+"""What bytes stand under a key: an encoded value, an envelope around one, or a marker.
 
-A plain integer of at most 64 bits is stored as decimal text, which Redis's INCRBY works on.
+A plain integer of at most 64 bits is decimal text, which Redis's INCRBY works on; other values
+are what the serializer and the compressor of the alias make of them.
+
+A *marker* is no value: it is a lease, or the token of a tag. A *tag* is a key that holds a random
+token; deleting that key invalidates every value that was computed under the token. An *envelope*
+is a value with the tags it depends on and the tokens that were current before its computation
+began: it counts only while all of them still are. For every operation, a key that holds an
+outdated envelope is missing.
+
+The layout of an envelope is ``ENVELOPE``, a random nonce (16 bytes), the end of freshness and the
+end of a claim to refresh it (13 decimal digits each: milliseconds since the epoch, or zeros), the
+size of the list of tags (4 bytes), for each tag the length of its key (2 bytes), the key and the
+token; then the encoded value.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import secrets
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from django.utils.module_loading import import_string
 
 from cache_layer.exceptions import UnsupportedValueError
+from cache_layer.keyspace import FUNCTION_TAG, TAG
 
 DEFAULT_SERIALIZER: Final = "cache_layer.codec.SafeSerializer"
 
@@ -22,13 +37,41 @@ _LARGEST: Final = 2**63 - 1
 _MINUS: Final = ord("-")
 _NINE: Final = ord("9")
 
+#: How markers and envelopes begin. No serializer's output and no integer begins with NUL.
+MARKER: Final = b"\x00L"
+ENVELOPE: Final = b"\x00E"
+NO_VALUE: Final = b"\x00"
+
+#: Where the parts of an envelope end; the Lua scripts know these numbers too.
+NONCE_END: Final = 18
+FRESH_END: Final = 31
+CLAIM_END: Final = 44
+HEAD: Final = 48
+
+#: Bytes of what a tag's key holds: the marker and 16 random bytes.
+TOKEN: Final = 18
+
+NEVER: Final = b"0" * 13
+_LATEST: Final = 10**13 - 1
+
+_SIZE: Final = struct.Struct(">I")
+_LENGTH: Final = struct.Struct(">H")
+_TAG_KEYS: Final = (FUNCTION_TAG.encode(), TAG.encode())
+
+#: Returns the bytes that a key holds.
+Lookup = Callable[[str], bytes | None]
+
 
 class UnreadableValueError(Exception):
     """Bytes that this alias did not write, or that were damaged."""
 
 
+class DamagedEnvelopeError(Exception):
+    """Bytes that begin like an envelope and are none."""
+
+
 class Codec:
-    """Encodes the values of one alias."""
+    """Encodes the values of one alias with the serializer and the compressor of its OPTIONS."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         serializer = options.get("SERIALIZER", DEFAULT_SERIALIZER)
@@ -39,10 +82,11 @@ class Codec:
             self._serializer.loads if self._compressor is None else self._decompressed
         )
 
-    def encode(self, key: str, value: Any) -> bytes:
+    def encode(self, key: str, value: object) -> bytes:
         """Return the bytes of a value; ``key`` is named in errors.
 
-        :raises UnsupportedValueError: the serializer cannot store this value exactly.
+        Raises:
+            UnsupportedValueError: The serializer cannot store this value exactly.
         """
         if type(value) is int and _SMALLEST <= value <= _LARGEST:
             return b"%d" % value
@@ -56,7 +100,8 @@ class Codec:
     def decode(self, data: bytes) -> Any:
         """Return the value of bytes.
 
-        :raises UnreadableValueError: they do not stand for a value.
+        Raises:
+            UnreadableValueError: The bytes do not stand for a value.
         """
         try:
             if _MINUS <= data[0] <= _NINE and (
@@ -75,3 +120,160 @@ class Codec:
         with contextlib.suppress(CompressorError):
             data = self._compressor.decompress(data)
         return self._serializer.loads(data)
+
+
+class ResultKey:
+    """The full key of one cached result and those of the tags it depends on.
+
+    Args:
+        key: The full key of the result.
+        tags: The full keys of its tags; a result without tags is stored without an envelope.
+        raw_tags: The same, as Redis has them.
+    """
+
+    __slots__ = ("key", "raw", "tags")
+
+    def __init__(
+        self, key: str, tags: tuple[str, ...] = (), raw_tags: Sequence[bytes] = ()
+    ) -> None:
+        self.key = key
+        self.tags = tags
+        #: The key, then the tags, as Redis has them.
+        self.raw = (key.encode("utf-8", "surrogatepass"), *raw_tags)
+
+    def value_start(self, held: Sequence[bytes | None]) -> int:
+        """Return where the encoded value begins, for what the key and the tags hold.
+
+        -1 when the key holds nothing, a marker, or an envelope of other tags or other tokens.
+        """
+        data = held[0]
+        if data is None:
+            return -1
+        if len(held) == 1:
+            return -1 if data.startswith((MARKER, ENVELOPE)) else 0
+        if not data.startswith(ENVELOPE):
+            return -1
+        at = HEAD
+        for number in range(1, len(held)):
+            key, token = self.raw[number], held[number]
+            after = at + 2 + len(key)
+            if (
+                token is None
+                or len(token) != TOKEN
+                or not data.startswith(token, after)
+                or not data.startswith(key, at + 2)
+            ):
+                return -1
+            at = after + TOKEN
+        return at if data.startswith(_SIZE.pack(at - HEAD), CLAIM_END) else -1
+
+    def tag_section(self, tokens: Sequence[bytes]) -> bytes:
+        """Return the tags with these tokens as an envelope has them."""
+        parts: list[bytes] = []
+        for key, token in zip(self.raw[1:], tokens, strict=True):
+            parts += (_LENGTH.pack(len(key)), key, token)
+        tags = b"".join(parts)
+        return _SIZE.pack(len(tags)) + tags
+
+
+def is_tag(key: bytes) -> bool:
+    """Return whether a key may be a tag's, by its name."""
+    return any(start in key for start in _TAG_KEYS)
+
+
+def new_token() -> bytes:
+    """Return a random token for a tag's key."""
+    return MARKER + secrets.token_bytes(TOKEN - len(MARKER))
+
+
+def seal(tag_section: bytes, payload: bytes, fresh_until: int) -> bytes:
+    """Return the envelope of an encoded value.
+
+    Args:
+        tag_section: What ``ResultKey.tag_section`` returned.
+        payload: The encoded value.
+        fresh_until: End of freshness in milliseconds since the epoch; 0: as long as it lives.
+    """
+    return b"".join(
+        (ENVELOPE, secrets.token_bytes(16), digits(fresh_until), NEVER, tag_section, payload)
+    )
+
+
+def digits(milliseconds: int) -> bytes:
+    """Return a time as an envelope has it; the latest there is room for is in the year 2286."""
+    return b"%013d" % min(milliseconds, _LATEST)
+
+
+def tags_of(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield the full key and the token of each tag of an envelope.
+
+    Raises:
+        DamagedEnvelopeError: The bytes are no envelope.
+    """
+    at, end = HEAD, payload_start(data)
+    while at < end:
+        if at + 2 > end:
+            raise DamagedEnvelopeError
+        (length,) = _LENGTH.unpack_from(data, at)
+        after = at + 2 + length + TOKEN
+        if after > end:
+            raise DamagedEnvelopeError
+        try:
+            yield (
+                data[at + 2 : after - TOKEN].decode("utf-8", "surrogatepass"),
+                data[after - TOKEN : after],
+            )
+        except UnicodeDecodeError as error:
+            raise DamagedEnvelopeError from error
+        at = after
+
+
+def payload_start(data: bytes) -> int:
+    """Return where the encoded value of an envelope begins.
+
+    Raises:
+        DamagedEnvelopeError: The bytes are no envelope.
+    """
+    if len(data) < HEAD:
+        raise DamagedEnvelopeError
+    (size,) = _SIZE.unpack_from(data, CLAIM_END)
+    if HEAD + size > len(data):
+        raise DamagedEnvelopeError
+    return HEAD + int(size)
+
+
+def living(data: bytes | None, read: Lookup) -> bytes | None:
+    """Return the encoded value that the bytes of a key stand for.
+
+    None when they are a marker, or an envelope of which ``read`` finds another token at a tag.
+    Damaged envelopes are returned as they are; no codec reads them.
+    """
+    if data is None or data.startswith(MARKER):
+        return None
+    if not data.startswith(ENVELOPE):
+        return data
+    try:
+        if any(read(tag) != token for tag, token in tags_of(data)):
+            return None
+        return data[payload_start(data) :]
+    except DamagedEnvelopeError:
+        return data
+
+
+def with_payload(data: bytes, payload: bytes) -> bytes:
+    """Return the bytes of a key with another encoded value under the same conditions."""
+    if not data.startswith(ENVELOPE):
+        return payload
+    return data[: payload_start(data)] + payload
+
+
+def named_tags(replies: Iterable[object]) -> list[str]:
+    """Return the tags that the envelopes among replies name, each once."""
+    tags: dict[str, None] = {}
+    for data in replies:
+        if isinstance(data, bytes) and data.startswith(ENVELOPE):
+            try:
+                tags.update((tag, None) for tag, _token in tags_of(data))
+            except DamagedEnvelopeError:
+                continue
+    return list(tags)

@@ -9,15 +9,15 @@ from typing import Any, Final, TypeVar, cast
 
 from django.core.cache.backends.base import BaseCache
 
-from cache_layer.backends.context import Context, Keyspace
 from cache_layer.backends.near.cache import NearCache, NearJournal, NearOptions
 from cache_layer.backends.near.decoded import DecodedValues
 from cache_layer.backends.near.operations import Near, near_twin
 from cache_layer.backends.near.tracking import Tracker
-from cache_layer.backends.operations.base import Operation, Read, Single
+from cache_layer.backends.operations.base import Operation, OperationContext, Read, Single
 from cache_layer.backends.redis.errors import RedisUnavailableError
 from cache_layer.backends.state import RedisState
 from cache_layer.journal import Journal
+from cache_layer.keyspace import Keyspace
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class NearState(RedisState):
         return (names is None or namespace in names) if asked is None else asked
 
     def decoded(
-        self, context: Context, view: tuple[Any, ...] | None = None
+        self, context: OperationContext, view: tuple[Any, ...] | None = None
     ) -> DecodedValues | None:
         """See ``MemoryState.decoded``."""
         if not context.near:

@@ -17,14 +17,13 @@ from django.core.cache.backends.base import (
 from django.utils.functional import cached_property
 
 from cache_layer.backends.client_api import ClientApi
-from cache_layer.backends.context import Context, Keyspace
-from cache_layer.backends.leasing import Leasing
+from cache_layer.backends.get_or_set import GetOrSet
 from cache_layer.backends.near.decoded import NOT_FOUND, DecodedValues
-from cache_layer.backends.operations.base import Operation
-from cache_layer.backends.operations.factory import Operations
-from cache_layer.backends.operations.result_factory import Results
+from cache_layer.backends.operations.base import Operation, OperationContext
+from cache_layer.backends.operations.factory import OperationFactory, ResultOperationFactory
 from cache_layer.backends.shared_metrics import flush_when_due
 from cache_layer.backends.state import MemoryState, state_for
+from cache_layer.keyspace import Keyspace
 
 T = TypeVar("T")
 
@@ -37,13 +36,13 @@ _KEY_MAKING: Final = frozenset({"key_func", "key_prefix", "version"})
 _KEPT: Final = ("keyspace", "state", "context", "_decoded", "_operations")
 
 
-class ResilientCache(ClientApi, Leasing, BaseCache):
+class ResilientCache(ClientApi, GetOrSet, BaseCache):
     """Django's cache API, synchronous and awaited, that neither raises nor waits for a dead Redis.
 
     ``LOCATION`` and ``OPTIONS`` are django-redis's; without a LOCATION it is memory only. Beyond
     Django's API: ``ttl``, ``expire``, ``keys``, ``iter_keys`` and ``delete_pattern`` as
-    django-redis has them, and leases (``get_or_lease``, ``fill``, ``release``), which keep a value
-    computed before an invalidation from being stored after it.
+    django-redis has them. ``get_or_set`` never stores a value after an invalidation that was
+    computed before it.
 
     A ``timeout`` is in seconds; None never expires, zero or less stores nothing.
     """
@@ -52,18 +51,18 @@ class ResilientCache(ClientApi, Leasing, BaseCache):
         super().__init__(params)
         self._location = location
         self._params = params
-        self._namespaces: dict[str, Operations] = {}
+        self._namespaces: dict[str, OperationFactory] = {}
         #: What decorated functions work with, by function.
-        self.results: dict[Any, Results] = {}
+        self.result_factories: dict[Any, ResultOperationFactory] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Django reads these anew for each key; here what they lead to is kept.
         super().__setattr__(name, value)
-        if name in _KEY_MAKING and "results" in self.__dict__:
+        if name in _KEY_MAKING and "result_factories" in self.__dict__:
             for kept in _KEPT:
                 self.__dict__.pop(kept, None)
             self._namespaces.clear()
-            self.results.clear()
+            self.result_factories.clear()
             self.state.allow_other_prefixes()
 
     def validate_key(self, key: str) -> None:
@@ -100,11 +99,11 @@ class ResilientCache(ClientApi, Leasing, BaseCache):
         return Keyspace.of(self.key_func, self.key_prefix, self.version)
 
     @cached_property
-    def context(self) -> Context:
+    def context(self) -> OperationContext:
         """What operations without a namespace are given."""
         return self.context_of("")
 
-    def context_of(self, namespace: str, near: bool | None = None) -> Context:
+    def context_of(self, namespace: str, near: bool | None = None) -> OperationContext:
         """Return what operations under a namespace are given.
 
         ``near``: whether what they read is kept in this process; None: as the alias has it.
@@ -119,7 +118,7 @@ class ResilientCache(ClientApi, Leasing, BaseCache):
         )
         # Elsewhere one name may stand for several keys, of which the keyspace covers some.
         near = steady and self.keyspace is not None and self.state.keeps(namespace, near)
-        return Context(namespace, self.state.codec, self.keyspace, steady, near)
+        return OperationContext(namespace, self.state.codec, self.keyspace, steady, near)
 
     @property
     def single_prefix(self) -> bool:
@@ -135,16 +134,16 @@ class ResilientCache(ClientApi, Leasing, BaseCache):
         return self.state.decoded(self.context, (self.key_func, self.key_prefix, self.version))
 
     @cached_property
-    def _operations(self) -> Operations:
+    def _operations(self) -> OperationFactory:
         return self.operations()
 
-    def operations(self, namespace: str = "") -> Operations:
+    def operations(self, namespace: str = "") -> OperationFactory:
         """Return what makes operations on the keys of a namespace, for ``run`` and ``arun``."""
         made = self._namespaces.get(namespace)
         if made is None:
             if len(self._namespaces) >= MOST_KEPT:
                 self._namespaces.clear()
-            made = self._namespaces[namespace] = Operations(self, namespace)
+            made = self._namespaces[namespace] = OperationFactory(self, namespace)
         return made
 
     def run(self, operation: Operation[T]) -> T:

@@ -15,16 +15,16 @@ from typing import Any, TypeVar
 from django.core.cache.backends.base import BaseCache
 from django.core.signals import setting_changed
 
-from cache_layer.backends.context import Context, Keyspace, options_of
 from cache_layer.backends.encoding import Codec
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.near.cache import NearOptions
 from cache_layer.backends.near.decoded import DecodedValues
-from cache_layer.backends.operations.base import NeedsTagTokens, Operation
+from cache_layer.backends.operations.base import NeedsTagTokens, Operation, OperationContext
 from cache_layer.backends.redis.errors import CircuitOpenError, RedisUnavailableError
 from cache_layer.breaker import Breaker
-from cache_layer.conf import PREFIX, settings
+from cache_layer.conf import PREFIX, options_of, settings
 from cache_layer.journal import Journal
+from cache_layer.keyspace import Keyspace
 from cache_layer.redact import without_password
 from cache_layer.signals import cache_state_changed
 
@@ -64,7 +64,7 @@ class MemoryState:
         return False
 
     def decoded(
-        self, context: Context, view: tuple[Any, ...] | None = None
+        self, context: OperationContext, view: tuple[Any, ...] | None = None
     ) -> DecodedValues | None:
         """Return decoded values of the near cache by the caller's names; None: there is none.
 
@@ -103,7 +103,7 @@ class RedisState(MemoryState):
 
         super().__init__(params)
         self._location = location
-        self.context = Context("", self.codec, None)
+        self.context = OperationContext("", self.codec, None)
         #: The keys of the aliases that share this state.
         self.scopes: dict[Keyspace, None] = {}
         self.stopped = threading.Event()

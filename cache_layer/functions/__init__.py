@@ -1,1 +1,1 @@
-"""What ``@cached`` and ``@cache_invalidate`` make of a function."""
+"""``@cached`` and ``@cache_invalidate``: what they make of a function."""

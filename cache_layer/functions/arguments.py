@@ -12,11 +12,9 @@ import dataclasses
 import enum
 import inspect
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from hashlib import blake2b
 from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
@@ -25,6 +23,10 @@ from django.db.models import Model
 from django.utils.safestring import SafeString
 
 from cache_layer.exceptions import UnstableArgumentError
+from cache_layer.keyspace import digest
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
 
 #: An argument longer than this (a UUID's text) is digested. Each is digested by itself, whatever
 #: the others are, so that a pattern made from one argument finds every key it is in.
@@ -37,9 +39,12 @@ _MISSING: Final = inspect.Parameter.empty
 
 
 class CallKeys:
-    """Makes the keys of one function; the signature is looked at once.
+    """Makes the keys of one function's calls; the signature is looked at once.
 
-    ``prefix`` stands before the function's name; without one it is the module.
+    Args:
+        function: The function.
+        prefix: What stands before the function's name; ``""``: its module.
+        include_args: Whether each call has a key of its own.
     """
 
     def __init__(
@@ -61,11 +66,12 @@ class CallKeys:
         """The names of the parameters."""
         return frozenset(self._names)
 
-    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    def key(self, args: Args, kwargs: Mapping[str, Any]) -> str:
         """Return the key of a call.
 
-        Raises ``TypeError`` where the call itself would, and ``UnstableArgumentError`` (also a
-        ``TypeError``) for an argument without a stable form.
+        Raises:
+            TypeError: The function does not take these arguments.
+            UnstableArgumentError: An argument has no stable form; it is a TypeError, too.
         """
         if not self._include_args:
             return self.stem
@@ -76,11 +82,11 @@ class CallKeys:
         """The tag that every result of the function has."""
         return f"@function:{self.stem[:-1]}"
 
-    def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def arguments(self, args: Args, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return every argument of a call by name, defaults included."""
         return dict(zip(self._names, self._values(args, kwargs), strict=True))
 
-    def _values(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterable[Any]:
+    def _values(self, args: Args, kwargs: Mapping[str, Any]) -> Iterable[Any]:
         if self._simple:
             count = len(args)
             if not kwargs and count == len(self._names):
@@ -105,7 +111,8 @@ class CallKeys:
 def argument_text(value: Any) -> str:
     """Return the text that stands for an argument in a key.
 
-    Raises ``UnstableArgumentError`` if there is none.
+    Raises:
+        UnstableArgumentError: The argument has no stable form.
     """
     try:
         text = _text(value)
@@ -116,13 +123,6 @@ def argument_text(value: Any) -> str:
     if len(text) > LONGEST_ARGUMENT or type(value) in _NESTED:
         return digest(text)
     return text
-
-
-def digest(text: str) -> str:
-    """Return what stands for a text that is too long."""
-    data = text.encode("utf-8", "surrogatepass")
-    digest = urlsafe_b64encode(blake2b(data, digest_size=16).digest())
-    return f"#{digest[:-2].decode()}"
 
 
 def _text(value: Any) -> str:

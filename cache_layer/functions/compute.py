@@ -1,7 +1,7 @@
-"""The way from a miss to a value: who computes it, who waits, and what is stored.
+"""From a miss to a value: who computes it, who waits, and what is stored.
 
-It is written once, as a generator that yields what is to be done; ``drive`` does it blocking,
-``adrive`` awaiting.
+It is written once, as a generator that yields effects: cache operations and what else takes time.
+``drive`` carries them out blocking, ``adrive`` awaiting.
 """
 
 from __future__ import annotations
@@ -9,17 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Generator
-from typing import Any, Final
+from collections.abc import Generator
+from typing import Any, Final, TypeVar
 
 from cache_layer import metrics
-from cache_layer.backends import Lease, ResilientCache
-from cache_layer.backends.encoding import UnreadableValueError
-from cache_layer.backends.envelope import Entry
-from cache_layer.backends.operations.base import Operation
-from cache_layer.backends.operations.results import StaleValue
+from cache_layer.backends import (
+    Lease,
+    Operation,
+    ResilientCache,
+    ResultKey,
+    ResultOperationFactory,
+    StaleValue,
+    UnreadableValueError,
+)
 from cache_layer.conf import settings
 from cache_layer.exceptions import UnsupportedValueError
+from cache_layer.functions.arguments import Args, Kwargs
 from cache_layer.functions.singleflight import SingleFlight, acquire, computing, finish
 from cache_layer.functions.spec import CachedFunctionSpec
 
@@ -27,103 +32,106 @@ _ATTEMPTS: Final = 4
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.1
 
+T = TypeVar("T")
 
-class Run:
-    """A cache operation."""
-
-    def __init__(self, backend: ResilientCache, operation: Operation[Any]) -> None:
-        self._backend = backend
-        self._operation = operation
-
-    def do(self) -> Any:
-        """Do it."""
-        return self._backend.run(self._operation)
-
-    async def ado(self) -> Any:
-        """See ``do()``."""
-        return await self._backend.arun(self._operation)
+#: A function's value and None, or None and what it raised.
+Outcome = tuple[Any, Exception | None]
 
 
-class Call:
-    """The decorated function; the outcome is a value and None, or None and what it raised."""
+class CachedCall:
+    """One call of a cached function: where its result stands, and how it is computed."""
 
-    def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
-        self._function = function
-        self._args = args
-        self._kwargs = kwargs
+    __slots__ = ("args", "backend", "factory", "kwargs", "result", "spec")
 
-    def do(self) -> tuple[Any, Exception | None]:
-        """Do it."""
+    def __init__(
+        self,
+        spec: CachedFunctionSpec,
+        backend: ResilientCache,
+        factory: ResultOperationFactory,
+        result: ResultKey,
+        args: Args,
+        kwargs: Kwargs,
+    ) -> None:
+        self.spec = spec
+        self.backend = backend
+        self.factory = factory
+        self.result = result
+        self.args = args
+        self.kwargs = kwargs
+
+
+class Compute:
+    """Call the decorated function; the answer is its outcome."""
+
+    def __init__(self, call: CachedCall) -> None:
+        self._call = call
+
+    def do(self) -> Outcome:
+        """Do it, blocking."""
+        call = self._call
         try:
-            return self._function(*self._args, **self._kwargs), None
+            return call.spec.function(*call.args, **call.kwargs), None
         except Exception as error:  # noqa: BLE001 - raised again once others know.
             return None, error
 
-    async def ado(self) -> tuple[Any, Exception | None]:
-        """See ``do()``."""
+    async def ado(self) -> Outcome:
+        """Do it, awaiting."""
+        call = self._call
         try:
-            return await self._function(*self._args, **self._kwargs), None
+            return await call.spec.function(*call.args, **call.kwargs), None
         except Exception as error:  # noqa: BLE001 - raised again once others know.
             return None, error
 
 
 class Wait:
-    """For somebody else's flight; the outcome is whether it landed in time."""
+    """Wait for somebody else's flight; the answer is whether it was finished in time."""
 
     def __init__(self, flight: SingleFlight, seconds: float) -> None:
         self._flight = flight
         self._seconds = seconds
 
     def do(self) -> bool:
-        """Do it."""
+        """Do it, blocking."""
         return self._flight.wait(self._seconds)
 
     async def ado(self) -> bool:
-        """See ``do()``."""
+        """Do it, awaiting."""
         return await self._flight.await_(self._seconds)
 
 
 class Sleep:
-    """Between two looks at what another process does."""
+    """Pause between two looks at what another process does."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
     def do(self) -> None:
-        """Do it."""
+        """Do it, blocking."""
         time.sleep(self._seconds)
 
     async def ado(self) -> None:
-        """See ``do()``."""
+        """Do it, awaiting."""
         await asyncio.sleep(self._seconds)
 
 
-Effect = Run | Call | Wait | Sleep
-Outcome = tuple[Any, Exception | None]
-Steps = Generator[Effect, Any, Outcome]
+Effect = Operation[Any] | Compute | Wait | Sleep
+Effects = Generator[Effect, Any, T]
 
 
 class Miss:
     """One call that found no value: finds out who computes it, and stores it."""
 
-    def __init__(
-        self,
-        spec: CachedFunctionSpec,
-        backend: ResilientCache,
-        entry: Entry,
-        args: Any,
-        kwargs: Any,
-    ) -> None:
-        self._recipe = spec
-        self._backend = backend
-        self._results = spec.results(backend)
-        self._entry = entry
-        self._call = Call(spec.function, args, kwargs)
+    def __init__(self, call: CachedCall) -> None:
+        self._call = call
+        self._spec = call.spec
+        self._factory = call.factory
+        self._result = call.result
 
-    def steps(self, unreadable: bytes) -> Steps:
+    def steps(self, unreadable: bytes) -> Effects[Outcome]:
         """Get the lease; compute, or wait for whoever does.
 
-        ``unreadable``: the nonce of the value that was found and cannot be decoded.
+        Args:
+            unreadable: What the key holds, if that cannot be decoded.
         """
         lease = yield from self._claim(unreadable)
         for _attempt in range(_ATTEMPTS):
@@ -137,7 +145,7 @@ class Miss:
                     break
                 if flight.outcome is not None:
                     with contextlib.suppress(UnreadableValueError):
-                        return self._backend.context.codec.decode(flight.outcome), None
+                        return self._factory.context.codec.decode(flight.outcome), None
             lease = yield from self._look_again()
             if flight is not None and flight.alone:
                 break
@@ -145,30 +153,30 @@ class Miss:
             return lease, None
         return (yield from self._compute(lease, None))
 
-    def _claim(self, unreadable: bytes = b"") -> Generator[Effect, Any, Any]:
-        operation = self._results.claim(self._entry, unreadable)
+    def _claim(self, unreadable: bytes = b"") -> Effects[Any]:
+        operation = self._factory.claim(self._result, unreadable)
         try:
-            found = yield Run(self._backend, operation)
+            found = yield operation
         except GeneratorExit:
             raise
         except BaseException:
             # Cancelled before the reply was there.
             if operation.claimed is not None:
-                yield Run(self._backend, self._results.release(self._entry, operation.claimed))
+                yield self._factory.release(self._result, operation.claimed)
             raise
         return found.value if isinstance(found, StaleValue) else found
 
-    def _look_again(self) -> Generator[Effect, Any, Any]:
+    def _look_again(self) -> Effects[Any]:
         found = yield from self._claim()
         # However often it looks, a call is one miss, which was counted at the first look.
         again = "misses" if isinstance(found, Lease) else "hits"
-        metrics.record(self._recipe.options.namespace, again, -1)
+        metrics.record(self._spec.options.namespace, again, -1)
         return found
 
-    def _lead(self, flight: SingleFlight, lease: Lease) -> Steps:
-        mark = computing.set((*computing.get(), flight))
+    def _lead(self, flight: SingleFlight, lease: Lease) -> Effects[Outcome]:
+        before = computing.set((*computing.get(), flight))
         try:
-            if self._recipe.options.lock:
+            if self._spec.options.lock:
                 found = yield from self._wait_for_other_process(flight, lease)
                 if not isinstance(found, Lease):
                     return found, None
@@ -178,11 +186,9 @@ class Miss:
             finish(flight)
             # A coroutine that nobody finishes is closed in another context.
             with contextlib.suppress(ValueError):
-                computing.reset(mark)
+                computing.reset(before)
 
-    def _wait_for_other_process(
-        self, flight: SingleFlight, lease: Lease
-    ) -> Generator[Effect, Any, Any]:
+    def _wait_for_other_process(self, flight: SingleFlight, lease: Lease) -> Effects[Any]:
         """Return the value that another process stores, or the lease under which to compute."""
         deadline = time.monotonic() + settings.LEASE_TTL
         pause = _FIRST_PAUSE
@@ -197,55 +203,56 @@ class Miss:
             lease = found
         return lease
 
-    def _compute(self, lease: Lease, flight: SingleFlight | None) -> Steps:
-        kept = False
+    def _compute(self, lease: Lease, flight: SingleFlight | None) -> Effects[Outcome]:
+        stored = False
         try:
-            value, error = yield self._call
+            value, error = yield Compute(self._call)
             if error is None:
-                kept = yield from self._store(value, lease)
+                stored = yield from self._store(value, lease)
         except GeneratorExit:
             raise
         except BaseException:
             # Cancelled: whoever waits starts over, under a lease of its own.
             yield from self._give_back(lease, flight)
             raise
-        if not kept:
+        if not stored:
             if flight is not None and flight.awaited:
                 flight.outcome = self._encoded(value) if error is None else None
                 flight.alone = flight.outcome is None
             yield from self._give_back(lease, flight)
         return value, error
 
-    def _store(self, value: Any, lease: Lease) -> Generator[Effect, Any, bool]:
-        spec = self._recipe
-        if not self._results.keeps or (value is None and not spec.options.cache_none):
+    def _store(self, value: object, lease: Lease) -> Effects[bool]:
+        spec = self._spec
+        if not self._factory.is_storing or (value is None and not spec.options.cache_none):
             return False
         try:
-            operation = self._results.fill(self._entry, value, lease)
+            operation = self._factory.fill(self._result, value, lease)
         except UnsupportedValueError as error:
             spec.warn_once("returned a value that cannot be stored", error)
             return False
-        return bool((yield Run(self._backend, operation)))
+        return bool((yield operation))
 
-    def _encoded(self, value: Any) -> bytes | None:
+    def _encoded(self, value: object) -> bytes | None:
         try:
-            return self._backend.context.codec.encode(self._entry.key, value)
+            return self._factory.context.codec.encode(self._result.key, value)
         except UnsupportedValueError:
             return None
 
-    def _give_back(self, lease: Lease, flight: SingleFlight | None) -> Generator[Effect, Any, None]:
+    def _give_back(self, lease: Lease, flight: SingleFlight | None) -> Effects[None]:
         # Who runs alone beside the owner must not end the owner's lease.
         if flight is not None or lease.owner:
-            yield Run(self._backend, self._results.release(self._entry, lease))
+            yield self._factory.release(self._result, lease)
 
 
-def drive(steps: Steps) -> Any:
-    """Do the steps, blocking; return the value, or raise what the function raised."""
+def drive(steps: Effects[Outcome], backend: ResilientCache) -> Any:
+    """Carry the effects out, blocking; return the value, or raise what the function raised."""
+    run = backend.state.run
     try:
         effect = next(steps)
         while True:
             try:
-                answer = effect.do()
+                answer = run(effect) if isinstance(effect, Operation) else effect.do()
             except BaseException as error:  # noqa: BLE001 - the steps decide.
                 effect = steps.throw(error)
             else:
@@ -254,13 +261,17 @@ def drive(steps: Steps) -> Any:
         return _result(stop.value)
 
 
-async def adrive(steps: Steps) -> Any:
+async def adrive(steps: Effects[Outcome], backend: ResilientCache) -> Any:
     """See ``drive()``."""
+    run = backend.state.arun
     try:
         effect = next(steps)
         while True:
             try:
-                answer = await effect.ado()
+                if isinstance(effect, Operation):
+                    answer = await run(effect)
+                else:
+                    answer = await effect.ado()
             except BaseException as error:  # noqa: BLE001 - the steps decide.
                 effect = steps.throw(error)
             else:

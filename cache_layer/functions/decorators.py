@@ -11,9 +11,8 @@ from asgiref.sync import iscoroutinefunction
 
 from cache_layer.functions.arguments import CallKeys
 from cache_layer.functions.invalidation import InvalidationRule
-from cache_layer.functions.spec import CachedFunctionSpec, Options
-from cache_layer.functions.tags import TagTemplates
-from cache_layer.functions.terms import terms
+from cache_layer.functions.spec import CachedFunctionSpec, Options, expiration_policy
+from cache_layer.functions.templates import TagTemplates
 from cache_layer.functions.transactions import aon_commit, on_commit
 from cache_layer.functions.wrappers import AsyncCachedFunction, CachedFunction
 from cache_layer.interface import Ttl, validate_namespace
@@ -26,8 +25,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Cached:
     """The decorator that ``cached(...)`` returns."""
 
-    def __init__(self, spec: Callable[[Callable[..., Any]], CachedFunctionSpec]) -> None:
-        self._recipe = spec
+    def __init__(self, make_spec: Callable[[Callable[..., Any]], CachedFunctionSpec]) -> None:
+        self._make_spec = make_spec
 
     @overload
     def __call__(  # type: ignore[overload-overlap]
@@ -44,8 +43,8 @@ class _Cached:
             return staticmethod(self(function.__func__))
         _require_function(function, "cached")
         if iscoroutinefunction(function):
-            return AsyncCachedFunction(self._recipe(function))
-        return CachedFunction(self._recipe(function))
+            return AsyncCachedFunction(self._make_spec(function))
+        return CachedFunction(self._make_spec(function))
 
 
 def cached(
@@ -119,7 +118,9 @@ def cached(
         raise TypeError(f"near is True, False or None, not {near!r}.")
     options = Options(
         namespace=validate_namespace(namespace),
-        terms=terms(ttl, stale_ttl=stale_ttl, refresh_before=refresh_before, jitter=jitter),
+        policy=expiration_policy(
+            ttl, stale_ttl=stale_ttl, refresh_before=refresh_before, jitter=jitter
+        ),
         cache_none=cache_none,
         lock=lock,
         fail_safe=fail_safe,
@@ -169,16 +170,16 @@ def cache_invalidate(
         if isinstance(function, classmethod | staticmethod):
             return type(function)(decorate(function.__func__))
         _require_function(function, "cache_invalidate")
-        stale = InvalidationRule(function, key_pattern, namespace, kept_tags)
+        rule = InvalidationRule(function, key_pattern, namespace, kept_tags)
 
         # Arguments are looked at before the call, which may delete or change what they are.
         if iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def awaited(*args: Any, **kwargs: Any) -> Any:
-                invalidate = stale.of_call(args, kwargs)
+                invalidate = rule.of_call(args, kwargs)
                 result = await function(*args, **kwargs)
-                invalidate = invalidate or stale.of_call(args, kwargs) or stale.widened()
+                invalidate = invalidate or rule.of_call(args, kwargs) or rule.widened()
                 if not await aon_commit(invalidate):
                     await invalidate.awaited()
                 return result
@@ -187,9 +188,9 @@ def cache_invalidate(
 
         @functools.wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
-            invalidate = stale.of_call(args, kwargs)
+            invalidate = rule.of_call(args, kwargs)
             result = function(*args, **kwargs)
-            invalidate = invalidate or stale.of_call(args, kwargs) or stale.widened()
+            invalidate = invalidate or rule.of_call(args, kwargs) or rule.widened()
             if not on_commit(invalidate):
                 invalidate()
             return result

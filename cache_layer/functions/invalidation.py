@@ -1,4 +1,4 @@
-"""What one call of a mutating function makes stale, and how it is forgotten."""
+"""What a call of a mutating function makes stale, and how it is forgotten."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from cache_layer.backends import ResilientCache
-from cache_layer.backends.operations.base import Operation
+from cache_layer.backends import Operation, ResilientCache
 from cache_layer.exceptions import UnstableArgumentError
-from cache_layer.functions.arguments import CallKeys, argument_text
-from cache_layer.functions.tags import TagTemplates, tag_key
-from cache_layer.functions.templates import PLAIN, Template, as_written
+from cache_layer.functions.arguments import Args, CallKeys, Kwargs, argument_text
+from cache_layer.functions.templates import PLAIN, TagTemplates, Template, as_written
 from cache_layer.functions.transactions import aon_commit, on_commit
 from cache_layer.globs import escape_glob
 from cache_layer.interface import resilient_cache, validate_namespace
+from cache_layer.keyspace import tag_key
 
 logger = logging.getLogger("cache_layer")
 
@@ -29,47 +28,38 @@ def invalidate_tags(*tags: str, namespace: str = "") -> None:
     Inside ``transaction.atomic()`` they are forgotten at once and again after the commit.
     Results whose computation is under way are not stored.
 
-    :raises TypeError: a tag is not a string.
-    :raises ValueError: a tag is empty, or the namespace contains a colon or a glob character.
+    Args:
+        tags: The tags, as ``cached(tags=...)`` has them once they are filled.
+        namespace: Their namespace.
+
+    Raises:
+        TypeError: A tag is not a string.
+        ValueError: A tag is empty, or the namespace contains a colon or a glob character.
     """
-    delete = _of_tags(tags, namespace)
-    on_commit(delete)
-    delete()
+    invalidation = _of_tags(tags, namespace)
+    on_commit(invalidation)
+    invalidation()
 
 
 async def ainvalidate_tags(*tags: str, namespace: str = "") -> None:
     """See ``invalidate_tags()``."""
-    delete = _of_tags(tags, namespace)
-    await aon_commit(delete)
-    await delete.awaited()
-
-
-class Deletion:
-    """Of keys; looks the backend up when it is done, in the thread that does it."""
-
-    def __init__(self, namespace: str, keys: Iterable[str]) -> None:
-        self._namespace = namespace
-        self._keys = list(keys)
-
-    def __call__(self) -> int:
-        """Do it; return how many keys held a value."""
-        backend = resilient_cache()
-        return backend.run(self._operation(backend))
-
-    async def awaited(self) -> int:
-        """See ``__call__()``."""
-        backend = resilient_cache()
-        return await backend.arun(self._operation(backend))
-
-    def _operation(self, backend: ResilientCache) -> Operation[int]:
-        return backend.operations(self._namespace).delete_many(self._keys, None)
+    invalidation = _of_tags(tags, namespace)
+    await aon_commit(invalidation)
+    await invalidation.awaited()
 
 
 class InvalidationRule:
     """What the calls of one function make stale: a pattern and tags with placeholders.
 
-    :raises ValueError: there is neither pattern nor namespace nor tag, or a placeholder is no
-        argument of the function.
+    Args:
+        function: The mutating function.
+        key_pattern: A pattern of keys; ``""`` is the whole namespace, unless there are tags.
+        namespace: The namespace of keys and tags.
+        tags: Tags.
+
+    Raises:
+        ValueError: There is neither pattern nor namespace nor tag, or a placeholder is no
+            argument of the function.
     """
 
     def __init__(
@@ -90,9 +80,9 @@ class InvalidationRule:
             if key_pattern or not self._tags
             else None
         )
-        self._complained = False
+        self._warned = False
 
-    def of_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invalidation | None:
+    def of_call(self, args: Args, kwargs: Kwargs) -> Invalidation | None:
         """Return what a call makes stale.
 
         None if an argument has no stable form (yet: an object may be about to be saved).
@@ -118,8 +108,8 @@ class InvalidationRule:
 
         That is the pattern that any argument fits. No result has a tag of such an argument.
         """
-        if not self._complained:
-            self._complained = True
+        if not self._warned:
+            self._warned = True
             logger.warning(
                 "%s.%s has an argument without a stable form; its invalidations delete whatever "
                 "any argument would.",
@@ -131,38 +121,46 @@ class InvalidationRule:
 
 
 class Invalidation:
-    """The deletions of one call, to be done later, in whatever thread or loop."""
+    """Deletions to be done now or later, in whatever thread or loop.
 
-    def __init__(self, namespace: str, patterns: Iterable[str], keys: Iterable[str]) -> None:
+    The backend is looked up when they are done, in the thread that does them.
+
+    Args:
+        namespace: What stands before keys and patterns.
+        patterns: Patterns of keys to delete; ``""`` is the whole namespace.
+        keys: Keys to delete, results' and tags'.
+    """
+
+    def __init__(
+        self, namespace: str, patterns: Iterable[str] = (), keys: Iterable[str] = ()
+    ) -> None:
         self._namespace = namespace
         self._patterns = list(patterns)
         self._keys = list(keys)
 
-    def __call__(self) -> None:
-        """Do them."""
+    def __call__(self) -> int:
+        """Do them; return how many keys held a value."""
         backend = resilient_cache()
-        for operation in self._operations(backend):
-            backend.run(operation)
+        return sum([backend.run(operation) for operation in self._operations(backend)])
 
-    async def awaited(self) -> None:
+    async def awaited(self) -> int:
         """See ``__call__()``."""
         backend = resilient_cache()
-        for operation in self._operations(backend):
-            await backend.arun(operation)
+        return sum([await backend.arun(operation) for operation in self._operations(backend)])
 
-    def _operations(self, backend: ResilientCache) -> Iterator[Operation[Any]]:
-        make = backend.operations(self._namespace)
+    def _operations(self, backend: ResilientCache) -> Iterator[Operation[int]]:
+        factory = backend.operations(self._namespace)
         exact = self._keys.copy()
         for pattern in self._patterns:
             if not pattern:
-                yield make.clear()
+                yield factory.clear()
             elif _GLOB.search(pattern):
-                yield make.delete_pattern(pattern, None)
+                yield factory.delete_pattern(pattern)
             else:
                 exact.append(_ESCAPED.sub(r"\1", pattern))
         if exact:
             # One command instead of a walk through all keys.
-            yield make.delete_many(exact, None)
+            yield factory.delete_many(exact)
 
 
 class _Anything(dict[str, str]):
@@ -174,5 +172,5 @@ def _glob_as_written(value: Any) -> str:
     return escape_glob(as_written(value)) if isinstance(value, PLAIN) else argument_text(value)
 
 
-def _of_tags(tags: Iterable[str], namespace: str) -> Deletion:
-    return Deletion(validate_namespace(namespace), map(tag_key, tags))
+def _of_tags(tags: Iterable[str], namespace: str) -> Invalidation:
+    return Invalidation(validate_namespace(namespace), keys=map(tag_key, tags))

@@ -1,88 +1,194 @@
-"""Renewing a result in the background, while the old one goes on being served."""
+"""Refreshing a result in the background, while the old one goes on being served.
+
+It happens on a few threads, or as a task of the caller's event loop, with nothing of the caller:
+no transaction, no context variable, no database connection.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
+import asyncio
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Final
 
-from cache_layer.backends import ResilientCache
-from cache_layer.backends.envelope import Entry
-from cache_layer.backends.operations.base import Operation
-from cache_layer.backends.operations.results import StaleValue
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from django.db import connections
+
+from cache_layer.backends import Operation, StaleValue
 from cache_layer.conf import settings
 from cache_layer.exceptions import UnsupportedValueError
-from cache_layer.functions.compute import Call, Effect, Run, Steps, adrive, drive
-from cache_layer.functions.spec import CachedFunctionSpec
+from cache_layer.functions.compute import CachedCall, Compute, Effects, Outcome, adrive, drive
+
+logger = logging.getLogger("cache_layer")
+
+#: Threads that work at the same time.
+THREADS: Final = 4
+#: Refreshes under way, whether they run or wait for a thread; further ones are left for later.
+MAX_PENDING: Final = 100
+
+#: A result's full key, and the beginning of the envelope to be replaced.
+RefreshKey = tuple[str, bytes]
 
 
-class Renewal:
-    """Of one result, by whoever of all processes takes it on first."""
+class Refresh:
+    """Refreshes one result, unless another caller of any process has begun to."""
 
-    def __init__(
-        self,
-        spec: CachedFunctionSpec,
-        backend: ResilientCache,
-        entry: Entry,
-        aged: StaleValue,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self._recipe = spec
-        self._backend = backend
-        self._results = spec.results(backend)
-        self._entry = entry
-        self._aged = aged
-        self._call = Call(spec.function, args, kwargs)
+    def __init__(self, call: CachedCall, stale: StaleValue) -> None:
+        self._call = call
+        self._spec = call.spec
+        self._factory = call.factory
+        self._result = call.result
+        self._stale = stale
 
     @property
-    def identity(self) -> tuple[str, bytes]:
-        """What no two are under way for in one process."""
-        return self._entry.key, self._aged.identity
+    def identity(self) -> RefreshKey:
+        """What no two refreshes under way in one process have in common."""
+        return self._result.key, self._stale.identity
 
     def do(self) -> None:
-        """Do it."""
-        drive(self.steps())
+        """Refresh, blocking."""
+        drive(self.steps(), self._call.backend)
 
     async def ado(self) -> None:
-        """See ``do()``."""
-        await adrive(self.steps())
+        """Refresh, awaiting."""
+        await adrive(self.steps(), self._call.backend)
 
-    def steps(self) -> Steps:
+    def steps(self) -> Effects[Outcome]:
         """Call the function and store what it returns, unless somebody else does already."""
-        if not (yield from self._do(self._results.claim_refresh(self._entry, self._aged))):
+        factory, result, stale = self._factory, self._result, self._stale
+        if not (yield factory.claim_refresh(result, stale)):
             return None, None
         try:
-            value, error = yield self._call
+            value, error = yield Compute(self._call)
         except GeneratorExit:
             raise
         except BaseException:
             # Cancelled: the next caller begins anew.
-            yield from self._do(self._results.release_refresh(self._entry, self._aged, 0))
+            yield factory.release_refresh(result, stale, 0)
             raise
         if error is None:
-            self._recipe.succeeded()
-            yield from self._keep(value)
+            self._spec.refresh_succeeded()
+            yield self._replacing(value)
         else:
-            kept = self._recipe.options.fail_safe or self._aged.is_fresh
-            self._recipe.failed(error, kept=kept)
-            yield from self._after_failure(kept)
+            kept = self._spec.options.fail_safe or stale.is_fresh
+            self._spec.refresh_failed(error, kept=kept)
+            if kept:
+                yield factory.release_refresh(result, stale, settings.RENEWAL_PAUSE)
+            else:
+                yield factory.delete_stale(result, stale)
         return None, None
 
-    def _keep(self, value: Any) -> Generator[Effect, Any, None]:
-        operation = self._results.forget(self._entry, self._aged)
-        if value is not None or self._recipe.options.cache_none:
+    def _replacing(self, value: object) -> Operation[bool]:
+        if value is not None or self._spec.options.cache_none:
             try:
-                operation = self._results.renew(self._entry, self._aged, value)
+                return self._factory.store_refreshed(self._result, self._stale, value)
             except UnsupportedValueError as error:
-                self._recipe.warn_once("returned a value that cannot be stored", error)
-        yield from self._do(operation)
+                self._spec.warn_once("returned a value that cannot be stored", error)
+        return self._factory.delete_stale(self._result, self._stale)
 
-    def _after_failure(self, kept: bool) -> Generator[Effect, Any, None]:
-        if kept:
-            pause = settings.RENEWAL_PAUSE
-            yield from self._do(self._results.release_refresh(self._entry, self._aged, pause))
+
+class BackgroundRefreshes:
+    """Runs refreshes by key; of those with the same key one at a time is under way."""
+
+    def __init__(self) -> None:
+        # Reentrant: a finalizer may come here while this thread holds it.
+        self._lock = threading.RLock()
+        self.under_way: set[RefreshKey] = set()
+        self._jobs: queue.SimpleQueue[tuple[RefreshKey, Callable[[], object]]] = queue.SimpleQueue()
+        self._threads = 0
+        self._idle = 0
+        # A loop has weak references to its tasks only.
+        self._tasks: dict[asyncio.Task[None], RefreshKey] = {}
+
+    def run(self, key: RefreshKey, job: Callable[[], object]) -> None:
+        """Do a job on a thread; not at all, if too many are under way."""
+        if not self._begin(key):
+            return
+        with self._lock:
+            needed = self._idle <= self._jobs.qsize() and self._threads < THREADS
+            self._threads += needed
+        try:
+            if needed:
+                # A daemon: nobody waits for it when the process ends.
+                threading.Thread(target=self._work, name="cache-layer-refresh", daemon=True).start()
+        except RuntimeError:
+            # The interpreter is about to end, or there are too many threads.
+            with self._lock:
+                self._threads -= 1
+            self._end(key)
         else:
-            yield from self._do(self._results.forget(self._entry, self._aged))
+            self._jobs.put((key, job))
 
-    def _do(self, operation: Operation[bool]) -> Generator[Effect, Any, bool]:
-        return bool((yield Run(self._backend, operation)))
+    def start(self, key: RefreshKey, job: Callable[[], Coroutine[None, None, object]]) -> None:
+        """Do a job as a task of the running loop, which cancels it when it ends; see ``run()``."""
+        for task in [task for task in list(self._tasks) if task.get_loop().is_closed()]:
+            self._forget(task)
+        if not self._begin(key):
+            return
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(_await_alone(job), context=Context())
+        self._tasks[task] = key
+        task.add_done_callback(self._forget)
+
+    def after_fork(self) -> None:
+        """Begin empty in a forked child, where the threads are not."""
+        BackgroundRefreshes.__init__(self)
+
+    def _begin(self, key: RefreshKey) -> bool:
+        with self._lock:
+            if key in self.under_way or len(self.under_way) >= MAX_PENDING:
+                return False
+            self.under_way.add(key)
+            return True
+
+    def _end(self, key: RefreshKey) -> None:
+        with self._lock:
+            self.under_way.discard(key)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            key, job = self._jobs.get()
+            with self._lock:
+                self._idle -= 1
+            try:
+                Context().run(_do_alone, job)
+            except BaseException:
+                logger.exception("Refreshing a result failed.")
+            finally:
+                self._end(key)
+            del job
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        key = self._tasks.pop(task, None)
+        if key is not None:
+            self._end(key)
+
+
+def _do_alone(job: Callable[[], object]) -> None:
+    try:
+        job()
+    finally:
+        connections.close_all()
+
+
+async def _await_alone(job: Callable[[], Coroutine[None, None, object]]) -> None:
+    try:
+        # Its database calls happen on a thread, and so over a connection, of their own.
+        async with ThreadSensitiveContext():
+            try:
+                await job()
+            finally:
+                await sync_to_async(connections.close_all)()
+    except Exception:
+        logger.exception("Refreshing a result failed.")
+
+
+background = BackgroundRefreshes()
+
+os.register_at_fork(after_in_child=background.after_fork)

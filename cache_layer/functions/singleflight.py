@@ -1,4 +1,4 @@
-"""One computation for all who miss the same key in this process at the same time.
+"""One computation for all callers who miss the same key in this process at the same time.
 
 A flight is found by the token of the lease that its callers hold. An invalidation ends the lease,
 so whoever misses after it holds another token and never joins a computation begun before it.
@@ -49,18 +49,18 @@ class SingleFlight:
             wake()
 
     def wait(self, seconds: float) -> bool:
-        """Block until it landed; return whether it did within that time."""
-        landed = threading.Event()
-        return self._call_when_done(landed.set) or landed.wait(seconds)
+        """Block until the flight is finished; return whether it was within that time."""
+        finished = threading.Event()
+        return self._call_when_done(finished.set) or finished.wait(seconds)
 
     async def await_(self, seconds: float) -> bool:
         """See ``wait()``."""
         loop = asyncio.get_running_loop()
-        landed = loop.create_future()
+        finished = loop.create_future()
 
         def resolve() -> None:
-            if not landed.done():
-                landed.set_result(None)
+            if not finished.done():
+                finished.set_result(None)
 
         def wake() -> None:
             try:
@@ -70,7 +70,7 @@ class SingleFlight:
 
         if self._call_when_done(wake):
             return True
-        done, _pending = await asyncio.wait([landed], timeout=seconds)
+        done, _pending = await asyncio.wait([finished], timeout=seconds)
         return bool(done)
 
     def _call_when_done(self, wake: Callable[[], object]) -> bool:
@@ -83,8 +83,8 @@ class SingleFlight:
 # Reentrant: a finalizer may come here while this thread holds it.
 _lock = threading.RLock()
 _flights: dict[bytes, SingleFlight] = {}
-# A caller may get the token of a lease and look here only after the flight has landed.
-_landed: OrderedDict[bytes, None] = OrderedDict()
+# A caller may get the token of a lease and look here only after the flight was finished.
+_finished: OrderedDict[bytes, None] = OrderedDict()
 
 #: The flights that the current context is computing, so that recursion does not wait for itself.
 computing: ContextVar[tuple[SingleFlight, ...]] = ContextVar("computing", default=())
@@ -93,14 +93,18 @@ computing: ContextVar[tuple[SingleFlight, ...]] = ContextVar("computing", defaul
 def acquire(token: bytes, *, owner: bool) -> tuple[SingleFlight | None, bool]:
     """Return the flight of a token and whether the caller is to lead it.
 
-    None means that it has landed already. The ``owner`` of the lease need not be the first to
-    come here.
+    Args:
+        token: The token of the caller's lease.
+        owner: Whether the caller placed the lease; the owner need not be the first to come here.
+
+    Returns:
+        None for a flight that is finished already.
     """
     with _lock:
         flight = _flights.get(token)
         leads = flight is None
         if flight is None:
-            if token in _landed:
+            if token in _finished:
                 return None, False
             flight = _flights[token] = SingleFlight(token)
         flight.owned = flight.owned or owner
@@ -111,9 +115,9 @@ def finish(flight: SingleFlight) -> None:
     """End a flight that the caller leads."""
     with _lock:
         _flights.pop(flight.token, None)
-        _landed[flight.token] = None
-        if len(_landed) > _REMEMBERED:
-            _landed.popitem(last=False)
+        _finished[flight.token] = None
+        if len(_finished) > _REMEMBERED:
+            _finished.popitem(last=False)
     flight.wake_all()
 
 

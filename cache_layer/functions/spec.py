@@ -1,30 +1,65 @@
-"""How one function is cached, and what of it was already complained about."""
+"""The options of one cached function, and what the log was already told about it."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
-from cache_layer.backends import ResilientCache
-from cache_layer.backends.envelope import Entry
-from cache_layer.backends.operations.result_factory import ExpirationPolicy, Results
-from cache_layer.backends.resilient import MOST_KEPT
-from cache_layer.exceptions import UnstableArgumentError
+from cache_layer.backends import (
+    ExpirationPolicy,
+    ResilientCache,
+    ResultOperationFactory,
+)
 from cache_layer.functions.arguments import CallKeys
 from cache_layer.functions.fast_path import ArgumentIndex
-from cache_layer.functions.tags import TagTemplates
+from cache_layer.functions.templates import TagTemplates
+from cache_layer.interface import FOREVER, Ttl, as_timeout
 
 logger = logging.getLogger("cache_layer")
+
+#: Functions of which a backend keeps the factory: a project may make them at will.
+_MOST_KEPT = 500
+
+
+def expiration_policy(
+    ttl: Ttl, *, stale_ttl: float, refresh_before: float, jitter: float
+) -> ExpirationPolicy:
+    """Return the policy for the times that ``cached`` was given, in seconds.
+
+    Raises:
+        TypeError: One is not a number.
+        ValueError: One is negative or not finite, or they do not go together.
+    """
+    timeout = as_timeout(ttl)
+    times = {"stale_ttl": stale_ttl, "refresh_before": refresh_before, "jitter": jitter}
+    for name, seconds in times.items():
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise TypeError(f"{name} is a number of seconds, not {seconds!r}.")
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"{name} is a finite number of seconds from 0 on, not {seconds!r}.")
+    given = ", ".join(name for name, seconds in times.items() if seconds)
+    if given and ttl is FOREVER:
+        raise ValueError(f"With ttl=FOREVER there is no end that {given} could refer to.")
+    if given and isinstance(ttl, int | float):
+        if ttl <= 0:
+            raise ValueError(f"With ttl={ttl} nothing is kept: {given} is for nothing.")
+        if refresh_before + jitter >= ttl:
+            raise ValueError(
+                f"refresh_before={refresh_before} and jitter={jitter} together have to be "
+                f"less than ttl={ttl}."
+            )
+    return ExpirationPolicy(timeout, stale_ttl, refresh_before, jitter)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What ``cached`` was given, checked."""
+    """The arguments of ``cached``, checked."""
 
     namespace: str
-    terms: ExpirationPolicy
+    policy: ExpirationPolicy
     cache_none: bool
     lock: bool
     fail_safe: bool
@@ -43,10 +78,10 @@ class CachedFunctionSpec:
     ) -> None:
         self.function = function
         self.options = options
-        self.nearby = ArgumentIndex()
-        self._keys = keys
-        self._tags = tags
-        self._complained: set[str] = set()
+        self.index = ArgumentIndex()
+        self.keys = keys
+        self.tags = tags
+        self._warned: set[str] = set()
         self._failing = False
 
     @property
@@ -54,73 +89,41 @@ class CachedFunctionSpec:
         """How the log calls the function."""
         return f"{self.function.__module__}.{self.function.__qualname__}"
 
-    @property
-    def tag(self) -> str:
-        """The tag that every result has."""
-        return self._keys.tag
-
-    def results(self, backend: ResilientCache) -> Results:
-        """Return what makes operations on the results."""
-        made = backend.results.get(self)
-        if made is None:
-            if len(backend.results) >= MOST_KEPT:
-                backend.results.clear()
-            options = self.options
-            tags = (self._keys.tag, *self._tags.fixed)
-            made = Results(
-                backend, options.namespace, options.terms, self._keys.stem, tags, options.near
-            )
-            backend.results[self] = made
+    def factory(self, backend: ResilientCache) -> ResultOperationFactory:
+        """Return a new factory of operations on the results, and keep it with the backend."""
+        if len(backend.result_factories) >= _MOST_KEPT:
+            backend.result_factories.clear()
+        made = ResultOperationFactory(
+            backend,
+            self.options.namespace,
+            self.options.policy,
+            self.keys.stem,
+            (self.keys.tag, *self.tags.fixed),
+            self.options.near,
+        )
+        backend.result_factories[self] = made
         return made
-
-    def entry(
-        self, results: Results, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Entry | None:
-        """Return where the result of a call is kept; None when it runs uncached."""
-        try:
-            key = self._keys.key(args, kwargs)
-            if not self._tags.vary:
-                return results.entry(key)
-            return results.entry(key, self._tags.keys(self._keys.arguments(args, kwargs)))
-        except UnstableArgumentError as error:
-            self.warn_once("has an argument without a stable form", error)
-        except TypeError:
-            # The call itself raises a better one.
-            pass
-        return None
-
-    def key_or_none(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        """Return the key of a call inside the namespace; None when it runs uncached."""
-        try:
-            return self._keys.key(args, kwargs)
-        except TypeError:
-            return None
-
-    def full_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """Return the key of a call with the namespace before it."""
-        key = self._keys.key(args, kwargs)
-        return f"{self.options.namespace}:{key}" if self.options.namespace else key
 
     def warn_once(self, what: str, error: Exception) -> None:
         """Log why calls are not cached, once for each reason."""
-        if what not in self._complained:
-            self._complained.add(what)
+        if what not in self._warned:
+            self._warned.add(what)
             logger.warning("%s %s, so such calls are not cached: %s", self.name, what, error)
 
-    def failed(self, error: Exception, *, kept: bool) -> None:
-        """Log that renewing a result raised: once, until it works again."""
+    def refresh_failed(self, error: Exception, *, kept: bool) -> None:
+        """Log that refreshing a result raised: once, until it works again."""
         if not self._failing:
             self._failing = True
             what = "goes on being served" if kept else "is served no more"
             logger.warning(
-                "%s raised while a result was renewed; the old one %s.",
+                "%s raised while a result was refreshed; the old one %s.",
                 self.name,
                 what,
                 exc_info=error,
             )
 
-    def succeeded(self) -> None:
-        """Log that the function works again, if it did not."""
+    def refresh_succeeded(self) -> None:
+        """Log that refreshing works again, if it did not."""
         if self._failing:
             self._failing = False
             logger.info("%s works again.", self.name)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
 from string import Formatter
 from typing import Any, Final
 from uuid import UUID
 
-from cache_layer.functions.arguments import argument_text
+from cache_layer.functions.arguments import CallKeys, argument_text
+from cache_layer.keyspace import tag_key
 
 # What people write by hand has these as they are, not as ``argument_text`` writes them.
 PLAIN: Final = (str, int, UUID, Decimal, date)
@@ -19,7 +20,14 @@ PLAIN: Final = (str, int, UUID, Decimal, date)
 class Template:
     """A text and the names in its braces.
 
-    :raises ValueError: it is not well formed, or a name is no argument of the function.
+    Args:
+        function: The function whose arguments fill the placeholders.
+        names: The names of its parameters.
+        kind: What errors call the text: ``"pattern"`` or ``"tag"``.
+        text: The text; ``{{`` and ``}}`` are braces that are meant as such.
+
+    Raises:
+        ValueError: The text is not well formed, or a name is no argument of the function.
     """
 
     def __init__(
@@ -42,10 +50,45 @@ class Template:
         )
 
 
-def as_written(value: Any) -> str:
-    """Return what stands for an argument where people write it by hand.
+class TagTemplates:
+    """The ``tags=`` of a decorator, with ``{argument}`` placeholders.
 
-    :raises UnstableArgumentError: nothing does.
+    Raises:
+        TypeError: The tags are not a list of strings.
+        ValueError: A tag is empty or not well formed, or names no argument of the function.
+    """
+
+    def __init__(self, function: Callable[..., Any], keys: CallKeys, tags: Iterable[str]) -> None:
+        if isinstance(tags, str):
+            raise TypeError(f"tags is a list of strings: write [{tags!r}].")
+        tags = list(tags)
+        for tag in tags:
+            tag_key(tag)
+        made = [Template(function, keys.names, "tag", tag) for tag in tags]
+        #: The keys of those that are the same for every call.
+        self.fixed: Final = tuple(tag_key(each.filled({}, str)) for each in made if not each.varies)
+        self._varying = [each for each in made if each.varies]
+        self.vary: Final = bool(self._varying)
+
+    def __bool__(self) -> bool:
+        return bool(self.fixed or self._varying)
+
+    def keys(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the keys of those tags of a call that its arguments are in.
+
+        Raises:
+            UnstableArgumentError: An argument has no stable form.
+        """
+        # Quoted as in a key, where arguments leave nothing of a tag.
+        filled = [each.filled(arguments, as_written) or "''" for each in self._varying]
+        return tuple(map(tag_key, filled))
+
+
+def as_written(value: Any) -> str:
+    """Return the text for an argument that people write by hand in patterns and tags.
+
+    Raises:
+        UnstableArgumentError: The argument has no stable form.
     """
     if isinstance(value, PLAIN):
         # Python refuses to write integers of thousands of digits.

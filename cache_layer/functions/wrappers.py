@@ -1,4 +1,4 @@
-"""What ``cached`` makes of a function: it is called like the function, and has a few methods."""
+"""What ``cached`` returns: an object that is called like the function, and has a few methods."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import functools
 import inspect
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
-from cache_layer.backends.near.decoded import NOT_FOUND
-from cache_layer.backends.operations.results import MISSING, StaleValue
-from cache_layer.functions.background import background
-from cache_layer.functions.compute import Miss, adrive, drive
-from cache_layer.functions.invalidation import Deletion
-from cache_layer.functions.refresh import Renewal
+from cache_layer.backends import (
+    MISSING,
+    NOT_FOUND,
+    ResilientCache,
+    ResultKey,
+    ResultOperationFactory,
+    StaleValue,
+)
+from cache_layer.exceptions import UnstableArgumentError
+from cache_layer.functions.arguments import Args, Kwargs
+from cache_layer.functions.compute import CachedCall, Miss, adrive, drive
+from cache_layer.functions.invalidation import Invalidation
+from cache_layer.functions.refresh import Refresh, background
 from cache_layer.functions.spec import CachedFunctionSpec
 from cache_layer.functions.transactions import aon_commit, on_commit
 from cache_layer.interface import resilient_cache
@@ -22,7 +29,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-class _Base:
+class _Wrapper:
     """What both kinds share: looking like the function, and binding like it."""
 
     def __init__(self, spec: CachedFunctionSpec) -> None:
@@ -32,29 +39,57 @@ class _Base:
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
             if hasattr(function, name):
                 setattr(self, name, getattr(function, name))
-        self._recipe = spec
-        self._bound: tuple[Any, ...] = ()
+        self._spec = spec
+        self._bound: Args = ()
 
     def __repr__(self) -> str:
-        return f"<cached {self._recipe.function.__qualname__}>"
+        return f"<cached {self._spec.function.__qualname__}>"
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> str | tuple[object, ...]:
         # As functions are pickled and copied: by name.
-        name = self._recipe.function.__qualname__
+        name = self._spec.function.__qualname__
         return (getattr, (self._bound[0], name.rpartition(".")[2])) if self._bound else name
 
     @property
     def __signature__(self) -> inspect.Signature:
-        signature = inspect.signature(self._recipe.function)
+        signature = inspect.signature(self._spec.function)
         parameters = list(signature.parameters.values())
         return signature.replace(parameters=parameters[len(self._bound) :])
 
-    def _deletion(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Deletion | None:
-        key = self._recipe.key_or_none(self._bound + args, kwargs)
-        return None if key is None else Deletion(self._recipe.options.namespace, [key])
+    def _place(
+        self, args: Args, kwargs: Kwargs
+    ) -> tuple[ResilientCache, ResultOperationFactory, ResultKey] | None:
+        """Return the cache, and where in it the result of a call is kept; None: nowhere."""
+        spec = self._spec
+        backend = resilient_cache()
+        factory = backend.result_factories.get(spec) or spec.factory(backend)
+        try:
+            key = spec.keys.key(args, kwargs)
+            if not spec.tags.vary:
+                return backend, factory, factory.result_key(key)
+            tags = spec.tags.keys(spec.keys.arguments(args, kwargs))
+            return backend, factory, factory.result_key(key, tags)
+        except UnstableArgumentError as error:
+            spec.warn_once("has an argument without a stable form", error)
+        except TypeError:
+            # The call itself raises a better one.
+            pass
+        return None
 
-    def _deletion_of_all(self) -> Deletion:
-        return Deletion(self._recipe.options.namespace, [self._recipe.tag])
+    def _cache_key(self, args: Args, kwargs: Kwargs) -> str:
+        key = self._spec.keys.key(self._bound + args, kwargs)
+        namespace = self._spec.options.namespace
+        return f"{namespace}:{key}" if namespace else key
+
+    def _invalidation(self, args: Args, kwargs: Kwargs) -> Invalidation | None:
+        try:
+            key = self._spec.keys.key(self._bound + args, kwargs)
+        except TypeError:
+            return None
+        return Invalidation(self._spec.options.namespace, keys=[key])
+
+    def _invalidation_of_all(self) -> Invalidation:
+        return Invalidation(self._spec.options.namespace, keys=[self._spec.keys.tag])
 
     def _bind(self, instance: object) -> Any:
         bound = object.__new__(type(self))
@@ -63,61 +98,64 @@ class _Base:
         return bound
 
 
-class CachedFunction(_Base, Generic[P, R]):
+class CachedFunction(_Wrapper, Generic[P, R]):
     """A function whose results are kept; called like the function."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the kept result, or call the function and keep what it returns."""
         every = self._bound + args if self._bound else args
-        spec = self._recipe
-        near = spec.nearby.get(every, kwargs)
-        if near is not NOT_FOUND:
-            return near  # type: ignore[no-any-return]
-        backend = resilient_cache()
-        results = spec.results(backend)
-        entry = spec.entry(results, every, kwargs)
-        if entry is None:
+        spec = self._spec
+        if spec.index.values is not None:
+            near = spec.index.get(every, kwargs)
+            if near is not NOT_FOUND:
+                return near  # type: ignore[no-any-return]
+        place = self._place(every, kwargs)
+        if place is None:
             return spec.function(*every, **kwargs)  # type: ignore[no-any-return]
-        read = results.read(entry)
-        found = backend.run(read)
+        backend, factory, result = place
+        read = factory.read(result)
+        found = backend.state.run(read)
         if found is MISSING:
-            miss = Miss(spec, backend, entry, every, kwargs)
-            return drive(miss.steps(read.unreadable))  # type: ignore[no-any-return]
+            miss = Miss(CachedCall(spec, *place, every, kwargs))
+            return drive(miss.steps(read.unreadable), backend)  # type: ignore[no-any-return]
         if type(found) is StaleValue:
-            renewal = Renewal(spec, backend, entry, found, every, kwargs)
-            background.run(renewal.identity, renewal.do)
+            refresh = Refresh(CachedCall(spec, *place, every, kwargs), found)
+            background.run(refresh.identity, refresh.do)
             return found.value  # type: ignore[no-any-return]
-        spec.nearby.learn(backend, every, kwargs, read)
+        if factory.context.near:
+            spec.index.remember(backend, every, kwargs, read)
         return found  # type: ignore[no-any-return]
 
     def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Return the key of a call, in Django's own cache API: with the namespace.
+        """Return the key of a call in Django's own cache API, that is, with the namespace.
 
-        :raises UnstableArgumentError: an argument has no stable form.
+        Raises:
+            TypeError: The function does not take these arguments.
+            UnstableArgumentError: An argument has no stable form.
         """
-        return self._recipe.full_key(self._bound + args, kwargs)
+        return self._cache_key(args, kwargs)
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result of a call; return whether there was one.
 
         Inside ``transaction.atomic()`` it is forgotten at once and again after the commit.
         """
-        delete = self._deletion(args, kwargs)
-        if delete is None:
+        invalidation = self._invalidation(args, kwargs)
+        if invalidation is None:
             return False
-        on_commit(delete)
-        return delete() > 0
+        on_commit(invalidation)
+        return invalidation() > 0
 
     def invalidate_all(self) -> None:
         """Forget every result of the function, at the cost of one key; as ``invalidate`` does."""
-        delete = self._deletion_of_all()
-        on_commit(delete)
-        delete()
+        invalidation = self._invalidation_of_all()
+        on_commit(invalidation)
+        invalidation()
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Forget the result of a call, call the function, and keep what it returns."""
-        if delete := self._deletion(args, kwargs):
-            delete()
+        if invalidation := self._invalidation(args, kwargs):
+            invalidation()
         return self(*args, **kwargs)
 
     @overload
@@ -131,55 +169,58 @@ class CachedFunction(_Base, Generic[P, R]):
         return self if instance is None else self._bind(instance)
 
 
-class AsyncCachedFunction(_Base, Generic[P, R]):
+class AsyncCachedFunction(_Wrapper, Generic[P, R]):
     """An ``async def`` function whose results are kept; called like the function."""
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """See ``CachedFunction.__call__``."""
         every = self._bound + args if self._bound else args
-        spec = self._recipe
-        near = spec.nearby.get(every, kwargs)
-        if near is not NOT_FOUND:
-            return near  # type: ignore[no-any-return]
-        backend = resilient_cache()
-        results = spec.results(backend)
-        entry = spec.entry(results, every, kwargs)
-        if entry is None:
+        spec = self._spec
+        if spec.index.values is not None:
+            near = spec.index.get(every, kwargs)
+            if near is not NOT_FOUND:
+                return near  # type: ignore[no-any-return]
+        place = self._place(every, kwargs)
+        if place is None:
             return await spec.function(*every, **kwargs)  # type: ignore[no-any-return]
-        read = results.read(entry)
-        found = await backend.arun(read)
+        backend, factory, result = place
+        read = factory.read(result)
+        found = await backend.state.arun(read)
         if found is MISSING:
-            miss = Miss(spec, backend, entry, every, kwargs)
-            return await adrive(miss.steps(read.unreadable))  # type: ignore[no-any-return]
+            miss = Miss(CachedCall(spec, *place, every, kwargs))
+            return await adrive(  # type: ignore[no-any-return]
+                miss.steps(read.unreadable), backend
+            )
         if type(found) is StaleValue:
-            renewal = Renewal(spec, backend, entry, found, every, kwargs)
-            background.start(renewal.identity, renewal.ado)
+            refresh = Refresh(CachedCall(spec, *place, every, kwargs), found)
+            background.start(refresh.identity, refresh.ado)
             return found.value  # type: ignore[no-any-return]
-        spec.nearby.learn(backend, every, kwargs, read)
+        if factory.context.near:
+            spec.index.remember(backend, every, kwargs, read)
         return found  # type: ignore[no-any-return]
 
     def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """See ``CachedFunction.cache_key``."""
-        return self._recipe.full_key(self._bound + args, kwargs)
+        return self._cache_key(args, kwargs)
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """See ``CachedFunction.invalidate``."""
-        delete = self._deletion(args, kwargs)
-        if delete is None:
+        invalidation = self._invalidation(args, kwargs)
+        if invalidation is None:
             return False
-        await aon_commit(delete)
-        return await delete.awaited() > 0
+        await aon_commit(invalidation)
+        return await invalidation.awaited() > 0
 
     async def invalidate_all(self) -> None:
         """See ``CachedFunction.invalidate_all``."""
-        delete = self._deletion_of_all()
-        await aon_commit(delete)
-        await delete.awaited()
+        invalidation = self._invalidation_of_all()
+        await aon_commit(invalidation)
+        await invalidation.awaited()
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """See ``CachedFunction.refresh``."""
-        if delete := self._deletion(args, kwargs):
-            await delete.awaited()
+        if invalidation := self._invalidation(args, kwargs):
+            await invalidation.awaited()
         return await self(*args, **kwargs)
 
     @overload

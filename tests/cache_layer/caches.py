@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 
-from cache_layer.backends import ResilientCache
+from cache_layer.backends import (
+    MISSING,
+    ExpirationPolicy,
+    Lease,
+    Operation,
+    ReadResult,
+    ResilientCache,
+    ResultKey,
+)
 from tests import services
 
 
@@ -28,6 +36,38 @@ class Awaited:
 
     def __getattr__(self, name: str) -> Any:
         return async_to_sync(getattr(self._cache, f"a{name}"))
+
+
+class Leases:
+    """Leases of a cache's keys, as ``get_or_set`` takes them, step by step."""
+
+    def __init__(
+        self, cache: ResilientCache, run: Callable[[Operation[Any]], Any] | None = None
+    ) -> None:
+        self._cache = cache
+        self._run = run or cache.run
+
+    def claim(self, key: str, namespace: str = "") -> Any | Lease:
+        factory = self._cache.operations(namespace)
+        result = ResultKey(factory.key(key))
+        read = ReadResult(factory.context, result, 0)
+        found = self._run(read)
+        if found is MISSING:
+            results = factory.results(ExpirationPolicy())
+            found = self._run(results.claim(result, read.unreadable))
+        return found
+
+    def fill(
+        self, key: str, value: object, lease: Lease, ttl: float | None = 300, namespace: str = ""
+    ) -> bool:
+        factory = self._cache.operations(namespace)
+        result = ResultKey(factory.key(key))
+        return self._run(factory.results(ExpirationPolicy(ttl)).fill(result, value, lease))
+
+    def release(self, key: str, lease: Lease) -> bool:
+        factory = self._cache.operations()
+        result = ResultKey(factory.key(key))
+        return self._run(factory.results(ExpirationPolicy()).release(result, lease))
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:

@@ -11,7 +11,7 @@ from django.core.cache.backends.base import BaseCache, default_key_func
 
 from cache_layer.backends import Lease, ResilientCache
 from cache_layer.exceptions import CacheLayerError, NotAnIntegerError, UnsupportedValueError
-from tests.cache_layer.caches import Awaited, Stores, make_cache
+from tests.cache_layer.caches import Awaited, Leases, Stores, make_cache
 
 
 class Contract(Stores):
@@ -187,29 +187,35 @@ class Contract(Stores):
         assert cache.get_or_set("over", 1, 0) == 1
         assert not cache.has_key("over")
 
-    def test_get_or_set_that_fails_leaves_nothing(self, cache: Any) -> None:
+    def test_get_or_set_that_fails_leaves_nothing(
+        self, cache: Any, backend: ResilientCache
+    ) -> None:
         with pytest.raises(ZeroDivisionError):
             cache.get_or_set("k", lambda: 1 / 0)
         # A key of its own: the second failure would clean up after the first.
         with pytest.raises(UnsupportedValueError):
             cache.get_or_set("l", object())
-        assert cache.get_or_lease("k").owner
-        assert cache.get_or_lease("l").owner
+        assert Leases(backend).claim("k").owner
+        assert Leases(backend).claim("l").owner
 
 
 class LeaseContract(Stores):
     """A value computed before an invalidation is not stored after it."""
 
-    def test_one_owner_and_one_token(self, cache: Any) -> None:
-        first, second = cache.get_or_lease("k"), cache.get_or_lease("k")
+    @pytest.fixture
+    def leases(self, backend: ResilientCache, cache: Any) -> Leases:
+        return Leases(backend, cache.run)
+
+    def test_one_owner_and_one_token(self, leases: Leases) -> None:
+        first, second = leases.claim("k"), leases.claim("k")
         assert (first.owner, second.owner) == (True, False)
         assert first.token == second.token
-        assert cache.fill("k", "v", second)
-        assert cache.get_or_lease("k") == "v"
-        assert not cache.fill("k", "w", first)
+        assert leases.fill("k", "v", second)
+        assert leases.claim("k") == "v"
+        assert not leases.fill("k", "w", first)
 
-    def test_a_lease_is_a_missing_key_to_everyone_else(self, cache: Any) -> None:
-        cache.get_or_lease("k")
+    def test_a_lease_is_a_missing_key_to_everyone_else(self, cache: Any, leases: Leases) -> None:
+        leases.claim("k")
         assert cache.get("k", "default") == "default"
         assert cache.get_many(["k"]) == {}
         assert not cache.has_key("k")
@@ -235,44 +241,48 @@ class LeaseContract(Stores):
             lambda cache: cache.add("k", "new"),
         ],
     )
-    def test_whatever_changes_the_key_ends_the_lease(self, cache: Any, invalidate: Any) -> None:
-        lease = cache.get_or_lease("k")
+    def test_whatever_changes_the_key_ends_the_lease(
+        self, cache: Any, leases: Leases, invalidate: Any
+    ) -> None:
+        lease = leases.claim("k")
         invalidate(cache)
         expected = cache.get("k")
-        assert not cache.fill("k", "old", lease)
+        assert not leases.fill("k", "old", lease)
         assert cache.get("k") == expected
         # The next reader gets a lease of its own, which the old one cannot use.
         cache.delete("k")
-        assert cache.get_or_lease("k").token != lease.token
-        assert not cache.fill("k", "old", lease)
+        assert leases.claim("k").token != lease.token
+        assert not leases.fill("k", "old", lease)
 
-    def test_deleting_a_lease_deletes_no_value(self, cache: Any) -> None:
-        cache.get_or_lease("k")
+    def test_deleting_a_lease_deletes_no_value(self, cache: Any, leases: Leases) -> None:
+        leases.claim("k")
         assert cache.delete("k") is False
-        cache.get_or_lease("k")
+        leases.claim("k")
         assert cache.delete_pattern("*") == 0
 
-    def test_release(self, cache: Any) -> None:
-        lease = cache.get_or_lease("k")
-        assert cache.release("k", lease)
-        assert not cache.release("k", lease)
-        assert not cache.fill("k", 1, lease)
+    def test_release(self, cache: Any, leases: Leases) -> None:
+        lease = leases.claim("k")
+        assert leases.release("k", lease)
+        assert not leases.release("k", lease)
+        assert not leases.fill("k", 1, lease)
         cache.set("k", 1)
-        assert not cache.release("k", lease)
+        assert not leases.release("k", lease)
         assert cache.get("k") == 1
 
-    def test_a_namespace_is_put_before_the_key(self, cache: Any) -> None:
-        lease = cache.get_or_lease("k", namespace="users")
+    def test_a_namespace_is_put_before_the_key(self, cache: Any, leases: Leases) -> None:
+        lease = leases.claim("k", namespace="users")
         assert isinstance(lease, Lease)
-        assert cache.fill("k", 1, lease, 50, namespace="users")
+        assert leases.fill("k", 1, lease, 50, namespace="users")
         assert cache.get("users:k") == 1
         assert cache.ttl("users:k") == 50
 
-    def test_filling_with_a_timeout_that_is_over_stores_nothing(self, cache: Any) -> None:
-        lease = cache.get_or_lease("k")
-        cache.fill("k", 1, lease, 0)
+    def test_filling_with_a_timeout_that_is_over_stores_nothing(
+        self, cache: Any, leases: Leases
+    ) -> None:
+        lease = leases.claim("k")
+        leases.fill("k", 1, lease, 0)
         assert not cache.has_key("k")
-        assert cache.get_or_lease("k").owner
+        assert leases.claim("k").owner
 
 
 class Synchronous:
@@ -310,8 +320,8 @@ class TestOneStore(Stores):
         assert backend.get("k") == {"a": 1}
         backend.set("k", 5)
         assert awaited.incr("k") == 6
-        lease = backend.get_or_lease("l")
-        assert awaited.fill("l", 1, lease)
+        lease = Leases(backend).claim("l")
+        assert Leases(backend, awaited.run).fill("l", 1, lease)
 
     def test_a_coroutine_default_is_awaited(self, backend: ResilientCache) -> None:
         async def default() -> int:
@@ -340,7 +350,7 @@ def test_every_method_has_an_awaited_twin_with_its_parameters() -> None:
         for name, signature in members("a").items()
         if inspect.iscoroutinefunction(getattr(ResilientCache, f"a{name}"))
     }
-    assert {"get", "set_many", "get_or_lease", "delete_pattern", "incr_version"} <= set(twins)
+    assert {"get", "set_many", "get_or_set", "delete_pattern", "incr_version"} <= set(twins)
     for name, signature in twins.items():
         original = members("")[name]
         # redis-py's clients and pipelines that may be given are synchronous.

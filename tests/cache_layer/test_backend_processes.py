@@ -262,10 +262,11 @@ async def test_a_cancelled_caller_leaves_no_lease_behind(redis_url: str) -> None
     cache = make_cache(redis_url)
     client = redis.asyncio.Redis.from_url(redis_url)
     await cache.aget("connected")
+    forever = asyncio.Event()
     cancelled = 0
     for number in range(300):
         key = f"k{number}"
-        task = asyncio.create_task(cache.aget_or_lease(key))
+        task = asyncio.create_task(cache.aget_or_set(key, forever.wait))
         await asyncio.sleep(random.random() / 1000)
         task.cancel()
         try:

@@ -8,16 +8,16 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_layer.backends.envelope import (
+from cache_layer.backends.encoding import (
     ENVELOPE,
     HEAD,
-    Entry,
+    ResultKey,
     living,
     named_tags,
     new_token,
     seal,
 )
-from cache_layer.backends.operations import lua, tag_lua
+from cache_layer.backends.operations import lua
 from cache_layer.backends.operations.lua import Script
 from tests.cache_layer.caches import make_cache
 
@@ -29,25 +29,24 @@ def test_damaged_envelopes_are_read_as_what_no_codec_knows(rest: bytes) -> None:
     data = ENVELOPE + rest
     named_tags([data])
     assert living(data, lambda _key: None) in (None, data, data[HEAD:])
-    assert Entry("k", ("t",), [b"t"]).start([data, new_token()]) == 0
+    assert ResultKey("k", ("t",), [b"t"]).value_start([data, new_token()]) == -1
 
 
 @given(KEYS, st.lists(KEYS, max_size=4, unique=True), st.binary(max_size=50), st.data())
 def test_an_envelope_counts_while_all_its_tokens_do(
     key: str, tags: list[str], payload: bytes, data: st.DataObject
 ) -> None:
-    entry = Entry(key, tuple(tags), [tag.encode("utf-8", "surrogatepass") for tag in tags])
+    result = ResultKey(key, tuple(tags), [tag.encode("utf-8", "surrogatepass") for tag in tags])
     tokens = {tag: new_token() for tag in tags}
-    section = entry.section(list(tokens.values()))
-    assert section is not None
+    section = result.tag_section(list(tokens.values()))
     sealed = seal(section, payload, 0)
     assert named_tags([sealed]) == tags
     assert living(sealed, tokens.get) == payload
-    assert sealed[entry.start([sealed, *tokens.values()]) :] == payload
     if tags:
+        assert sealed[result.value_start([sealed, *tokens.values()]) :] == payload
         changed = tokens | {data.draw(st.sampled_from(tags)): new_token()}
         assert living(sealed, changed.get) is None
-        assert entry.start([sealed, *changed.values()]) == 0
+        assert result.value_start([sealed, *changed.values()]) == -1
 
 
 def test_damaged_envelopes_break_no_script(redis_url: str) -> None:
@@ -65,9 +64,9 @@ def test_damaged_envelopes_break_no_script(redis_url: str) -> None:
             lua.REMAINING([key]),
             lua.EXPIRE([key], 10_000),
             lua.LIVING([key]),
-            tag_lua.POSTPONE([key], data[:18], 10_000, ""),
-            tag_lua.CLAIM([key, b"tag"], new_token()[2:], 10_000, 10_000, b"", new_token()),
-            lua.DROP([key]),
+            lua.CLAIM_REFRESH([key], data[:18], 10_000, ""),
+            lua.CLAIM([key, b"tag"], new_token()[2:], 10_000, 10_000, b"", new_token()),
+            lua.DELETE([key]),
         ):
             client.execute_command(*Script.in_full(command))
         client.set(key, data)

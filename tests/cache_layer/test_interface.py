@@ -18,7 +18,7 @@ from cache_layer.interface import (
     get_cache,
     get_sync_cache,
 )
-from tests.cache_layer.caches import Stores
+from tests.cache_layer.caches import Leases, Stores
 
 
 class Called:
@@ -119,9 +119,9 @@ class Contract(Stores):
         assert users.ttl("k") == 1000
 
     def test_increment_replaces_a_lease(self, users: Any, backend: ResilientCache) -> None:
-        lease = backend.get_or_lease("n", namespace="users")
+        lease = Leases(backend).claim("n", "users")
         assert users.increment("n", 3) == 3
-        assert not backend.fill("n", 99, lease, namespace="users")
+        assert not Leases(backend).fill("n", 99, lease, namespace="users")
         assert users.get("n") == 3
 
     def test_many(self, users: Any) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from cache_layer.backends.context import Keyspace
 from cache_layer.journal import Journal
+from cache_layer.keyspace import Keyspace
 
 
 def keyspace(prefix: str) -> Keyspace:

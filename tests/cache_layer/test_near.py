@@ -33,7 +33,7 @@ from cache_layer.backends.near.cache import NearCache, NearOptions
 from cache_layer.backends.near.tracking import literal_start
 from cache_layer.backends.near_state import NearState
 from cache_layer.globs import escape_glob
-from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
+from tests.cache_layer.caches import Awaited, Leases, make_cache, state, wait_for
 from tests.cache_layer.test_backend import Asynchronous, Contract, LeaseContract, Synchronous
 from tests.faults.proxy import Proxy
 from tests.services import RedisServer, missing
@@ -236,12 +236,13 @@ def test_keys_that_depend_on_more_than_the_callers_name_are_nobody_elses(
                 assert call() == tenant
 
 
-def test_what_is_stored_under_a_lease_is_read(face: Any) -> None:
+def test_what_is_stored_under_a_lease_is_read(face: Any, cache: ResilientCache) -> None:
     for number in range(5):
         assert face.get("k") is None
-        lease = face.get_or_lease("k")
+        leases = Leases(cache, face.run)
+        lease = leases.claim("k")
         assert face.get("k") is None
-        assert face.fill("k", number, lease)
+        assert leases.fill("k", number, lease)
         assert face.get("k") == face.get("k") == number
         face.delete("k")
 
@@ -655,7 +656,7 @@ def test_many_of_all_kinds(store: ResilientCache, client: redis.Redis) -> None:
 
     client.set(store.make_key("foreign"), b"\xff")
     client.rpush(store.make_key("list"), 1)
-    store.get_or_lease("leased")
+    Leases(store).claim("leased")
     store.set("k", 1)
     result = compute(1)
     heard(store, client)
@@ -715,9 +716,10 @@ def test_get_or_set_looks_here_first(face: Any, cache: ResilientCache, client: r
     wait_for(lambda: face.get_or_set("k", 6) == 5, "the change is heard of")
     # A lease is never kept, and what it is for is stored.
     face.delete("k")
-    lease = face.get_or_lease("k")
-    assert face.get_or_lease("k").token == lease.token
-    assert face.fill("k", 7, lease)
+    leases = Leases(cache, face.run)
+    lease = leases.claim("k")
+    assert leases.claim("k").token == lease.token
+    assert leases.fill("k", 7, lease)
     assert face.get_or_set("k", 8) == 7
 
 

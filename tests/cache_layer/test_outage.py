@@ -14,9 +14,9 @@ from django.test import override_settings
 from cache_layer import cached, invalidate_tags
 from cache_layer.backends import ResilientCache
 from cache_layer.codec import SafeSerializer
-from cache_layer.functions.background import background
+from cache_layer.functions.refresh import background
 from cache_layer.signals import cache_state_changed
-from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
+from tests.cache_layer.caches import Awaited, Leases, make_cache, state, wait_for
 from tests.services import RedisServer
 
 pytestmark = pytest.mark.usefixtures("default_timeouts")
@@ -200,15 +200,16 @@ def test_a_write_that_timed_out_and_is_done_late_is_not_served(
 def test_a_lease_of_before_the_outage_does_not_survive_an_invalidation_within(
     face: Any, cache: ResilientCache, redis_server: RedisServer
 ) -> None:
-    lease = face.get_or_lease("k")
+    leases = Leases(cache, face.run)
+    lease = leases.claim("k")
     redis_server.stop()
     face.delete("k")
-    assert not face.fill("k", "old", lease)
-    within = face.get_or_lease("k")
+    assert not leases.fill("k", "old", lease)
+    within = leases.claim("k")
     redis_server.cont()
     back(cache)
-    assert not face.fill("k", "old", lease)
-    assert not face.fill("k", "old", within)
+    assert not leases.fill("k", "old", lease)
+    assert not leases.fill("k", "old", within)
     assert face.get("k") is None
 
 
@@ -350,7 +351,7 @@ def test_a_key_of_a_foreign_type_is_no_outage(
     assert not face.add("k", 1)
     with pytest.raises(ValueError, match="k"):
         face.incr("k")
-    assert not face.get_or_lease("k").owner
+    assert not Leases(cache, face.run).claim("k").owner
     assert state(cache) == "redis"
     assert face.delete("k")
     server_client.rpush(key, "a list")
@@ -365,9 +366,10 @@ def test_foreign_bytes_are_a_miss(
     server_client.set(cache.make_key("k"), data)
     assert face.get("k", "default") == "default"
     assert face.get_many(["k"]) == {}
-    lease = face.get_or_lease("k")
+    leases = Leases(cache, face.run)
+    lease = leases.claim("k")
     assert lease.owner
-    assert face.fill("k", "value", lease)
+    assert leases.fill("k", "value", lease)
     assert face.get("k") == "value"
 
 

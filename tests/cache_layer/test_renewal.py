@@ -17,7 +17,7 @@ from django.core.cache import cache
 from django.db import connection, transaction
 
 from cache_layer import FOREVER, cached, invalidate_tags
-from cache_layer.functions.background import MOST, Background, background
+from cache_layer.functions.refresh import MAX_PENDING, BackgroundRefreshes, background
 from tests.cache_layer.caches import wait_for
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -156,8 +156,8 @@ def test_a_failing_renewal_ends_the_old_result(
     wait_for(lambda: cache.get(value.cache_key()) is None, "the old result is dropped")
     with pytest.raises(LookupError):
         value()
-    (logged,) = [r.getMessage() for r in caplog.records if "renewed" in r.getMessage()]
-    assert logged.endswith("raised while a result was renewed; the old one is served no more.")
+    (logged,) = [r.getMessage() for r in caplog.records if "refreshed" in r.getMessage()]
+    assert logged.endswith("raised while a result was refreshed; the old one is served no more.")
 
 
 def test_with_fail_safe_the_old_result_goes_on_being_served(
@@ -305,14 +305,14 @@ def test_more_renewals_than_can_wait_are_left_for_later(numbers: Numbers) -> Non
     def value(number: int) -> int:
         return numbers() if first[number] else number
 
-    count = MOST + 20
+    count = MAX_PENDING + 20
     first = [False] * count
     for number in range(count):
         value(number)
     first = [True] * count
     age()
     assert [value(number) for number in range(count)] == list(range(count))
-    assert len(background.under_way) == MOST
+    assert len(background.under_way) == MAX_PENDING
     numbers.proceed.set()
     wait_for(lambda: not background.under_way, "all that waited are renewed")
     first = [False] * count
@@ -324,7 +324,7 @@ def test_where_no_thread_can_be_begun_it_is_left_for_later(
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
-    fresh, done = Background(), threading.Event()
+    fresh, done = BackgroundRefreshes(), threading.Event()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         for _ in range(10):

@@ -14,7 +14,7 @@ from django.test import override_settings
 
 from cache_layer import ainvalidate_tags, cached, invalidate_tags
 from cache_layer.backends import ResilientCache
-from cache_layer.functions.background import background
+from cache_layer.functions.refresh import background
 from cache_layer.signals import cache_state_changed
 from tests.cache_layer.caches import state, wait_for
 

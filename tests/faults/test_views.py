@@ -10,9 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cache_layer.backends import ResilientCache
-from cache_layer.backends.operations.result_factory import ExpirationPolicy, Results
-from tests.cache_layer.caches import make_cache, state, wait_for
+from cache_layer.backends import ExpirationPolicy, ResilientCache, ResultOperationFactory
+from tests.cache_layer.caches import Leases, make_cache, state, wait_for
 from tests.faults.proxy import Proxy
 from tests.services import RedisServer
 
@@ -73,15 +72,15 @@ def test_results_and_leases(
     reaching: ResilientCache, cut_off: ResilientCache, proxy: Proxy
 ) -> None:
     def keep(cache: ResilientCache, key: str, value: str) -> bool:
-        results = Results(cache, "", ExpirationPolicy(300))
-        entry = results.entry(key, ["@tag:t"])
+        results = ResultOperationFactory(cache, "", ExpirationPolicy(300))
+        entry = results.result_key(key, ["@tag:t"])
         return cache.run(results.fill(entry, value, cache.run(results.claim(entry))))
 
     assert keep(reaching, "kept", "old")
-    slow = Results(reaching, "", ExpirationPolicy(300))
-    entry = slow.entry("begun", ["@tag:t"])
+    slow = ResultOperationFactory(reaching, "", ExpirationPolicy(300))
+    entry = slow.result_key("begun", ["@tag:t"])
     begun = reaching.run(slow.claim(entry))
-    lease = reaching.get_or_lease("leased")
+    lease = Leases(reaching).claim("leased")
     lose(cut_off, proxy)
     cut_off.delete_many(["@tag:t", "leased"])
     assert keep(cut_off, "kept", "only here")
@@ -89,6 +88,6 @@ def test_results_and_leases(
     assert reaching.get("kept") == "old"
     find_again(cut_off, proxy)
     assert not reaching.run(slow.fill(entry, "of before", begun))
-    assert not reaching.fill("leased", "of before", lease)
+    assert not Leases(reaching).fill("leased", "of before", lease)
     for cache in (reaching, cut_off):
         assert cache.get_many(["kept", "begun", "leased"]) == {}

@@ -21,7 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from cache_layer.globs import glob_match
 
 if TYPE_CHECKING:
-    from cache_layer.backends.context import Keyspace
+    from cache_layer.keyspace import Keyspace
 
 #: What a copy takes beside its key and bytes.
 _OVERHEAD: Final = 400

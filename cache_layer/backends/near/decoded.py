@@ -9,17 +9,17 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from cache_layer.backends.encoding import UnreadableValueError
-from cache_layer.backends.envelope import (
+from cache_layer.backends.encoding import (
     ENVELOPE,
     FRESH_END,
     NEVER,
     NONCE_END,
+    UnreadableValueError,
     payload_start,
 )
 from cache_layer.backends.near.cache import Copy, NearCache
 from cache_layer.backends.operations.base import Read
-from cache_layer.backends.operations.results import CachedRead, StaleValue
+from cache_layer.backends.operations.results import ReadResult, StaleValue
 from cache_layer.metrics import NEAR_HITS, own_counts, record
 
 #: What an answer takes beside its value.
@@ -122,7 +122,7 @@ class DecodedValues:
             fresh_until = data[NONCE_END:FRESH_END]
             if fresh_until != NEVER:
                 # From then on, reading it has consequences.
-                early = read.early if isinstance(read, CachedRead) else 0
+                early = read.early if isinstance(read, ReadResult) else 0
                 until = min(until, _monotonic() + (int(fresh_until) - early) / 1000 - time.time())
         payload = None if is_plain(value) else data[start:]
         answer = DecodedValue(copies, until, value, payload, read.context.namespace)

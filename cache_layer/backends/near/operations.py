@@ -6,14 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from cache_layer.backends.encoding import UnreadableValueError
-from cache_layer.backends.envelope import ENVELOPE, MARKER
+from cache_layer.backends.encoding import ENVELOPE, MARKER, UnreadableValueError
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.near.cache import NearCache
 from cache_layer.backends.operations.base import Command, Operation, Read, Steps, raw
 from cache_layer.backends.operations.batches import GetMany
-from cache_layer.backends.operations.leases import GetOrLease
-from cache_layer.journal import Journal
 from cache_layer.metrics import NEAR_HITS, record
 
 T = TypeVar("T")
@@ -141,67 +138,12 @@ class NearMany(Near[dict[Any, Any]]):
         return self.many.in_memory(store)
 
 
-class NearLease(Near[Any]):
-    """A ``GetOrLease``; leases are nobody's but Redis's."""
-
-    __slots__ = ("lease",)
-    writes = True
-
-    def __init__(self, near: NearCache, lease: GetOrLease) -> None:
-        self.context = lease.context
-        self.near = near
-        self.lease = lease
-
-    def found(self) -> tuple[Any] | None:
-        held = self.near.find((self.lease.key,))
-        if held is None or not _is_value(held[0]):
-            return None
-        value, answered = self.lease.answer(held[0])
-        if not answered:
-            return None
-        _recount(self.context.namespace, 1)
-        return (value,)
-
-    def steps(self) -> Steps[Any]:
-        lease = self.lease
-        keys = (lease.key,)
-        steps = lease.steps()
-        commands = next(steps)
-        mark = self.near.expect(keys)
-        try:
-            reply, left = yield [*commands, *_lifetimes(keys)]
-            try:
-                commands = steps.send([reply])
-            except StopIteration as stop:
-                if mark is not None and _is_value(reply) and _are_numbers([left]):
-                    self.near.keep(mark, keys, [reply], [left])
-                return stop.value
-        finally:
-            if mark is not None:
-                self.near.forget(mark, keys)
-        try:
-            while True:
-                commands = steps.send((yield commands))
-        except StopIteration as stop:
-            return stop.value
-
-    def in_memory(self, store: MemoryStore) -> Any:
-        return self.lease.in_memory(store)
-
-    def remember(self, journal: Journal) -> None:
-        self.lease.remember(journal)
-
-
 def near_twin(near: NearCache, operation: Operation[T]) -> Near[T] | None:
     """Return what does an operation with the near cache; None for those that it cannot answer."""
     if isinstance(operation, Read):
         # One that writes has to reach Redis.
         return None if operation.writes else NearRead(near, operation)
-    twin = _TWINS.get(type(operation))
-    return None if twin is None else twin(near, operation)
-
-
-_TWINS: dict[type, Any] = {GetMany: NearMany, GetOrLease: NearLease}
+    return cast("Near[T]", NearMany(near, operation)) if isinstance(operation, GetMany) else None
 
 
 def _lifetimes(keys: Sequence[str]) -> list[Command]:

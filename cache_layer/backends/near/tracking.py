@@ -14,11 +14,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from cache_layer.backends.context import Keyspace
 from cache_layer.backends.near.cache import NearCache
 from cache_layer.backends.redis.resp import NOTHING, is_push, make_reader, pack
 from cache_layer.backends.redis.transport import Transport
 from cache_layer.conf import settings
+from cache_layer.keyspace import Keyspace
 
 logger = logging.getLogger("cache_layer")
 

@@ -1,30 +1,51 @@
-"""Every cache operation on given keys, once: what it says to Redis and what it does in memory.
+"""Every cache operation on given keys, written once for Redis and for memory.
 
-An operation does no I/O. A ``Single`` names one command and reads its reply; a ``Stepwise``
-yields batches of commands and is sent their replies, of which any may be the exception that
-Redis answered with. Transports carry them to Redis, synchronously or awaited; ``in_memory`` does
-the same on the memory store, whose lock the caller holds; ``remember`` tells the journal what
-Redis must forget before it is read again, had the operation happened during an outage.
-
+An operation does no I/O. A ``Single`` names one command and reads its reply; any other yields
+batches of commands and is sent their replies, of which each may be the exception that Redis
+answered with. Transports carry commands to Redis, synchronously or awaited; ``in_memory`` does the
+same on the memory store, whose lock the caller holds; ``remember`` tells the journal what Redis
+must forget before it is read again, had the operation happened during an outage.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
-from cache_layer.backends.context import Context
-from cache_layer.backends.envelope import living, named_tags
+from cache_layer.backends.encoding import Codec, living, named_tags
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.journal import Journal
+from cache_layer.keyspace import Keyspace
 from cache_layer.metrics import record
 
 T = TypeVar("T")
 Command = tuple[Any, ...]
-Steps = Generator[list[Command], list[Any], T]
+#: What Redis answered; an exception where it refused a command of a batch.
+Reply = Any
+Steps = Generator[list[Command], list[Reply], T]
 
 #: Keys in one command: large enough to be quick, small enough not to hold Redis up.
 CHUNK = 500
+
+#: How much longer than its values a tag lives, in milliseconds.
+TAG_SURPLUS = 60_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OperationContext:
+    """What every operation is given beside its own arguments."""
+
+    #: Under which name its metrics are counted.
+    namespace: str
+    codec: Codec
+    #: What is dropped when the journal cannot remember more; None when keys cannot be listed.
+    keyspace: Keyspace | None
+    #: Whether a caller's key always stands for the same full key. It does with Django's own key
+    #: function; any other may depend on more, such as the tenant of a request.
+    steady: bool = False
+    #: Whether what is read is kept in this process.
+    near: bool = False
 
 
 def raw(key: str) -> bytes:
@@ -37,7 +58,7 @@ def raws(keys: Sequence[str]) -> Sequence[str | bytes]:
     return keys if "".join(keys).isascii() else list(map(raw, keys))
 
 
-def chunks(keys: list[Any]) -> Iterable[list[Any]]:
+def chunks(keys: Sequence[T]) -> Iterable[Sequence[T]]:
     """Cut a list into pieces for one command each."""
     return (keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK))
 
@@ -58,7 +79,7 @@ def cover(store: MemoryStore, data: bytes | None, milliseconds: int | None) -> N
         if store.read(tag) is None or (left := store.remaining(tag)) is None:
             continue
         if milliseconds is None or left < milliseconds + 1000:
-            store.expire(tag, None if milliseconds is None else milliseconds + 60_000)
+            store.expire(tag, None if milliseconds is None else milliseconds + TAG_SURPLUS)
 
 
 class Operation(Generic[T]):
@@ -68,17 +89,17 @@ class Operation(Generic[T]):
     #: Whether it may change what Redis holds.
     writes: ClassVar[bool] = True
     #: Whether the number of round trips depends on how many keys there are; then the time for
-    #: each of them is limited, not that of the call.
+    #: each round trip is limited, not that of the call.
     long: ClassVar[bool] = False
 
-    context: Context
+    context: OperationContext
 
     def steps(self) -> Steps[T]:
         """Yield batches of commands, receive their replies, return the result."""
         raise TypeError(f"{type(self).__name__} has no steps")
 
     def in_memory(self, store: MemoryStore) -> T:
-        """Do it on the memory store."""
+        """Do the operation on the memory store; the caller holds its lock."""
         raise TypeError(f"{type(self).__name__} does not work in memory")
 
     def remember(self, journal: Journal) -> None:
@@ -94,7 +115,7 @@ class Single(Operation[T]):
 
     __slots__ = ("key",)
 
-    def __init__(self, context: Context, key: str) -> None:
+    def __init__(self, context: OperationContext, key: str) -> None:
         self.context = context
         self.key = key
 
@@ -102,7 +123,7 @@ class Single(Operation[T]):
         """Return the command."""
         raise TypeError(f"{type(self).__name__} has no command")
 
-    def parse(self, reply: Any) -> T:
+    def parse(self, reply: Reply) -> T:
         """Return the result that the reply stands for."""
         raise TypeError(f"{type(self).__name__} has no reply")
 
@@ -113,7 +134,11 @@ class Single(Operation[T]):
 
 
 class NeedsTagTokens(Exception):  # noqa: N818 - a detour, not an error
-    """A read met an envelope whose tags it did not ask for; ``operation`` is the rest of it."""
+    """A read met an envelope whose tags it did not ask for.
+
+    Args:
+        operation: Asks for the tags and answers in place of the read.
+    """
 
     def __init__(self, operation: Operation[Any]) -> None:
         super().__init__()

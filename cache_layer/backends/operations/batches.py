@@ -6,12 +6,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cache_layer.backends.context import Context
-from cache_layer.backends.encoding import UnreadableValueError
-from cache_layer.backends.envelope import Lookup, living, named_tags
+from cache_layer.backends.encoding import Lookup, UnreadableValueError, living, named_tags
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations import lua
-from cache_layer.backends.operations.base import Command, Operation, Steps, chunks, held, raw, raws
+from cache_layer.backends.operations.base import (
+    Command,
+    Operation,
+    OperationContext,
+    Reply,
+    Steps,
+    chunks,
+    held,
+    raw,
+    raws,
+)
 from cache_layer.journal import Journal
 from cache_layer.metrics import record
 
@@ -23,7 +31,7 @@ class GetMany(Operation[dict[Any, Any]]):
     writes = False
     long = True
 
-    def __init__(self, context: Context, keys: list[str], names: Sequence[Any]) -> None:
+    def __init__(self, context: OperationContext, keys: list[str], names: Sequence[Any]) -> None:
         self.context = context
         self.keys = keys
         self.names = names
@@ -37,7 +45,7 @@ class GetMany(Operation[dict[Any, Any]]):
 
     def execute(
         self, keys: list[str], also: Sequence[Command] = ()
-    ) -> Steps[tuple[list[bytes | None] | None, list[Any]]]:
+    ) -> Steps[tuple[list[bytes | None] | None, list[Reply]]]:
         """Ask what keys hold, and further questions; return None where Redis refuses to tell."""
         if not keys:
             return [], []
@@ -93,7 +101,7 @@ class SetMany(Operation[list[str]]):
     long = True
 
     def __init__(
-        self, context: Context, entries: Mapping[str, bytes], milliseconds: int | None
+        self, context: OperationContext, entries: Mapping[str, bytes], milliseconds: int | None
     ) -> None:
         self.context = context
         self.entries = entries
@@ -123,38 +131,38 @@ class SetMany(Operation[list[str]]):
             journal.add_key(key, self.context.keyspace)
 
 
-class DropMany(Operation[int]):
+class DeleteMany(Operation[int]):
     """Delete keys; returns how many held a value."""
 
     __slots__ = ("keys",)
     long = True
 
-    def __init__(self, context: Context, keys: list[str]) -> None:
+    def __init__(self, context: OperationContext, keys: list[str]) -> None:
         self.context = context
         self.keys = keys
 
     def steps(self) -> Steps[int]:
-        dropped = 0
+        deleted = 0
         for chunk in chunks(self.keys):
-            (reply,) = yield [lua.DROP([raw(key) for key in chunk])]
+            (reply,) = yield [lua.DELETE([raw(key) for key in chunk])]
             if isinstance(reply, Exception):
                 self.error()
             else:
-                dropped += reply
-        return self._count(dropped)
+                deleted += reply
+        return self._count(deleted)
 
     def in_memory(self, store: MemoryStore) -> int:
-        dropped = 0
+        deleted = 0
         for key in self.keys:
-            dropped += held(store, key) is not None
+            deleted += held(store, key) is not None
             store.drop(key)
-        return self._count(dropped)
+        return self._count(deleted)
 
     def remember(self, journal: Journal) -> None:
         for key in self.keys:
             journal.add_key(key, self.context.keyspace)
 
-    def _count(self, dropped: int) -> int:
-        if dropped:
-            record(self.context.namespace, "deletes", dropped)
-        return dropped
+    def _count(self, deleted: int) -> int:
+        if deleted:
+            record(self.context.namespace, "deletes", deleted)
+        return deleted

@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NoReturn
 
-from cache_layer.backends.context import Context
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Command, held, px, raw
+from cache_layer.backends.operations.base import Command, OperationContext, held, px, raw
 from cache_layer.backends.operations.lua import Script
 from cache_layer.backends.operations.single import Add, Expire, Set
 from cache_layer.backends.outage import CacheUnavailableError
@@ -66,7 +65,7 @@ class Persist(Expire):
 
     __slots__ = ()
 
-    def __init__(self, context: Context, key: str) -> None:
+    def __init__(self, context: OperationContext, key: str) -> None:
         super().__init__(context, key, None)
 
     def command(self) -> Command:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+import dataclasses
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT
+from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH
 
-from cache_layer.backends.context import KeyTemplate, Lease
-from cache_layer.backends.operations.base import Operation
-from cache_layer.backends.operations.batches import DropMany, GetMany, SetMany
-from cache_layer.backends.operations.leases import Fill, GetOrLease, Release
-from cache_layer.backends.operations.numbers import Increment
-from cache_layer.backends.operations.scans import STEP, Clear, DropPattern, ScanKeys, ScanPage
+from cache_layer.backends.encoding import ResultKey
+from cache_layer.backends.operations.base import Operation, OperationContext, raw
+from cache_layer.backends.operations.batches import DeleteMany, GetMany, SetMany
+from cache_layer.backends.operations.leases import Claim, Fill, Lease, Release
+from cache_layer.backends.operations.results import (
+    ClaimRefresh,
+    DeleteStale,
+    ReadResult,
+    StaleValue,
+    StoreRefreshed,
+)
+from cache_layer.backends.operations.scans import STEP, Clear, DeletePattern, ScanKeys, ScanPage
 from cache_layer.backends.operations.single import (
     Add,
-    Drop,
+    Delete,
     Expire,
     Get,
     HasKey,
+    Increment,
     IsMissing,
     Remaining,
     Rename,
@@ -27,123 +37,172 @@ from cache_layer.backends.operations.single import (
 )
 from cache_layer.conf import settings
 from cache_layer.exceptions import CacheLayerError
+from cache_layer.keyspace import KeyFunction, KeyTemplate
 
-if TYPE_CHECKING:
-    from cache_layer.backends.resilient import ResilientCache
+#: As in Django's API: anything that can be written may be a key, anything may be a value.
+Key = Any
+Value = Any
+#: Django's: seconds, None for ever, or ``DEFAULT_TIMEOUT``.
+Timeout = Any
 
 #: Redis counts milliseconds in 64 bits; this is some 200 million years.
 LONGEST = 2**62
 
 
-class Operations:
-    """Makes operations for one backend and one namespace (``""``: none).
+class Alias(Protocol):
+    """What the factories need of a ``CACHES`` entry's backend."""
+
+    key_func: KeyFunction
+    key_prefix: str
+    version: int
+    default_timeout: Timeout
+
+    def context_of(self, namespace: str, near: bool | None = None) -> OperationContext:
+        """Return what operations under a namespace are given."""
+
+    def make_and_validate_key(self, key: Key, version: int | None = None) -> str:
+        """Return the full key; warn where Django does."""
+
+    def validate_key(self, key: str) -> None:
+        """Warn of a full key where Django does."""
+
+    def validate_keys(self, keys: Sequence[str]) -> None:
+        """Warn of full keys where Django does."""
+
+    def is_odd(self, text: str) -> bool:
+        """Return whether Django warns of keys with this text in them."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ExpirationPolicy:
+    """How long a cached result is kept and when it is refreshed.
+
+    Args:
+        ttl: Django's timeout.
+        stale_ttl: Seconds after ``ttl`` in which a result is still served while it is refreshed.
+        refresh_before: Seconds before the end of ``ttl`` from which on it is refreshed.
+        jitter: Up to how many seconds are taken off ``ttl`` at random.
+    """
+
+    ttl: Timeout = DEFAULT_TIMEOUT
+    stale_ttl: float = 0
+    refresh_before: float = 0
+    jitter: float = 0
+
+
+class OperationFactory:
+    """Makes operations for one alias and one namespace.
 
     Keys are validated as Django's own backends do. A timeout is in seconds: ``DEFAULT_TIMEOUT``
     is the alias's, None never expires, zero or less removes the key or stores nothing.
+
+    Args:
+        alias: The backend.
+        namespace: What stands before every key, with a colon; ``""``: nothing.
+        near: Whether what is read is kept in this process; None: as the alias has it.
     """
 
-    def __init__(self, backend: ResilientCache, namespace: str = "") -> None:
-        self._backend = backend
+    def __init__(self, alias: Alias, namespace: str = "", near: bool | None = None) -> None:
+        self._alias = alias
+        self._namespace = namespace
         self._prefix = f"{namespace}:" if namespace else ""
-        self._codec = backend.state.codec
         #: What each operation is given.
-        self.context = backend.context_of(namespace)
+        self.context = alias.context_of(namespace, near)
+        self._codec = self.context.codec
         #: What stands before every key, if that is always the same.
         self.before = (
-            f"{backend.key_prefix}:{backend.version}:{self._prefix}"
-            if self.context.steady
-            else None
+            f"{alias.key_prefix}:{alias.version}:{self._prefix}" if self.context.steady else None
         )
 
-    def key(self, key: Any, version: int | None) -> str:
+    def key(self, key: Key, version: int | None = None) -> str:
         """Return the full key."""
         if version is None and self.before is not None:
             full = f"{self.before}{key}"
-            self._backend.validate_key(full)
+            self._alias.validate_key(full)
             return full
         if self._prefix:
             key = f"{self._prefix}{key}"
-        return self._backend.make_and_validate_key(key, version=version)
+        return self._alias.make_and_validate_key(key, version=version)
 
-    def keys(self, keys: Iterable[Any], version: int | None) -> list[str]:
+    def keys(self, keys: Iterable[Key], version: int | None) -> list[str]:
         """Return several full keys."""
         if version is not None or self.before is None:
             return [self.key(key, version) for key in keys]
         before = self.before
         full = [f"{before}{key}" for key in keys]
-        self._backend.validate_keys(full)
+        self._alias.validate_keys(full)
         return full
 
-    def get(self, key: Any, default: Any, version: int | None) -> Get:
+    def get(self, key: Key, default: Value, version: int | None) -> Get:
         """Return the value of a key, or the default."""
         return Get(self.context, self.key(key, version), default)
 
-    def get_many(self, keys: Iterable[Any], version: int | None) -> Operation[dict[Any, Any]]:
+    def get_many(self, keys: Iterable[Key], version: int | None) -> Operation[dict[Key, Value]]:
         """Return those of the keys that hold a value, with it."""
         names = list(dict.fromkeys(keys))
         return GetMany(self.context, self.keys(names, version), names)
 
-    def has_key(self, key: Any, version: int | None) -> Operation[bool]:
+    def has_key(self, key: Key, version: int | None) -> Operation[bool]:
         """Tell whether a key holds a value."""
         return HasKey(self.context, self.key(key, version))
 
-    def remaining(self, key: Any, version: int | None) -> Operation[int | None]:
+    def remaining(self, key: Key, version: int | None) -> Operation[int | None]:
         """Return the milliseconds left, -1 for ever, None when missing."""
         return Remaining(self.context, self.key(key, version))
 
-    def set(self, key: Any, value: Any, timeout: Any, version: int | None) -> Operation[bool]:
+    def set(self, key: Key, value: Value, timeout: Timeout, version: int | None) -> Operation[bool]:
         """Store a value; the result tells whether it is stored."""
         full = self.key(key, version)
         data = self._codec.encode(full, value)
         milliseconds = self.milliseconds(timeout)
-        if milliseconds is not None and milliseconds <= 0:
+        if milliseconds == 0:
             return SetExpired(self.context, full)
         return Set(self.context, full, data, milliseconds)
 
-    def add(self, key: Any, value: Any, timeout: Any, version: int | None) -> Operation[bool]:
+    def add(self, key: Key, value: Value, timeout: Timeout, version: int | None) -> Operation[bool]:
         """Store a value where there is none; the result tells whether there was none."""
         full = self.key(key, version)
         data = self._codec.encode(full, value)
         milliseconds = self.milliseconds(timeout)
-        if milliseconds is not None and milliseconds <= 0:
+        if milliseconds == 0:
             return IsMissing(self.context, full)
         return Add(self.context, full, data, milliseconds)
 
     def set_many(
-        self, entries: Mapping[Any, Any], timeout: Any, version: int | None
+        self, entries: Mapping[Key, Value], timeout: Timeout, version: int | None
     ) -> Operation[Any]:
         """Store several values; the result is a list of full keys that failed, or a count."""
         milliseconds = self.milliseconds(timeout)
         full = dict(zip(self.keys(entries, version), entries.values(), strict=True))
-        if milliseconds is not None and milliseconds <= 0:
-            return DropMany(self.context, list(full))
+        if milliseconds == 0:
+            return DeleteMany(self.context, list(full))
         data = {key: self._codec.encode(key, value) for key, value in full.items()}
         return SetMany(self.context, data, milliseconds)
 
-    def delete(self, key: Any, version: int | None) -> Operation[bool]:
+    def delete(self, key: Key, version: int | None) -> Operation[bool]:
         """Delete a key; the result tells whether it held a value."""
-        return Drop(self.context, self.key(key, version))
+        return Delete(self.context, self.key(key, version))
 
-    def delete_many(self, keys: Iterable[Any], version: int | None) -> Operation[int]:
+    def delete_many(self, keys: Iterable[Key], version: int | None = None) -> Operation[int]:
         """Delete keys; the result is how many held a value."""
-        return DropMany(self.context, self.keys(keys, version))
+        return DeleteMany(self.context, self.keys(keys, version))
 
-    def expire(self, key: Any, timeout: Any, version: int | None) -> Operation[bool]:
+    def expire(self, key: Key, timeout: Timeout, version: int | None) -> Operation[bool]:
         """Change the expiry of a key; the result tells whether it held a value."""
         full = self.key(key, version)
         milliseconds = self.milliseconds(timeout)
-        if milliseconds is not None and milliseconds <= 0:
-            return Drop(self.context, full)
+        if milliseconds == 0:
+            return Delete(self.context, full)
         return Expire(self.context, full, milliseconds)
 
     def increment(
         self,
-        key: Any,
+        key: Key,
         amount: int,
         version: int | None,
         *,
         creates: bool = False,
-        timeout: Any = DEFAULT_TIMEOUT,
+        timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Operation[int]:
         """Add to an integer; see ``Increment``."""
         milliseconds = self.milliseconds(timeout)
@@ -152,29 +211,13 @@ class Operations:
             milliseconds = max(1, milliseconds)
         return Increment(self.context, self.key(key, version), amount, creates, milliseconds)
 
-    def rename(self, key: Any, version: int, delta: int) -> Operation[bool]:
+    def rename(self, key: Key, version: int, delta: int) -> Operation[bool]:
         """Move a value to another version; the result tells whether there was one."""
         return Rename(self.context, self.key(key, version), self.key(key, version + delta))
 
-    def get_or_lease(self, key: Any, version: int | None) -> GetOrLease:
-        """Return the value of a key, or a ``Lease``."""
-        lease_time = max(1, int(settings.LEASE_TTL * 1000))
-        return GetOrLease(self.context, self.key(key, version), lease_time)
-
-    def fill(
-        self, key: Any, value: Any, lease: Lease, timeout: Any, version: int | None
-    ) -> Operation[bool]:
-        """Store a value under a lease; the result tells whether it is stored."""
-        full = self.key(key, version)
-        data = self._codec.encode(full, value)
-        milliseconds = self.milliseconds(timeout)
-        if milliseconds is not None and milliseconds <= 0:
-            return Release(self.context, full, lease)
-        return Fill(self.context, full, lease, data, milliseconds)
-
-    def release(self, key: Any, lease: Lease, version: int | None) -> Operation[bool]:
-        """Give a lease back."""
-        return Release(self.context, self.key(key, version), lease)
+    def results(self, policy: ExpirationPolicy) -> ResultOperationFactory:
+        """Return what makes operations on results that are computed and kept by a policy."""
+        return ResultOperationFactory(self._alias, self._namespace, policy)
 
     def scan(self, pattern: str, version: int | None, count: int) -> Operation[list[str]]:
         """Return the full keys that match a pattern; ``strip`` takes the prefix off."""
@@ -187,15 +230,15 @@ class Operations:
         return ScanPage(self.context, self._pattern(pattern, version), max(1, count), cursor)
 
     def delete_pattern(
-        self, pattern: str, version: int | None, count: int = STEP
+        self, pattern: str, version: int | None = None, count: int = STEP
     ) -> Operation[int]:
         """Delete the keys that match a pattern; the result is how many held a value."""
-        return DropPattern(self.context, self._pattern(pattern, version), max(1, count))
+        return DeletePattern(self.context, self._pattern(pattern, version), max(1, count))
 
     def clear(self) -> Operation[int]:
         """Delete every key: of the namespace, or of the alias in all versions."""
         if self._prefix:
-            return self.delete_pattern("*", None)
+            return self.delete_pattern("*")
         if self.context.keyspace is None:
             raise CacheLayerError(
                 "This cache cannot be cleared: its KEY_FUNCTION does not leave the key as it is, "
@@ -205,25 +248,153 @@ class Operations:
 
     def strip(self, keys: Iterable[str], version: int | None) -> list[str]:
         """Return the caller's keys of full keys."""
-        around = self._surroundings(version)
+        template = self._template(version)
         start = len(self._prefix)
-        return [around.strip(key)[start:] for key in keys]
+        return [template.strip(key)[start:] for key in keys]
 
-    def _pattern(self, pattern: str, version: int | None) -> str:
-        return self._surroundings(version).pattern(f"{self._prefix}{pattern}")
-
-    def _surroundings(self, version: int | None) -> KeyTemplate:
-        backend = self._backend
-        return KeyTemplate.of(
-            backend.key_func, backend.key_prefix, backend.version if version is None else version
-        )
-
-    def milliseconds(self, timeout: Any) -> int | None:
-        """Return Django's timeout in milliseconds; None never expires."""
+    def milliseconds(self, timeout: Timeout) -> int | None:
+        """Return Django's timeout in milliseconds: None never expires, 0 is over at once."""
         if timeout is DEFAULT_TIMEOUT:
-            timeout = self._backend.default_timeout
+            timeout = self._alias.default_timeout
         if timeout is None:
             return None
         if timeout <= 0:
             return 0
         return min(LONGEST, max(1, int(timeout * 1000)))
+
+    def _pattern(self, pattern: str, version: int | None) -> str:
+        return self._template(version).pattern(f"{self._prefix}{pattern}")
+
+    def _template(self, version: int | None) -> KeyTemplate:
+        alias = self._alias
+        return KeyTemplate.of(
+            alias.key_func, alias.key_prefix, alias.version if version is None else version
+        )
+
+
+class ResultOperationFactory(OperationFactory):
+    """Makes the operations on computed results: those of one decorated function, or of one call.
+
+    Args:
+        alias: See ``OperationFactory``.
+        namespace: The same.
+        policy: How long results are kept.
+        stem: What all keys begin with.
+        tags: The keys of tags that all results depend on.
+        near: See ``OperationFactory``.
+    """
+
+    def __init__(
+        self,
+        alias: Alias,
+        namespace: str,
+        policy: ExpirationPolicy,
+        stem: str = "",
+        tags: Sequence[str] = (),
+        near: bool | None = None,
+    ) -> None:
+        super().__init__(alias, namespace, near)
+        self._policy = policy
+        self._tags = tags
+        early = _ms(policy.refresh_before)
+        lifetime = self._lifetime
+        # Otherwise what was just stored, with a short default timeout, would be refreshed at once.
+        self._early = early if lifetime is None or early < lifetime else 0
+        if self.before is not None:
+            # Made once: most calls have no other tags.
+            self._full_tags = tuple(map(self.key, tags))
+            self._raw_tags = [raw(tag) for tag in self._full_tags]
+            # What follows the stem has only characters that no cache minds.
+            self._odd = alias.is_odd(f"{self.before}{stem}")
+
+    @property
+    def is_storing(self) -> bool:
+        """Whether results are kept at all."""
+        return self._lifetime != 0
+
+    def result_key(self, key: str, tags: Iterable[str] = ()) -> ResultKey:
+        """Return where the result of a call is kept, under which tags beside those of all."""
+        if self.before is None:
+            full_tags = tuple(map(self.key, (*self._tags, *tags)))
+            return ResultKey(self.key(key), full_tags, list(map(raw, full_tags)))
+        full = self.before + key
+        if self._odd or len(full) > MEMCACHE_MAX_KEY_LENGTH:
+            self._alias.validate_key(full)
+        if not tags:
+            return ResultKey(full, self._full_tags, self._raw_tags)
+        more = tuple(map(self.key, tags))
+        return ResultKey(full, self._full_tags + more, self._raw_tags + list(map(raw, more)))
+
+    def read(self, result: ResultKey) -> ReadResult:
+        """Return the result, ``StaleValue`` or ``MISSING``."""
+        return ReadResult(self.context, result, self._early)
+
+    def claim(self, result: ResultKey, unreadable: bytes = b"") -> Claim:
+        """Return the result, ``StaleValue`` or a ``Lease``."""
+        longest = min(LONGEST, (self._lifetime or 0) + _ms(self._policy.stale_ttl))
+        return Claim(self.context, result, self._early, _lease_time(), longest, unreadable)
+
+    def fill(self, result: ResultKey, value: Value, lease: Lease) -> Operation[bool]:
+        """Store a result under a lease; tells whether it is stored.
+
+        Where results are not kept at all, the lease is given back.
+
+        Raises:
+            UnsupportedValueError: The serializer cannot store it exactly.
+        """
+        data = self._codec.encode(result.key, value)
+        if not self.is_storing:
+            return Release(self.context, result.key, lease)
+        return Fill(self.context, result, lease, data, *self._times())
+
+    def release(self, result: ResultKey, lease: Lease) -> Operation[bool]:
+        """Give a lease back."""
+        return Release(self.context, result.key, lease)
+
+    def claim_refresh(self, result: ResultKey, stale: StaleValue) -> Operation[bool]:
+        """Become the one who refreshes a result; tells whether the caller is."""
+        return ClaimRefresh(self.context, result.key, stale, _lease_time(), again=False)
+
+    def release_refresh(
+        self, result: ResultKey, stale: StaleValue, seconds: float
+    ) -> Operation[bool]:
+        """Let others refresh a result after so many seconds."""
+        return ClaimRefresh(self.context, result.key, stale, _ms(seconds), again=True)
+
+    def store_refreshed(
+        self, result: ResultKey, stale: StaleValue, value: Value
+    ) -> Operation[bool]:
+        """Store a result in the place of a stale one; tells whether it is stored.
+
+        Raises:
+            UnsupportedValueError: The serializer cannot store it exactly.
+        """
+        data = self._codec.encode(result.key, value)
+        return StoreRefreshed(self.context, result.key, stale, data, *self._times())
+
+    def delete_stale(self, result: ResultKey, stale: StaleValue) -> Operation[bool]:
+        """Delete a result, if it is still that one."""
+        return DeleteStale(self.context, result.key, stale)
+
+    @property
+    def _lifetime(self) -> int | None:
+        return self.milliseconds(self._policy.ttl)
+
+    def _times(self) -> tuple[int | None, int]:
+        """Return the milliseconds to live and the end of freshness (0: they are the same)."""
+        lifetime = self._lifetime
+        if lifetime is None:
+            return None, 0
+        policy = self._policy
+        fresh = max(1, lifetime - int(random.random() * _ms(policy.jitter)))  # noqa: S311
+        if not policy.stale_ttl and not policy.refresh_before:
+            return fresh, 0
+        return min(LONGEST, fresh + _ms(policy.stale_ttl)), int(time.time() * 1000) + fresh
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _lease_time() -> int:
+    return max(1, _ms(settings.LEASE_TTL))

@@ -1,100 +1,154 @@
 # ruff: noqa: D102 - the methods of an operation are described in ``base``
 """Storing a computed value only while nothing invalidated it.
 
-A reader that misses leaves a marker with a token at the key; the value it computes is stored only
-if that very marker is still there. Whatever removes or overwrites the key in between - a delete, a
-pattern, a flush by another client - makes the store come to nothing. During an outage the markers
-are in memory alone.
+A reader that misses leaves a marker with a random token at the key; the value it computes is
+stored only if that very marker is still there and no tag has changed. Whatever removes or
+overwrites the key or a tag in between (a delete, a pattern, a flush by another client) makes the
+store come to nothing. During an outage the markers are in memory alone.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
-from cache_layer.backends.context import Context, Lease
-from cache_layer.backends.encoding import UnreadableValueError
-from cache_layer.backends.envelope import MARKER, NONCE_END, Lookup, living, named_tags
+from cache_layer.backends.encoding import (
+    ENVELOPE,
+    MARKER,
+    NONCE_END,
+    TOKEN,
+    DamagedEnvelopeError,
+    ResultKey,
+    new_token,
+    payload_start,
+    seal,
+)
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations import lua, tag_lua
-from cache_layer.backends.operations.base import Command, Operation, Single, Steps, px, raw
+from cache_layer.backends.operations import lua
+from cache_layer.backends.operations.base import (
+    TAG_SURPLUS,
+    Command,
+    OperationContext,
+    Reply,
+    Single,
+    cover,
+    held,
+    px,
+    raw,
+)
+from cache_layer.backends.operations.results import MISSING, ReadResult
 from cache_layer.journal import Journal
 from cache_layer.metrics import record
 
+#: Where the tokens of tags begin in a lease's token.
+_RANDOM = NONCE_END - len(MARKER)
 
-class GetOrLease(Operation[Any]):
-    """The value of a key, or a lease for storing one: ``Lease``."""
 
-    __slots__ = ("claimed", "key", "milliseconds")
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to store the value of one key, until the key is invalidated or the lease ends.
 
-    def __init__(self, context: Context, key: str, milliseconds: int) -> None:
-        self.context = context
-        self.key = key
+    ``owner`` is True for the one caller that placed it; others who miss meanwhile share the token.
+    """
+
+    token: bytes
+    owner: bool
+
+
+class Claim(ReadResult):
+    """Return the value of a result, as ``ReadResult`` does, or a ``Lease``.
+
+    A lease's token is random and followed by the tokens of the tags, so that a lease of before a
+    tag's invalidation is neither shared nor filled.
+
+    Args:
+        context: See ``OperationContext``.
+        result: Where the result stands, and its tags; without tags, any value at the key counts.
+        early: See ``ReadResult``.
+        milliseconds: How long the lease lasts.
+        value_milliseconds: The longest that a value stored under it may live.
+        unreadable: What the key held, if that could not be decoded; it is replaced.
+    """
+
+    __slots__ = ("_random", "claimed", "milliseconds", "tag_milliseconds")
+    writes = True
+
+    def __init__(
+        self,
+        context: OperationContext,
+        result: ResultKey,
+        early: int,
+        milliseconds: int,
+        value_milliseconds: int,
+        unreadable: bytes,
+    ) -> None:
+        super().__init__(context, result, early)
         self.milliseconds = milliseconds
+        self.tag_milliseconds = max(2 * milliseconds, value_milliseconds) + TAG_SURPLUS
+        self.unreadable = unreadable
+        self._random = secrets.token_bytes(_RANDOM)
         #: The lease that this call may have placed, known before its reply: a caller that is
         #: cancelled while it waits for that can give it back.
         self.claimed: Lease | None = None
 
-    def steps(self) -> Steps[Any]:
-        key = raw(self.key)
-        token = b""
-        for _attempt in range(3):
-            (data,) = yield [("GET", key)]
-            if isinstance(data, Exception):
-                self.error()
-                break
-            tokens: dict[str, bytes | None] = {}
-            if tags := named_tags([data]):
-                (replies,) = yield [("MGET", *map(raw, tags))]
-                tokens = dict(zip(tags, replies, strict=True))
-            found, known = self._look(data, tokens.get)
-            if known:
-                return found
-            token = token or secrets.token_bytes(16)
-            self.claimed = Lease(token, owner=True)
-            if data is None:
-                claim: Command = ("SET", key, MARKER + token, "NX", "PX", self.milliseconds)
-            else:
-                claim = lua.SWAP([key], data, MARKER + token, self.milliseconds)
-            (claimed,) = yield [claim]
-            if claimed and not isinstance(claimed, Exception):
-                return self._lease(token, owner=True)
-        # The key cannot be claimed; a token that is nowhere makes the fill come to nothing.
-        return self._lease(token or secrets.token_bytes(16), owner=False)
+    def command(self) -> Command:
+        self.claimed = Lease(self._random, owner=True)
+        return lua.CLAIM(
+            self.result.raw,
+            self._random,
+            self.milliseconds,
+            self.tag_milliseconds,
+            self.unreadable,
+            *[new_token() for _ in self.result.tags],
+        )
 
-    def answer(self, data: bytes) -> tuple[Any, bool]:
-        """Return the value for what the key holds and True, or False where that is no answer."""
-        return self._look(data, lambda _key: None)
+    def parse(self, reply: Reply) -> Any:
+        if reply.startswith(MARKER):
+            token = reply[len(MARKER) :]
+            return self._lease(token, owner=token.startswith(self._random))
+        try:
+            start = payload_start(reply) if reply.startswith(ENVELOPE) else 0
+            found = self.decoded(reply, start)
+        except DamagedEnvelopeError:
+            found = MISSING
+        # It cannot be decoded: with a token that is nowhere, nothing will be stored.
+        return self._lease(self._random, owner=False) if found is MISSING else found
+
+    def rejected(self) -> Any:
+        self.error()
+        return self._lease(self._random, owner=False)
+
+    def answer(self, held: Sequence[bytes | None]) -> tuple[bool, Any]:
+        return False, None
 
     def in_memory(self, store: MemoryStore) -> Any:
-        found, known = self._look(store.read(self.key), store.read)
-        if known:
-            return found
-        token = secrets.token_bytes(16)
-        store.write(self.key, MARKER + token, self.milliseconds)
-        return self._lease(token, owner=True)
+        tokens: list[bytes] = []
+        for tag in self.result.tags:
+            token = store.read(tag)
+            if token is None or len(token) != TOKEN or not token.startswith(MARKER):
+                token = new_token()
+                store.write(tag, token, self.tag_milliseconds)
+            tokens.append(token)
+        data = store.read(self.key)
+        if data is not None and data != self.unreadable:
+            if data.startswith(MARKER):
+                if data[NONCE_END:] == b"".join(tokens):
+                    return self.parse(data)
+            elif tokens:
+                if self.result.value_start([data, *tokens]) >= 0:
+                    return self.parse(data)
+            elif held(store, self.key) is not None:
+                return self.parse(data)
+        marker = b"".join((MARKER, self._random, *tokens))
+        store.write(self.key, marker, self.milliseconds)
+        return self.parse(marker)
 
     def remember(self, journal: Journal) -> None:
         # A marker that was placed and not answered for would hold up who waits for its owner.
         if self.claimed is not None:
             journal.add_key(self.key, self.context.keyspace)
-
-    def _look(self, data: bytes | None, read: Lookup) -> tuple[Any, bool]:
-        """Return what was found and True, or None and False when the key is to be claimed."""
-        if data is None:
-            return None, False
-        if data.startswith(MARKER):
-            return self._lease(data[len(MARKER) :], owner=False), True
-        encoded = living(data, read)
-        if encoded is None:
-            return None, False
-        try:
-            value = self.context.codec.decode(encoded)
-        except UnreadableValueError:
-            self.error()
-            return None, False
-        record(self.context.namespace, "hits")
-        return value, True
 
     def _lease(self, token: bytes, owner: bool) -> Lease:
         record(self.context.namespace, "misses")
@@ -102,23 +156,43 @@ class GetOrLease(Operation[Any]):
 
 
 class Fill(Single[bool]):
-    """Store a value if the key still holds the marker of the lease; tells whether it did."""
+    """Store a value if its lease is still there and no tag changed; tells whether it is stored.
 
-    __slots__ = ("data", "lease", "milliseconds")
+    Args:
+        context: See ``OperationContext``.
+        result: What the lease was claimed for.
+        lease: The lease.
+        data: The encoded value.
+        milliseconds: How long the value lives; None: for ever.
+        fresh_until: See ``encoding.seal``; a value without tags has no end of freshness.
+    """
+
+    __slots__ = ("data", "lease", "milliseconds", "result")
 
     def __init__(
-        self, context: Context, key: str, lease: Lease, data: bytes, milliseconds: int | None
+        self,
+        context: OperationContext,
+        result: ResultKey,
+        lease: Lease,
+        data: bytes,
+        milliseconds: int | None,
+        fresh_until: int = 0,
     ) -> None:
-        super().__init__(context, key)
+        super().__init__(context, result.key)
+        self.result = result
         self.lease = lease
-        self.data = data
         self.milliseconds = milliseconds
+        if result.tags:
+            ends = range(_RANDOM, _RANDOM + TOKEN * len(result.tags), TOKEN)
+            tokens = [lease.token[at : at + TOKEN] for at in ends]
+            data = seal(result.tag_section(tokens), data, fresh_until)
+        self.data = data
 
     def command(self) -> Command:
         marker = MARKER + self.lease.token
-        return lua.SWAP([raw(self.key)], marker, self.data, px(self.milliseconds))
+        return lua.FILL(self.result.raw, marker, self.data, px(self.milliseconds))
 
-    def parse(self, reply: Any) -> bool:
+    def parse(self, reply: Reply) -> bool:
         if reply:
             record(self.context.namespace, "sets")
         return bool(reply)
@@ -126,6 +200,10 @@ class Fill(Single[bool]):
     def in_memory(self, store: MemoryStore) -> bool:
         if store.read(self.key) != MARKER + self.lease.token:
             return False
+        current = b"".join(store.read(tag) or b"" for tag in self.result.tags)
+        if current != self.lease.token[_RANDOM:]:
+            return False
+        cover(store, self.data, self.milliseconds)
         store.write(self.key, self.data, self.milliseconds)
         return self.parse(True)
 
@@ -135,21 +213,21 @@ class Release(Single[bool]):
 
     __slots__ = ("lease",)
 
-    def __init__(self, context: Context, key: str, lease: Lease) -> None:
+    def __init__(self, context: OperationContext, key: str, lease: Lease) -> None:
         super().__init__(context, key)
         self.lease = lease
 
     def command(self) -> Command:
-        return tag_lua.FORGET([raw(self.key)], self._identity())
+        return lua.DELETE_IF([raw(self.key)], self._identity())
 
-    def parse(self, reply: Any) -> bool:
+    def parse(self, reply: Reply) -> bool:
         return bool(reply)
 
     def in_memory(self, store: MemoryStore) -> bool:
-        held = (store.read(self.key) or b"").startswith(self._identity())
-        if held:
+        is_held = (store.read(self.key) or b"").startswith(self._identity())
+        if is_held:
             store.drop(self.key)
-        return held
+        return is_held
 
     def _identity(self) -> bytes:
         # The tokens of tags that follow need not be known to who was cancelled.

@@ -6,11 +6,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from cache_layer.backends.context import Context, Keyspace
 from cache_layer.backends.operations import lua
-from cache_layer.backends.operations.base import Command, Operation, Steps, chunks, raw
+from cache_layer.backends.operations.base import (
+    Command,
+    Operation,
+    OperationContext,
+    Steps,
+    chunks,
+    raw,
+)
 from cache_layer.backends.operations.scans import RefusedError, drop_matching
 from cache_layer.journal import Entries
+from cache_layer.keyspace import Keyspace
 
 #: Commands in one round trip.
 _PIPELINE = 10
@@ -25,13 +32,13 @@ class Replay(Operation[None]):
     __slots__ = ("entries",)
     long = True
 
-    def __init__(self, context: Context, entries: Entries) -> None:
+    def __init__(self, context: OperationContext, entries: Entries) -> None:
         self.context = context
         self.entries = entries
 
     def steps(self) -> Steps[None]:
         deletions: list[Command] = [
-            lua.DROP([raw(key) for key in chunk]) for chunk in chunks(list(self.entries.keys))
+            lua.DELETE([raw(key) for key in chunk]) for chunk in chunks(list(self.entries.keys))
         ]
         for start in range(0, len(deletions), _PIPELINE):
             for reply in (yield deletions[start : start + _PIPELINE]):
@@ -49,7 +56,7 @@ class EndConnections(Operation[None]):
     __slots__ = ("ids",)
     long = True
 
-    def __init__(self, context: Context, ids: list[int]) -> None:
+    def __init__(self, context: OperationContext, ids: list[int]) -> None:
         self.context = context
         self.ids = ids
 
@@ -71,7 +78,7 @@ class PurgeKeyspace(Operation[None]):
     long = True
 
     def __init__(
-        self, context: Context, scopes: Iterable[Keyspace], run_id: str, tag: bytes = b""
+        self, context: OperationContext, scopes: Iterable[Keyspace], run_id: str, tag: bytes = b""
     ) -> None:
         self.context = context
         self.scopes = scopes

@@ -1,45 +1,65 @@
 # ruff: noqa: D102 - the methods of an operation are described in ``base``
-"""Values under tags: read, lease, store. See ``envelope`` for what they look like."""
+"""Reading a cached result, and refreshing it behind its readers.
+
+Everything that refreshes a result fails once the result was invalidated.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import secrets
+import enum
 import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cache_layer.backends.context import Context, Lease
-from cache_layer.backends.encoding import UnreadableValueError
-from cache_layer.backends.envelope import (
+from cache_layer.backends.encoding import (
     CLAIM_END,
     ENVELOPE,
     FRESH_END,
-    MARKER,
     NEVER,
     NONCE_END,
-    TOKEN,
-    Entry,
-    new_token,
-    payload_start,
+    ResultKey,
+    UnreadableValueError,
+    digits,
+    named_tags,
     seal,
 )
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations import tag_lua
-from cache_layer.backends.operations.base import Command, Read, Single, cover, px
-from cache_layer.journal import Journal
+from cache_layer.backends.operations import lua
+from cache_layer.backends.operations.base import (
+    Command,
+    OperationContext,
+    Read,
+    Reply,
+    Single,
+    cover,
+    held,
+    px,
+    raw,
+)
 from cache_layer.metrics import record
+
+
+class Missing(enum.Enum):
+    """The type of ``MISSING``."""
+
+    MISSING = "missing"
+
+
+#: The answer of a ``ReadResult`` that found no value, or none that it can decode.
+MISSING: Final = Missing.MISSING
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StaleValue:
-    """A value that is to be renewed, and that nobody renews yet."""
+    """A value that is to be refreshed, and that nobody refreshes yet."""
 
     value: Any
-    #: What its envelope begins with, for recognizing it.
+    #: The beginning of its envelope, which no other has.
     identity: bytes
     #: Its envelope's list of tags.
-    section: bytes
+    tag_section: bytes
+    #: End of freshness in milliseconds since the epoch.
     fresh_until: int
 
     @property
@@ -48,45 +68,45 @@ class StaleValue:
         return time.time() * 1000 < self.fresh_until
 
 
-class Missing:
-    """The type of ``MISSING``."""
+class ReadResult(Read[Any]):
+    """Return the value of a result, ``StaleValue`` around one to be refreshed, or ``MISSING``.
 
-
-#: The answer of a ``CachedRead`` that found no value, or none that it can decode.
-MISSING: Final = Missing()
-
-
-class CachedRead(Read[Any]):
-    """The value of an entry, ``StaleValue`` around it when it is to be renewed, or ``MISSING``.
-
-    ``early``: milliseconds before the end of freshness from which on it is to be renewed.
+    Args:
+        context: See ``OperationContext``.
+        result: Where the result stands, and its tags.
+        early: Milliseconds before the end of freshness from which on it is to be refreshed.
     """
 
-    __slots__ = ("early", "entry", "unreadable")
+    __slots__ = ("early", "result", "unreadable")
 
-    def __init__(self, context: Context, entry: Entry, early: int) -> None:
+    def __init__(self, context: OperationContext, result: ResultKey, early: int) -> None:
         self.context = context
-        self.key = entry.key
-        self.entry = entry
+        self.key = result.key
+        self.result = result
         self.early = early
-        #: The nonce of a value that cannot be decoded.
+        #: What the key holds, if that cannot be decoded.
         self.unreadable = b""
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return (self.key, *self.entry.tags)
+        return (self.key, *self.result.tags)
 
     def answer(self, held: Sequence[bytes | None]) -> tuple[bool, Any]:
         found = self.parse(held)
         return found is not MISSING, found
 
     def command(self) -> Command:
-        return ("MGET", *self.entry.raw)
+        return ("MGET", *self.result.raw)
 
     def parse(self, reply: Sequence[bytes | None] | None) -> Any:
-        if reply is None or not (start := self.entry.start(reply)):
+        if reply is None:
             return MISSING
-        return self.opened(reply[0] or b"", start)
+        data = reply[0] or b""
+        if (start := self.result.value_start(reply)) >= 0:
+            return self.decoded(data, start)
+        if len(reply) == 1 and data.startswith(ENVELOPE) and not named_tags([data]):
+            self._not_decoded(data)
+        return MISSING
 
     def rejected(self) -> Any:
         self.error()
@@ -95,156 +115,144 @@ class CachedRead(Read[Any]):
     def in_memory(self, store: MemoryStore) -> Any:
         return self.parse([store.read(key) for key in self.reads])
 
-    def opened(self, data: bytes, start: int) -> Any:
-        """Return the value of a valid envelope."""
+    def decoded(self, data: bytes, start: int) -> Any:
+        """Return the value in what the key holds, which begins there and counts."""
         try:
-            value = self.context.codec.decode(data[start:])
+            value = self.context.codec.decode(data[start:] if start else data)
         except UnreadableValueError:
-            self.error()
-            self.unreadable = data[len(ENVELOPE) : NONCE_END]
-            return MISSING
+            return self._not_decoded(data)
         record(self.context.namespace, "hits")
-        fresh_until = data[NONCE_END:FRESH_END]
-        if fresh_until != NEVER:
-            until = _number(fresh_until)
-            now = time.time() * 1000
-            if now >= until - self.early and now >= _number(data[FRESH_END:CLAIM_END]):
-                return StaleValue(value, data[:NONCE_END], data[CLAIM_END:start], until)
+        if start:
+            fresh_until = data[NONCE_END:FRESH_END]
+            if fresh_until != NEVER:
+                until = _number(fresh_until)
+                now = time.time() * 1000
+                if now >= until - self.early and now >= _number(data[FRESH_END:CLAIM_END]):
+                    return StaleValue(value, data[:NONCE_END], data[CLAIM_END:start], until)
         return value
 
+    def _not_decoded(self, data: bytes) -> Missing:
+        self.error()
+        self.unreadable = data
+        return MISSING
 
-class Claim(CachedRead):
-    """The value of an entry, as ``CachedRead`` has it, or a ``Lease``.
 
-    A lease's token is random and followed by the tokens of the tags, so that a lease of before a
-    tag's invalidation is neither shared nor filled.
+class _OfStaleValue(Single[bool]):
+    """Something done to a stale value's envelope, while that is still there and valid."""
+
+    __slots__ = ("stale",)
+
+    def __init__(self, context: OperationContext, key: str, stale: StaleValue) -> None:
+        super().__init__(context, key)
+        self.stale = stale
+
+    def parse(self, reply: Reply) -> bool:
+        return bool(reply)
+
+    def envelope_in(self, store: MemoryStore) -> bytes | None:
+        """Return the envelope, if it is still there and valid."""
+        data = store.read(self.key)
+        if data is None or data[:NONCE_END] != self.stale.identity:
+            return None
+        return None if held(store, self.key) is None else data
+
+
+class ClaimRefresh(_OfStaleValue):
+    """Keep everybody else from refreshing a value for some time; tells whether that was possible.
+
+    Of all who try at once, one succeeds.
+
+    Args:
+        context: See ``OperationContext``.
+        key: The full key of the result.
+        stale: The value that was read.
+        milliseconds: For how long.
+        again: Whether the caller has succeeded before and sets another time.
     """
 
-    __slots__ = ("_random", "claimed", "milliseconds", "tags_milliseconds")
-    writes = True
+    __slots__ = ("again", "milliseconds")
 
     def __init__(
         self,
-        context: Context,
-        entry: Entry,
-        early: int,
+        context: OperationContext,
+        key: str,
+        stale: StaleValue,
         milliseconds: int,
-        tags_milliseconds: int,
-        unreadable: bytes,
+        *,
+        again: bool,
     ) -> None:
-        super().__init__(context, entry, early)
+        super().__init__(context, key, stale)
         self.milliseconds = milliseconds
-        self.tags_milliseconds = tags_milliseconds
-        self.unreadable = unreadable
-        self._random = secrets.token_bytes(16)
-        #: The lease that this call may have placed, known before its reply: a caller that is
-        #: cancelled while it waits for that can give it back.
-        self.claimed: Lease | None = None
+        self.again = again
 
     def command(self) -> Command:
-        self.claimed = Lease(self._random, owner=True)
-        return tag_lua.CLAIM(
-            self.entry.raw,
-            self._random,
-            self.milliseconds,
-            self.tags_milliseconds,
-            self.unreadable,
-            *[new_token() for _ in self.entry.tags],
-        )
+        again = "again" if self.again else ""
+        identity = self.stale.identity
+        return lua.CLAIM_REFRESH([raw(self.key)], identity, self.milliseconds, again)
 
-    def parse(self, reply: Any) -> Any:
-        if reply.startswith(MARKER):
-            token = reply[len(MARKER) :]
-            return self._lease(token, owner=token.startswith(self._random))
-        found = self.opened(reply, payload_start(reply))
-        # It cannot be decoded: a token that is nowhere makes the fill come to nothing.
-        return self._lease(self._random, owner=False) if found is MISSING else found
-
-    def rejected(self) -> Any:
-        self.error()
-        return self._lease(self._random, owner=False)
-
-    def answer(self, held: Sequence[bytes | None]) -> tuple[bool, Any]:
-        return False, None
-
-    def in_memory(self, store: MemoryStore) -> Any:
-        tokens: list[bytes] = []
-        for tag in self.entry.tags:
-            token = store.read(tag)
-            if token is None or len(token) != TOKEN or not token.startswith(MARKER):
-                token = new_token()
-                store.write(tag, token, self.tags_milliseconds)
-            tokens.append(token)
-        data = store.read(self.key)
-        if data is not None:
-            if data.startswith(MARKER) and data[NONCE_END:] == b"".join(tokens):
-                return self.parse(data)
-            if start := self.entry.start([data, *tokens]):
-                found = self.opened(data, start)
-                if found is not MISSING:
-                    return found
-        marker = b"".join((MARKER, self._random, *tokens))
-        store.write(self.key, marker, self.milliseconds)
-        return self.parse(marker)
-
-    def remember(self, journal: Journal) -> None:
-        # A marker that was placed and not answered for would hold up who waits for its owner.
-        if self.claimed is not None:
-            journal.add_key(self.key, self.context.keyspace)
-
-    def _lease(self, token: bytes, owner: bool) -> Lease:
-        record(self.context.namespace, "misses")
-        return Lease(token, owner)
+    def in_memory(self, store: MemoryStore) -> bool:
+        data = self.envelope_in(store)
+        now = int(time.time() * 1000)
+        if data is None or (not self.again and digits(now) < data[FRESH_END:CLAIM_END]):
+            return False
+        until = digits(now + self.milliseconds)
+        store.replace(self.key, data[:FRESH_END] + until + data[CLAIM_END:])
+        return True
 
 
-class FillTagged(Single[bool]):
-    """Store a value if its lease is still there and no tag changed; tells whether it did."""
+class StoreRefreshed(_OfStaleValue):
+    """Store another value under the same tags; tells whether it is stored."""
 
-    __slots__ = ("entry", "envelope", "lease", "milliseconds")
+    __slots__ = ("envelope", "milliseconds")
 
     def __init__(
         self,
-        context: Context,
-        entry: Entry,
-        lease: Lease,
+        context: OperationContext,
+        key: str,
+        stale: StaleValue,
         data: bytes,
         milliseconds: int | None,
         fresh_until: int,
     ) -> None:
-        super().__init__(context, entry.key)
-        self.entry = entry
-        self.lease = lease
+        super().__init__(context, key, stale)
+        self.envelope = seal(stale.tag_section, data, fresh_until)
         self.milliseconds = milliseconds
-        first = NONCE_END - len(MARKER)
-        tokens = [
-            lease.token[first + TOKEN * number : first + TOKEN * (number + 1)]
-            for number in range(len(entry.tags))
-        ]
-        self.envelope = seal(entry.section(tokens) or b"", data, fresh_until)
 
     def command(self) -> Command:
-        marker = MARKER + self.lease.token
-        return tag_lua.FILL(self.entry.raw, marker, self.envelope, px(self.milliseconds))
+        identity = self.stale.identity
+        return lua.REFRESH([raw(self.key)], identity, self.envelope, px(self.milliseconds))
 
-    def parse(self, reply: Any) -> bool:
+    def parse(self, reply: Reply) -> bool:
         if reply:
             record(self.context.namespace, "sets")
         return bool(reply)
 
     def in_memory(self, store: MemoryStore) -> bool:
-        if store.read(self.key) != MARKER + self.lease.token:
-            return False
-        current = b"".join(store.read(tag) or b"" for tag in self.entry.tags)
-        if current != self.lease.token[NONCE_END - len(MARKER) :]:
+        if self.envelope_in(store) is None:
             return False
         cover(store, self.envelope, self.milliseconds)
         store.write(self.key, self.envelope, self.milliseconds)
         return self.parse(True)
 
 
+class DeleteStale(_OfStaleValue):
+    """Delete the value, if it is still the same; tells whether it was."""
+
+    __slots__ = ()
+
+    def command(self) -> Command:
+        return lua.DELETE_IF([raw(self.key)], self.stale.identity)
+
+    def in_memory(self, store: MemoryStore) -> bool:
+        if self.envelope_in(store) is None:
+            return False
+        store.drop(self.key)
+        return True
+
+
 def _number(text: bytes) -> int:
     try:
         return int(text)
     except ValueError:
-        # Damaged; it is renewed.
+        # Damaged; the value is refreshed.
         return 0

@@ -6,13 +6,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from cache_layer.backends.context import Context, Keyspace
-from cache_layer.backends.envelope import is_tag
+from cache_layer.backends.encoding import is_tag
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations import lua
-from cache_layer.backends.operations.base import Command, Operation, Steps, chunks, held, raw
+from cache_layer.backends.operations.base import (
+    Command,
+    Operation,
+    OperationContext,
+    Steps,
+    chunks,
+    held,
+    raw,
+)
 from cache_layer.globs import glob_match
 from cache_layer.journal import Journal
+from cache_layer.keyspace import Keyspace
 from cache_layer.metrics import record
 
 #: Keys that Redis looks at in one step: about a millisecond of its time.
@@ -30,7 +38,7 @@ class ScanKeys(Operation[list[str]]):
     writes = False
     long = True
 
-    def __init__(self, context: Context, pattern: str, count: int = STEP) -> None:
+    def __init__(self, context: OperationContext, pattern: str, count: int = STEP) -> None:
         self.context = context
         self.pattern = pattern
         self.count = count
@@ -61,7 +69,7 @@ class ScanPage(Operation[tuple[int, list[str]]]):
     writes = False
     long = True
 
-    def __init__(self, context: Context, pattern: str, count: int, cursor: int) -> None:
+    def __init__(self, context: OperationContext, pattern: str, count: int, cursor: int) -> None:
         self.context = context
         self.pattern = pattern
         self.count = count
@@ -85,13 +93,13 @@ class ScanPage(Operation[tuple[int, list[str]]]):
         return 0, ScanKeys(self.context, self.pattern).in_memory(store)
 
 
-class DropPattern(Operation[int]):
+class DeletePattern(Operation[int]):
     """Delete the keys that match a pattern, leases included; returns how many held a value."""
 
     __slots__ = ("count", "pattern")
     long = True
 
-    def __init__(self, context: Context, pattern: str, count: int = STEP) -> None:
+    def __init__(self, context: OperationContext, pattern: str, count: int = STEP) -> None:
         self.context = context
         self.pattern = pattern
         self.count = count
@@ -127,12 +135,12 @@ class DropPattern(Operation[int]):
         return dropped
 
 
-class Clear(DropPattern):
+class Clear(DeletePattern):
     """Delete every key of the alias, of all versions, and of nobody else."""
 
     __slots__ = ("keyspace",)
 
-    def __init__(self, context: Context, keyspace: Keyspace) -> None:
+    def __init__(self, context: OperationContext, keyspace: Keyspace) -> None:
         super().__init__(context, keyspace.pattern)
         self.keyspace = keyspace
 
@@ -162,10 +170,10 @@ def drop_matching(pattern: str, owned: Any = list, count: int = STEP) -> Steps[i
         values: list[bytes] = []
         for key in owned(found):
             (tags if is_tag(key) else values).append(key)
-        deletions = [lua.DROP(chunk) for chunk in chunks(values)]
+        deletions = [lua.DELETE(chunk) for chunk in chunks(values)]
         if not int(cursor):
             break
-    deletions += [lua.DROP(chunk) for chunk in chunks(tags)]
+    deletions += [lua.DELETE(chunk) for chunk in chunks(tags)]
     if deletions:
         counts = yield deletions
         dropped += sum(count for count in counts if isinstance(count, int))

@@ -1,20 +1,27 @@
 # ruff: noqa: D102 - the methods of an operation are described in ``base``
-"""Operations on one key: read, store, delete, expire, move."""
+"""Operations on one key: read, store, delete, expire, move, add to a number."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from cache_layer.backends.context import Context
-from cache_layer.backends.encoding import UnreadableValueError
-from cache_layer.backends.envelope import MARKER, NO_VALUE, living, named_tags
+from cache_layer.backends.encoding import (
+    MARKER,
+    NO_VALUE,
+    UnreadableValueError,
+    living,
+    named_tags,
+    with_payload,
+)
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations import lua
 from cache_layer.backends.operations.base import (
     Command,
     NeedsTagTokens,
     Operation,
+    OperationContext,
     Read,
+    Reply,
     Single,
     Steps,
     Writing,
@@ -23,6 +30,7 @@ from cache_layer.backends.operations.base import (
     px,
     raw,
 )
+from cache_layer.exceptions import NotAnIntegerError
 from cache_layer.journal import Journal
 from cache_layer.metrics import record
 
@@ -32,7 +40,7 @@ class Get(Read[Any]):
 
     __slots__ = ("default",)
 
-    def __init__(self, context: Context, key: str, default: Any = None) -> None:
+    def __init__(self, context: OperationContext, key: str, default: Any = None) -> None:
         self.context = context
         self.key = key
         self.default = default
@@ -135,7 +143,9 @@ class Set(Writing[bool]):
 
     __slots__ = ("data", "milliseconds")
 
-    def __init__(self, context: Context, key: str, data: bytes, milliseconds: int | None) -> None:
+    def __init__(
+        self, context: OperationContext, key: str, data: bytes, milliseconds: int | None
+    ) -> None:
         super().__init__(context, key)
         self.data = data
         self.milliseconds = milliseconds
@@ -145,7 +155,7 @@ class Set(Writing[bool]):
             return ("SET", raw(self.key), self.data)
         return ("SET", raw(self.key), self.data, "PX", self.milliseconds)
 
-    def parse(self, reply: Any) -> bool:
+    def parse(self, reply: Reply) -> bool:
         if reply:
             record(self.context.namespace, "sets")
         return bool(reply)
@@ -169,15 +179,15 @@ class Add(Set):
         return super().in_memory(store)
 
 
-class Drop(Writing[bool]):
+class Delete(Writing[bool]):
     """Delete a key; tells whether it held a value."""
 
     __slots__ = ()
 
     def command(self) -> Command:
-        return lua.DROP([raw(self.key)])
+        return lua.DELETE([raw(self.key)])
 
-    def parse(self, reply: Any) -> bool:
+    def parse(self, reply: Reply) -> bool:
         if reply:
             record(self.context.namespace, "deletes")
         return bool(reply)
@@ -188,12 +198,12 @@ class Drop(Writing[bool]):
         return self.parse(there)
 
 
-class SetExpired(Drop):
+class SetExpired(Delete):
     """Storing a value that expires at once: the key is gone, and nothing was stored."""
 
     __slots__ = ()
 
-    def parse(self, reply: Any) -> bool:
+    def parse(self, reply: Reply) -> bool:
         return False
 
 
@@ -202,14 +212,14 @@ class Expire(Writing[bool]):
 
     __slots__ = ("milliseconds",)
 
-    def __init__(self, context: Context, key: str, milliseconds: int | None) -> None:
+    def __init__(self, context: OperationContext, key: str, milliseconds: int | None) -> None:
         super().__init__(context, key)
         self.milliseconds = milliseconds
 
     def command(self) -> Command:
         return lua.EXPIRE([raw(self.key)], px(self.milliseconds))
 
-    def parse(self, reply: Any) -> bool:
+    def parse(self, reply: Reply) -> bool:
         return bool(reply)
 
     def in_memory(self, store: MemoryStore) -> bool:
@@ -225,7 +235,7 @@ class Rename(Operation[bool]):
 
     __slots__ = ("new", "old")
 
-    def __init__(self, context: Context, old: str, new: str) -> None:
+    def __init__(self, context: OperationContext, old: str, new: str) -> None:
         self.context = context
         self.old = old
         self.new = new
@@ -246,3 +256,87 @@ class Rename(Operation[bool]):
     def remember(self, journal: Journal) -> None:
         journal.add_key(self.old, self.context.keyspace)
         journal.add_key(self.new, self.context.keyspace)
+
+
+class Increment(Operation[int]):
+    """Add to an integer in one atomic step.
+
+    ``creates``: whether a missing key starts at the amount, with ``milliseconds`` to live;
+    otherwise a missing key raises ValueError. An existing key keeps its expiry. Numbers of any
+    size work: what INCRBY cannot do (64 bits) is done by compare and swap.
+    """
+
+    __slots__ = ("amount", "creates", "key", "milliseconds")
+
+    def __init__(
+        self,
+        context: OperationContext,
+        key: str,
+        amount: int,
+        creates: bool,
+        milliseconds: int | None,
+    ) -> None:
+        self.context = context
+        self.key = key
+        self.amount = amount
+        self.creates = creates
+        self.milliseconds = milliseconds
+
+    def steps(self) -> Steps[int]:
+        key = raw(self.key)
+        create = px(self.milliseconds) if self.creates else "no"
+        start = self.context.codec.encode(self.key, self.amount)
+        while True:
+            (reply,) = yield [lua.INCREMENT([key], self.amount, start, create)]
+            if reply is None:
+                raise self._missing()
+            if not isinstance(reply, Exception):
+                return self._number(reply)
+            (data,) = yield [("GET", key)]
+            if isinstance(data, Exception):
+                raise self._not_an_integer()
+            tokens: dict[str, bytes | None] = {}
+            if tags := named_tags([data]):
+                (replies,) = yield [("MGET", *map(raw, tags))]
+                tokens = dict(zip(tags, replies, strict=True))
+            encoded = living(data, tokens.get)
+            if encoded is not None:
+                total = self._number(encoded) + self.amount
+                changed = with_payload(data, self.context.codec.encode(self.key, total))
+                (swapped,) = yield [lua.SWAP([key], data, changed, "keep")]
+                if swapped:
+                    return total
+
+    def in_memory(self, store: MemoryStore) -> int:
+        codec = self.context.codec
+        data = held(store, self.key)
+        if data is None:
+            if not self.creates:
+                raise self._missing()
+            store.write(self.key, codec.encode(self.key, self.amount), self.milliseconds)
+            return self.amount
+        total = self._number(data) + self.amount
+        before = store.read(self.key) or b""
+        store.replace(self.key, with_payload(before, codec.encode(self.key, total)))
+        return total
+
+    def remember(self, journal: Journal) -> None:
+        journal.add_key(self.key, self.context.keyspace)
+
+    def _number(self, data: bytes) -> int:
+        try:
+            value = self.context.codec.decode(data)
+        except UnreadableValueError:
+            self.error()
+            raise self._not_an_integer() from None
+        if type(value) is not int:
+            raise self._not_an_integer()
+        return value
+
+    def _not_an_integer(self) -> NotAnIntegerError:
+        return NotAnIntegerError(
+            f"The value of key {self.key!r} is not an integer, so nothing can be added to it."
+        )
+
+    def _missing(self) -> ValueError:
+        return ValueError(f"Key {self.key!r} not found")

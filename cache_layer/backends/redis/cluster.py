@@ -22,8 +22,8 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from cache_layer.backends.context import KeyTemplate
 from cache_layer.exceptions import CacheLayerError
+from cache_layer.keyspace import KeyTemplate
 
 Address = tuple[str, int]
 

@@ -14,9 +14,8 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.commands.cluster import READ_COMMANDS
 
-from cache_layer.backends.context import Context
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Command, Operation, Steps
+from cache_layer.backends.operations.base import Command, Operation, OperationContext, Steps
 from cache_layer.backends.outage import CacheUnavailableError
 
 T = TypeVar("T")
@@ -26,7 +25,7 @@ class Backend(Protocol):
     """What is needed of the cache backend."""
 
     @property
-    def context(self) -> Context:
+    def context(self) -> OperationContext:
         """What operations without a namespace are given."""
 
     def run(self, operation: Operation[T]) -> T:

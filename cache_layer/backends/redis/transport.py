@@ -11,14 +11,13 @@ from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from cache_layer.backends.context import options_of
 from cache_layer.backends.encoding import DEFAULT_SERIALIZER
 from cache_layer.backends.operations.base import Command, Operation, Single, Steps
 from cache_layer.backends.operations.lua import Script
 from cache_layer.backends.redis.errors import as_unavailable, translated
 from cache_layer.backends.redis.handshake import ServerIdentity
 from cache_layer.backends.redis.pool import Executor, executor_for
-from cache_layer.conf import settings
+from cache_layer.conf import options_of, settings
 
 try:
     from django_redis.client import DefaultClient, ShardClient

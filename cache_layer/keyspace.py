@@ -1,13 +1,15 @@
-"""What operations share: whose they are, how values are encoded, which keys belong to the alias."""
+"""Where the keys of an alias stand in Redis, and how the names of tags become keys."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
-from typing import Any, Final
+from hashlib import blake2b
+from typing import Final
+from urllib.parse import quote
 
-from cache_layer.backends.encoding import Codec
 from cache_layer.exceptions import CacheLayerError
 from cache_layer.globs import escape_glob
 
@@ -16,16 +18,12 @@ KeyFunction = Callable[[str, str, int], str]
 _KEY_PLACE: Final = "cache-layer-place-of-the-key"
 _VERSION_PLACE: Final = 918273645546
 
+#: How the keys of tags begin, after the namespace.
+FUNCTION_TAG: Final = "@function:"
+TAG: Final = "@tag:"
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to store the value of one key, until the key is invalidated or it runs out.
-
-    ``owner`` is True for the one caller that placed it; others who miss meanwhile share the token.
-    """
-
-    token: bytes
-    owner: bool
+_LONGEST_TAG: Final = 100
+_READABLE_TAG: Final = re.compile(rf"[A-Za-z0-9_./@+~:-]{{1,{_LONGEST_TAG}}}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class Keyspace:
     expression: bytes
 
     def owns(self, key: bytes) -> bool:
-        """Tell whether a key that matches the pattern belongs to this alias.
+        """Return whether a key that matches the pattern belongs to this alias.
 
         With the prefix ``app``, the pattern also finds the keys of an alias whose prefix is
         ``app:sessions``.
@@ -45,11 +43,11 @@ class Keyspace:
 
     @classmethod
     def of(cls, key_func: KeyFunction, prefix: str, version: int) -> Keyspace | None:
-        """Derive it from a key function; None when that hides the key (a digest)."""
+        """Derive the keyspace from a key function; None when that hides the key (a digest)."""
         before, found, after = key_func(_KEY_PLACE, prefix, _VERSION_PLACE).partition(_KEY_PLACE)
         if not found:
             return None
-        pattern = f"{_spread(before)}*{_spread(after)}"
+        pattern = f"{_any_version(before)}*{_any_version(after)}"
         versions = rf"(?:-?\d+|{re.escape(str(version))})"
         expression = "(?s:.*)".join(
             versions.join(map(re.escape, part.split(str(_VERSION_PLACE))))
@@ -58,7 +56,7 @@ class Keyspace:
         return cls(pattern, expression.encode("utf-8", "surrogatepass") + rb"\Z")
 
 
-def _spread(template: str) -> str:
+def _any_version(template: str) -> str:
     return "*".join(map(escape_glob, template.split(str(_VERSION_PLACE))))
 
 
@@ -71,9 +69,10 @@ class KeyTemplate:
 
     @classmethod
     def of(cls, key_func: KeyFunction, prefix: str, version: int) -> KeyTemplate:
-        """Derive them from a key function.
+        """Derive both parts from a key function.
 
-        :raises CacheLayerError: the key function hides the key, so keys cannot be listed.
+        Raises:
+            CacheLayerError: The key function hides the key, so keys cannot be listed.
         """
         before, found, after = key_func(_KEY_PLACE, prefix, version).partition(_KEY_PLACE)
         if not found:
@@ -92,22 +91,25 @@ class KeyTemplate:
         return key[len(self.before) : len(key) - len(self.after)]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Context:
-    """What every operation is given beside its own arguments."""
+def tag_key(tag: str) -> str:
+    """Return the key of a tag, inside its namespace.
 
-    #: Under which name its metrics are counted.
-    namespace: str
-    codec: Codec
-    #: What is dropped when the journal cannot remember more; None when keys cannot be listed.
-    keyspace: Keyspace | None
-    #: Whether a caller's key always stands for the same full key. It does with Django's own key
-    #: function; any other may depend on more, such as the tenant of a request.
-    steady: bool = False
-    #: Whether what is read is kept in this process.
-    near: bool = False
+    Raises:
+        TypeError: The tag is not a string.
+        ValueError: The tag is empty.
+    """
+    if not isinstance(tag, str):
+        raise TypeError(f"A tag is a string, not {tag!r}.")
+    if not tag:
+        raise ValueError("A tag may not be empty.")
+    if not _READABLE_TAG.fullmatch(tag):
+        quoted = quote(tag, safe="/@+~:", errors="surrogatepass")
+        tag = quoted if len(quoted) <= _LONGEST_TAG else digest(quoted)
+    return f"{TAG}{tag}"
 
 
-def options_of(params: dict[str, Any]) -> dict[str, Any]:
-    """Return a ``CACHES`` entry's ``OPTIONS``."""
-    return dict(params.get("OPTIONS") or {})
+def digest(text: str) -> str:
+    """Return 23 characters that stand for a text too long for a key."""
+    data = text.encode("utf-8", "surrogatepass")
+    encoded = urlsafe_b64encode(blake2b(data, digest_size=16).digest())
+    return f"#{encoded[:-2].decode()}"

@@ -1,0 +1,123 @@
+# ruff: noqa: ASYNC109 - Django's cache API calls a value's time to live its timeout
+"""``get_or_set``: storing what was computed only while nothing invalidated it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from typing import TypeVar
+
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
+
+from cache_layer.backends.encoding import ResultKey
+from cache_layer.backends.operations.base import Operation
+from cache_layer.backends.operations.factory import (
+    ExpirationPolicy,
+    Key,
+    OperationFactory,
+    Timeout,
+    Value,
+)
+from cache_layer.backends.operations.leases import Lease
+from cache_layer.backends.operations.results import MISSING, ReadResult, StaleValue
+
+T = TypeVar("T")
+
+
+class GetOrSet(ABC):
+    """The part of ``ResilientCache`` that computes what is missing."""
+
+    @abstractmethod
+    def operations(self, namespace: str = "") -> OperationFactory:
+        """See ``ResilientCache.operations``."""
+
+    @abstractmethod
+    def run(self, operation: Operation[T]) -> T:
+        """See ``ResilientCache.run``."""
+
+    @abstractmethod
+    def arun(self, operation: Operation[T]) -> Coroutine[None, None, T]:
+        """See ``ResilientCache.arun``."""
+
+    def get_or_set(
+        self,
+        key: Key,
+        default: Value,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        namespace: str = "",
+    ) -> Value:
+        """Return the value of a key, storing the default first where there is none.
+
+        A callable default is called for it. When the key is invalidated meanwhile, the value that
+        it returned is returned and not stored. Concurrent callers each call it; one of their
+        values is stored.
+
+        Args:
+            key: The key.
+            default: The value, or what returns it.
+            timeout: Seconds to live; None: for ever.
+            version: The key's version; None: the alias's.
+            namespace: What stands before the key, with a colon, and is counted under.
+
+        Raises:
+            UnsupportedValueError: The serializer cannot store the default exactly.
+        """
+        factory = self.operations(namespace)
+        result = ResultKey(factory.key(key, version))
+        read = ReadResult(factory.context, result, 0)
+        found = self.run(read)
+        if found is not MISSING:
+            return found
+        results = factory.results(ExpirationPolicy(timeout))
+        found = self.run(results.claim(result, read.unreadable))
+        if not isinstance(found, Lease):
+            return found.value if isinstance(found, StaleValue) else found
+        try:
+            value = default() if callable(default) else default
+            self.run(results.fill(result, value, found))
+        except BaseException:
+            if found.owner:
+                self.run(results.release(result, found))
+            raise
+        return value
+
+    async def aget_or_set(
+        self,
+        key: Key,
+        default: Value,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: int | None = None,
+        *,
+        namespace: str = "",
+    ) -> Value:
+        """See ``get_or_set()``; what the default returns is awaited if it can be."""
+        factory = self.operations(namespace)
+        result = ResultKey(factory.key(key, version))
+        read = ReadResult(factory.context, result, 0)
+        found = await self.arun(read)
+        if found is not MISSING:
+            return found
+        results = factory.results(ExpirationPolicy(timeout))
+        claim = results.claim(result, read.unreadable)
+        try:
+            found = await self.arun(claim)
+        except asyncio.CancelledError:
+            if claim.claimed is not None:
+                await self.arun(results.release(result, claim.claimed))
+            raise
+        if not isinstance(found, Lease):
+            return found.value if isinstance(found, StaleValue) else found
+        try:
+            value = default() if callable(default) else default
+            if inspect.isawaitable(value):
+                value = await value
+            await self.arun(results.fill(result, value, found))
+        except BaseException:
+            if found.owner:
+                await self.arun(results.release(result, found))
+            raise
+        return value
