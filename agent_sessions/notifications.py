@@ -34,9 +34,9 @@ def subscribe(handler: Callable[[UUID, int, str], object]) -> Callable[[], None]
             return
         handler(*place, using)
 
-    return _pubsub.listen(receive)
+    return _pubsub.subscribe(receive)
 
 
 @receiver(message_added, dispatch_uid="agent_sessions.notifications")
 def _on_append(session_id: UUID, messages: Sequence[Message], using: str, **kwargs: Any) -> None:
-    _pubsub.tell(f"{session_id} {messages[-1].sequence} {using}")
+    _pubsub.publish(f"{session_id} {messages[-1].sequence} {using}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from importlib import import_module
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -28,6 +27,8 @@ class CacheLayerConfig(AppConfig):
             entry.get("LOCATION") and str(entry.get("BACKEND", "")).startswith("cache_layer.")
             for entry in settings.CACHES.values()
         ):
+            from cache_layer.backends import import_client
+
             # Half a second that the first call of the process would otherwise wait for.
             with suppress(ImproperlyConfigured):
-                import_module("cache_layer.backends.redis.async_transport")
+                import_client()

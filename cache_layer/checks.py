@@ -112,7 +112,7 @@ def _examine_location(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMes
                 "unix:///path/to/redis.sock?db=0.",
                 id="cache_layer.E103",
             )
-    if missing := [m for m in ("redis", "django_redis") if importlib.util.find_spec(m) is None]:
+    if missing := _missing_libraries():
         yield checks.Error(
             f"CACHES[{alias!r}] has a LOCATION, but {' and '.join(missing)} cannot be imported.",
             hint="Install the redis extra: pip install 'django-agent-sessions[redis]'.",
@@ -125,6 +125,11 @@ def _examine_location(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMes
             hint="Set KEY_PREFIX to a name of your project.",
             id="cache_layer.W102",
         )
+
+
+def _missing_libraries() -> list[str]:
+    libraries = ("redis", "django_redis", "hiredis")
+    return [name for name in libraries if importlib.util.find_spec(name) is None]
 
 
 def _url_problem(url: object) -> str:
@@ -160,7 +165,7 @@ def _examine_timeout(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
 
 
 def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    from cache_layer.backends.near.cache import NearOptions
+    from cache_layer.backends import NearOptions
 
     options = entry.get("OPTIONS") or {}
     limit = options.get("MAX_ENTRIES", 1)
@@ -197,10 +202,10 @@ def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
 def _examine_client(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
     if not entry.get("LOCATION"):
         return
-    try:
-        from cache_layer.backends.redis.transport import spreading
+    from cache_layer.backends import spreading_client
 
-        refused = spreading(entry.get("OPTIONS") or {})
+    try:
+        refused = spreading_client(entry.get("OPTIONS") or {})
     except (ImproperlyConfigured, ImportError):
         # E105 reports a missing library; a class that does not exist fails at its first use.
         return
@@ -220,15 +225,15 @@ def _examine_cluster(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
         return
     from django.core.cache import caches
 
-    try:
-        from cache_layer.backends.redis.cluster import hash_tag, is_clustered
+    from cache_layer.backends import cluster_hash_tag
 
-        if is_clustered(options):
-            hash_tag(caches.create_connection(alias))
+    try:
+        cluster_hash_tag(options, caches.create_connection(alias))
     except ImproperlyConfigured as problem:
-        yield checks.Error(f"CACHES[{alias!r}]: {problem}", id="cache_layer.E110")
+        if not _missing_libraries():
+            yield checks.Error(f"CACHES[{alias!r}]: {problem}", id="cache_layer.E110")
     except ImportError:
-        # E105 reports a missing library; a factory that does not exist fails at its first use.
+        # A factory that does not exist fails at its first use.
         return
 
 

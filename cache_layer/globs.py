@@ -21,6 +21,11 @@ def glob_match(pattern: str, text: str) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(?s:{translate_glob(pattern)})\Z")
+
+
+def translate_glob(pattern: str) -> str:
+    """Return the regular expression, with DOTALL, of the texts that match a pattern."""
     parts = []
     position = 0
     while position < len(pattern):
@@ -38,7 +43,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
                 character = pattern[position]
                 position += 1
             parts.append(re.escape(character))
-    return re.compile(r"(?s:" + re.sub(r"(?:\.\*)+", ".*", "".join(parts)) + r")\Z")
+    return re.sub(r"(?:\.\*)+", ".*", "".join(parts))
 
 
 def _class(pattern: str, position: int) -> tuple[str, int]:

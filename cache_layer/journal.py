@@ -4,76 +4,95 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Final
 
-if TYPE_CHECKING:
-    from cache_layer.keyspace import Keyspace
+from cache_layer.keyspace import Keyspace
+
+#: Most patterns remembered of one keyspace: each key of it is compared with all of them.
+MAX_PATTERNS: Final = 100
 
 
 @dataclasses.dataclass(slots=True)
-class Entries:
-    """Keys, patterns and whole scopes, each remembered once."""
+class Changes:
+    """What changed in one keyspace: some keys and what matches some patterns, or everything."""
 
-    keys: dict[str, Keyspace | None] = dataclasses.field(default_factory=dict)
-    patterns: dict[str, Keyspace | None] = dataclasses.field(default_factory=dict)
-    scopes: set[Keyspace] = dataclasses.field(default_factory=set)
+    keys: set[str] = dataclasses.field(default_factory=set)
+    patterns: set[str] = dataclasses.field(default_factory=set)
+    everything: bool = False
 
     def __len__(self) -> int:
-        return len(self.keys) + len(self.patterns) + len(self.scopes)
+        return len(self.keys) + len(self.patterns)
+
+
+#: Changes by keyspace; None stands for all keys of aliases whose keys cannot be listed.
+Entries = dict[Keyspace | None, Changes]
 
 
 class Journal:
-    """Remembers, up to a limit, what was written, deleted and invalidated during an outage.
+    """Remembers what was written, deleted and invalidated during an outage.
 
-    Beyond the limit it remembers whole scopes (all keys of an alias) instead: more is dropped
-    than needed, never less. Keys of an alias whose keys cannot be listed are remembered however
-    many they are. Callers hold a lock of their own.
+    Beyond the limit it remembers whole keyspaces instead: more is dropped than needed, never less.
+    Keys of an alias whose keys cannot be listed are remembered however many they are. Callers hold
+    a lock of their own.
+
+    Args:
+        max_entries: returns how many keys and patterns may be remembered.
     """
 
     def __init__(self, max_entries: Callable[[], int]) -> None:
         self._max_entries = max_entries
-        self._entries = Entries()
+        self._entries: Entries = {}
+        #: Keys and patterns of keyspaces that can be dropped as a whole.
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(changes.everything + len(changes) for changes in self._entries.values())
 
     def add_key(self, key: str, keyspace: Keyspace | None) -> None:
-        """Remember a key."""
-        if keyspace not in self._entries.scopes:
-            self._entries.keys[key] = keyspace
-            self._shrink()
+        """Remember a full key."""
+        changes = self._changes(keyspace)
+        if not (changes.everything or key in changes.keys):
+            changes.keys.add(key)
+            self._added(keyspace)
 
     def add_pattern(self, pattern: str, keyspace: Keyspace | None) -> None:
         """Remember a pattern of full keys."""
-        if keyspace not in self._entries.scopes:
-            self._entries.patterns[pattern] = keyspace
-            self._shrink()
+        changes = self._changes(keyspace)
+        if not (changes.everything or pattern in changes.patterns):
+            changes.patterns.add(pattern)
+            self._added(keyspace)
+            if keyspace is not None and len(changes.patterns) > MAX_PATTERNS:
+                self.add_keyspace(keyspace)
 
     def add_keyspace(self, keyspace: Keyspace) -> None:
         """Remember a whole keyspace, which makes everything else about it superfluous."""
-        entries = self._entries
-        entries.scopes.add(keyspace)
-        entries.keys = {key: of for key, of in entries.keys.items() if of != keyspace}
-        entries.patterns = {text: of for text, of in entries.patterns.items() if of != keyspace}
+        self._count -= len(self._changes(keyspace))
+        self._entries[keyspace] = Changes(everything=True)
 
     def take(self) -> Entries:
-        """Hand everything over to be replayed and start afresh."""
-        entries, self._entries = self._entries, Entries()
+        """Hand everything over to be replayed, and begin anew."""
+        entries, self._entries = self._entries, {}
+        self._count = 0
         return entries
 
     def give_back(self, entries: Entries) -> None:
         """Remember again what could not be replayed."""
-        for keyspace in entries.scopes:
-            self.add_keyspace(keyspace)
-        for key, of in entries.keys.items():
-            self.add_key(key, of)
-        for pattern, of in entries.patterns.items():
-            self.add_pattern(pattern, of)
+        for keyspace, changes in entries.items():
+            if keyspace is not None and changes.everything:
+                self.add_keyspace(keyspace)
+            for key in changes.keys:
+                self.add_key(key, keyspace)
+            for pattern in changes.patterns:
+                self.add_pattern(pattern, keyspace)
 
-    def _shrink(self) -> None:
-        entries = self._entries
-        if len(entries.keys) + len(entries.patterns) > self._max_entries():
-            scopes = {*entries.keys.values(), *entries.patterns.values()}
-            for keyspace in scopes:
-                if keyspace is not None:
-                    self.add_keyspace(keyspace)
+    def _changes(self, keyspace: Keyspace | None) -> Changes:
+        return self._entries.setdefault(keyspace, Changes())
+
+    def _added(self, keyspace: Keyspace | None) -> None:
+        if keyspace is None:
+            return
+        self._count += 1
+        if self._count > self._max_entries():
+            for each, changes in list(self._entries.items()):
+                if each is not None and not changes.everything:
+                    self.add_keyspace(each)

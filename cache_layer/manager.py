@@ -8,8 +8,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 
 from cache_layer import metrics
-from cache_layer.backends import ResilientCache
-from cache_layer.backends.shared_metrics import NoSharedCountersError, SharedCounters
+from cache_layer.backends import NoSharedCountersError, ResilientCache, SharedCounters
 from cache_layer.interface import Ttl, as_timeout, resilient_cache
 
 
@@ -61,7 +60,7 @@ class RedisManager:
         sets, deletes and errors, and ``backend`` the ``state`` (``"redis"`` or ``"memory"``), its
         ``since`` (an aware datetime) and the ``reason``.
         """
-        return {**metrics.snapshot(), "backend": self._backend.state.describe()}
+        return {**metrics.snapshot(), "backend": self._backend.store.describe()}
 
     async def get_metrics_of_all_processes(self) -> dict[str, Any]:
         """Return the counters of all processes together, this one up to date.
@@ -73,7 +72,7 @@ class RedisManager:
             counted = await sync_to_async(metrics.snapshot_all)(SharedCounters(self._backend))
         except NoSharedCountersError:
             return self.get_metrics()
-        return {**counted, "backend": self._backend.state.describe()}
+        return {**counted, "backend": self._backend.store.describe()}
 
     def get_hit_rate(self, namespace: str | None = None) -> float:
         """Return hits in percent of reads, of one namespace or of all; 0.0 when nothing was read.

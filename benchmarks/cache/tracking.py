@@ -29,7 +29,7 @@ def measure(url: str, options: Options) -> Table:
         " report is read.",
     )
     cache = caches["default"]
-    near = cache.state.near
+    near = cache.store.near
     keys = [f"tracked:{number}" for number in range(entries)]
     full = [cache.make_key(key) for key in keys]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cache_layer.backends.encoding import ResultKey, UnreadableValueError
+from cache_layer.backends.near.cache import NearOptions
 from cache_layer.backends.near.decoded import NOT_FOUND, DecodedValues
 from cache_layer.backends.operations.base import Operation
 from cache_layer.backends.operations.factory import (
@@ -13,21 +14,31 @@ from cache_layer.backends.operations.factory import (
 from cache_layer.backends.operations.leases import Lease
 from cache_layer.backends.operations.results import MISSING, ReadResult, StaleValue
 from cache_layer.backends.outage import CacheUnavailableError
+from cache_layer.backends.pubsub import Channel
+from cache_layer.backends.registry import cluster_hash_tag, import_client, spreading_client
 from cache_layer.backends.resilient import ResilientCache
+from cache_layer.backends.shared_metrics import NoSharedCountersError, SharedCounters
 
 __all__ = [
     "MISSING",
     "NOT_FOUND",
     "CacheUnavailableError",
+    "Channel",
     "DecodedValues",
     "ExpirationPolicy",
     "Lease",
+    "NearOptions",
+    "NoSharedCountersError",
     "Operation",
     "OperationFactory",
     "ReadResult",
     "ResilientCache",
     "ResultKey",
     "ResultOperationFactory",
+    "SharedCounters",
     "StaleValue",
     "UnreadableValueError",
+    "cluster_hash_tag",
+    "import_client",
+    "spreading_client",
 ]

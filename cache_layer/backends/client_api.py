@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from abc import abstractmethod
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
@@ -15,20 +14,14 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from cache_layer.backends.data_structures import DataStructures
 from cache_layer.backends.operations.base import Operation
 from cache_layer.backends.operations.conditional import AddOnRedis, Persist, Replace
-from cache_layer.backends.operations.factory import OperationFactory
 from cache_layer.backends.operations.scans import STEP
 from cache_layer.backends.operations.single import Add, Set
-from cache_layer.backends.outage import CacheUnavailableError
-from cache_layer.backends.state import MemoryState, RedisState
 
 if TYPE_CHECKING:
     from redis.asyncio.lock import Lock as AsyncLock
     from redis.lock import Lock
 
     from cache_layer.backends.django_redis_client import BoundClient
-    from cache_layer.backends.resilient import ResilientCache
-
-T = TypeVar("T")
 
 
 class ClientApi(DataStructures):
@@ -39,23 +32,6 @@ class ClientApi(DataStructures):
     """
 
     _bound_client: BoundClient | None = None
-
-    @property
-    @abstractmethod
-    def state(self) -> MemoryState:
-        """See ``ResilientCache.state``."""
-
-    @abstractmethod
-    def operations(self, namespace: str = "") -> OperationFactory:
-        """See ``ResilientCache.operations``."""
-
-    @abstractmethod
-    def run(self, operation: Operation[T]) -> T:
-        """See ``ResilientCache.run``."""
-
-    @abstractmethod
-    def arun(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
-        """See ``ResilientCache.arun``."""
 
     @property
     def client(self) -> Any:
@@ -75,29 +51,16 @@ class ClientApi(DataStructures):
     @property
     def bound_client(self) -> BoundClient:
         """See ``DataStructures.bound_client``."""
-        state = self.state
-        if not isinstance(state, RedisState):
+        transport = self.store.transport
+        if transport is None:
             raise self.unavailable("A client of Redis")
-        shared = state.transport.client
+        shared = transport.client
         bound = self._bound_client
         if bound is None or bound.shared is not shared:
             from cache_layer.backends.django_redis_client import BoundClient
 
-            bound = self._bound_client = BoundClient(cast("ResilientCache", self), shared)
+            bound = self._bound_client = BoundClient(self, shared)
         return bound
-
-    def unavailable(self, what: str) -> CacheUnavailableError:
-        """Return the error that says that only Redis can do this, and what to do about it."""
-        if not isinstance(self.state, RedisState):
-            return CacheUnavailableError(
-                f"{what} needs Redis, and this alias has no LOCATION: set it to a Redis URL."
-            )
-        return CacheUnavailableError(
-            f"{what} needs Redis, which cannot be used now ({self.state.describe()['reason']}). "
-            "Locks, nx and data structures are not answered from memory, which other processes "
-            "do not see. Catch cache_layer.backends.CacheUnavailableError and do without, or "
-            "repeat the call once get_metrics()['backend'] says that Redis answers again."
-        )
 
     def lock(
         self,

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
+from cache_layer.backends.alias import CacheAlias
+
 if TYPE_CHECKING:
     from cache_layer.backends.django_redis_client import BoundClient
 
@@ -33,7 +35,7 @@ def twins(name: str) -> tuple[Method, AwaitedMethod]:
     return call, acall
 
 
-class DataStructures:
+class DataStructures(CacheAlias):
     """The part of ``ResilientCache`` that only Redis can do.
 
     Arguments, results, keys and values are django-redis's: prefix, version and serializer as

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from django.core.cache.backends.base import BaseCache
 from django_redis.exceptions import ConnectionInterrupted
 from django_redis.util import CacheKey
 
+from cache_layer.backends.alias import CacheAlias
 from cache_layer.backends.redis.routed import AsyncRoutedRedis, Replies, RoutedRedis, Unanswered
-
-if TYPE_CHECKING:
-    from cache_layer.backends.resilient import ResilientCache
 
 T = TypeVar("T")
 
@@ -25,7 +23,7 @@ class BoundClient:
     redis-py, and raises whatever redis-py raises.
     """
 
-    def __init__(self, backend: ResilientCache, shared: Any) -> None:
+    def __init__(self, backend: CacheAlias, shared: Any) -> None:
         self.shared = shared
         self._backend = backend
         self.raw = self._copy()

@@ -5,41 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from abc import ABC, abstractmethod
-from collections.abc import Coroutine
-from typing import TypeVar
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
+from cache_layer.backends.alias import CacheAlias
 from cache_layer.backends.encoding import ResultKey
-from cache_layer.backends.operations.base import Operation
-from cache_layer.backends.operations.factory import (
-    ExpirationPolicy,
-    Key,
-    OperationFactory,
-    Timeout,
-    Value,
-)
+from cache_layer.backends.operations.factory import ExpirationPolicy, Key, Timeout, Value
 from cache_layer.backends.operations.leases import Lease
 from cache_layer.backends.operations.results import MISSING, ReadResult, StaleValue
 
-T = TypeVar("T")
 
-
-class GetOrSet(ABC):
+class GetOrSet(CacheAlias):
     """The part of ``ResilientCache`` that computes what is missing."""
-
-    @abstractmethod
-    def operations(self, namespace: str = "") -> OperationFactory:
-        """See ``ResilientCache.operations``."""
-
-    @abstractmethod
-    def run(self, operation: Operation[T]) -> T:
-        """See ``ResilientCache.run``."""
-
-    @abstractmethod
-    def arun(self, operation: Operation[T]) -> Coroutine[None, None, T]:
-        """See ``ResilientCache.arun``."""
 
     def get_or_set(
         self,

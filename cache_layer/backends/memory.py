@@ -79,3 +79,8 @@ class MemoryStore:
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()
+
+    def after_fork(self) -> None:
+        """Begin empty in a forked child: another thread may have held the lock."""
+        self._entries.clear()
+        self.lock = threading.RLock()

@@ -1,111 +1,303 @@
-"""Finds out in the background that Redis is healthy again, and brings it up to date."""
+# ruff: noqa: D102 - the methods of an operation are described in ``operations.base``
+"""Finds out in the background that Redis can be used again, and brings it up to date.
+
+While the circuit drains, each writer replays its own operation at once, and the recovery replays
+what was remembered before. So the journal ends empty however much is written meanwhile, and no
+call waits for more than its own round trips.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from cache_layer.backends.operations.replay import EndConnections, PurgeKeyspace, Replay
-from cache_layer.backends.operations.scans import RefusedError
+from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations import lua
+from cache_layer.backends.operations.base import (
+    Operation,
+    OperationContext,
+    Steps,
+    chunks,
+    raw,
+)
+from cache_layer.backends.operations.scans import RefusedError, drop_matching
 from cache_layer.backends.redis.errors import RedisUnavailableError
+from cache_layer.breaker import Breaker
 from cache_layer.conf import settings
-from cache_layer.journal import Entries
+from cache_layer.globs import translate_glob
+from cache_layer.journal import Entries, Journal
+from cache_layer.keyspace import Keyspace
 
 if TYPE_CHECKING:
-    from cache_layer.backends.state import RedisState
+    # It needs the extra ``redis``, which a store without a LOCATION does without.
+    from cache_layer.backends.redis.transport import Transport
 
 logger = logging.getLogger("cache_layer")
 
-#: Replays that go on beside callers, before one that makes them wait: a process that writes all
-#: the time would otherwise never find its journal empty.
-_PASSES: Final = 5
+#: Commands in one round trip.
+_PIPELINE: Final = 10
+#: Seconds after the last call that was answered from memory, at which probing ends. The next such
+#: call begins it again: a cache that nobody uses any more keeps no thread.
+_IDLE: Final = 60.0
+
+
+class Circuit:
+    """Whether a store asks its Redis, and what Redis has to forget before it is read again.
+
+    Args:
+        lock: held around every change.
+        has_redis: whether there is a Redis at all; otherwise the circuit is always open.
+    """
+
+    def __init__(self, lock: threading.RLock, *, has_redis: bool) -> None:
+        self.lock = lock
+        self.breaker = Breaker(lambda: settings.BREAKER_FAILURES)
+        self.journal = _new_journal()
+        #: All keys of the aliases that share the store.
+        self.keyspaces: dict[Keyspace, None] = {}
+        if not has_redis:
+            self.breaker.failure("no LOCATION is configured", decisive=True)
+
+    def give_back(self, entries: Entries, reason: str = "") -> bool:
+        """Remember again what was not replayed; return whether that opened the circuit.
+
+        ``reason`` says why Redis failed; empty where it did not.
+        """
+        with self.lock:
+            self.journal.give_back(entries)
+            if self.breaker.closed:
+                # The recovery ended meanwhile, so nobody else would replay them.
+                return self.breaker.failure(reason or "an operation was cancelled", decisive=True)
+            if reason:
+                self.breaker.probe(healthy=False, reason=reason)
+            return False
+
+    def after_fork(self, lock: threading.RLock) -> None:
+        """Begin anew, closed, in a forked child."""
+        self.lock = lock
+        self.journal = _new_journal()
+        self.breaker.close()
+
+
+def _new_journal() -> Journal:
+    return Journal(lambda: settings.JOURNAL_MAX_ENTRIES)
 
 
 class Recovery(threading.Thread):
-    """A daemon thread that lives as long as one outage."""
+    """A daemon thread that probes Redis during one outage, replays the journal and ends.
 
-    def __init__(self, state: RedisState) -> None:
+    Args:
+        circuit: the circuit, which the recovery closes.
+        transport: carries operations to Redis.
+        memory: the memory side, emptied when Redis answers again.
+        context: what the recovery's operations are given.
+        recovered: called once when Redis answers again.
+    """
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        transport: Transport,
+        memory: MemoryStore,
+        context: OperationContext,
+        recovered: Callable[[], None],
+    ) -> None:
         super().__init__(name="cache-layer-recovery", daemon=True)
-        self._state = state
+        self._circuit = circuit
+        self._transport = transport
+        self._memory = memory
+        self._context = context
+        self._recovered = recovered
+        self._stopped = threading.Event()
+        self._complained = ""
+        #: When a call was last answered from memory, on the monotonic clock.
+        self.wanted_at = time.monotonic()
+        #: Whether the thread does nothing more; changed under the circuit's lock.
+        self.over = False
+
+    def stop(self) -> None:
+        """End the thread without recovering."""
+        self._stopped.set()
 
     def run(self) -> None:
-        """Probe until Redis has earned trust, replay, close the circuit."""
-        state = self._state
-        server = state.transport.server
-        server.begin_recovery()
-        while not state.stopped.wait(settings.PROBE_INTERVAL):
+        """Probe until Redis has earned trust, replay the journal, close the circuit."""
+        with self._transport.server.recovering():
+            if not self._recover():
+                # Only this thread used the connections during the outage.
+                self._transport.close()
+                return
+        self._recovered()
+
+    def _recover(self) -> bool:
+        while not self._stopped.wait(settings.PROBE_INTERVAL):
+            with self._circuit.lock:
+                if time.monotonic() - self.wanted_at > _IDLE:
+                    self.over = True
+                    return False
             try:
-                if self._trusted() and self._prepared() and self._replayed():
-                    server.end_recovery()
-                    state.announce()
-                    return
+                if self._is_trusted() and self._is_prepared() and self._is_replayed():
+                    return True
             except RefusedError as error:
-                logger.error("Redis is back but refuses to be brought up to date: %s", error)
+                self._fail(str(error))
+                self._complain(f"Redis is back but refuses to be brought up to date: {error}")
             # A thread that died would leave the cache on memory for ever.
-            except Exception:
-                logger.exception("Looking whether Redis is back failed; trying again.")
-        # What this thread opened after the state was closed.
-        state.transport.close()
+            except Exception as error:  # noqa: BLE001
+                self._fail(repr(error))
+                self._complain(f"The attempt to use Redis again failed: {error!r}")
+        return False
 
-    def _trusted(self) -> bool:
-        state = self._state
+    def _fail(self, reason: str) -> None:
+        with self._circuit.lock:
+            self._circuit.breaker.probe(healthy=False, reason=reason)
+
+    def _complain(self, text: str) -> None:
+        if text != self._complained:
+            self._complained = text
+            logger.error(text)
+
+    def _is_trusted(self) -> bool:
         try:
-            state.transport.probe()
+            self._transport.probe()
         except RedisUnavailableError as error:
-            with state.lock:
-                state.breaker.probe(healthy=False)
-                state.breaker.reason = error.reason
+            self._fail(error.reason)
             return False
-        with state.lock:
-            return state.breaker.probe(healthy=True)
+        with self._circuit.lock:
+            return self._circuit.breaker.probe(healthy=True)
 
-    def _prepared(self) -> bool:
-        state = self._state
-        server = state.transport.server
+    def _is_prepared(self) -> bool:
+        """Make the server's content trustworthy, and end the connections of before the outage."""
+        transport, server = self._transport, self._transport.server
         try:
             if server.found == server.trusted:
-                state.transport.run(EndConnections(state.context, server.connections()))
+                transport.run(EndConnections(self._context, server.connections()))
             else:
-                state.transport.run(
-                    PurgeKeyspace(
-                        state.context, list(state.scopes), server.found, state.transport.tag
-                    )
-                )
-        except RedisUnavailableError:
-            with state.lock:
-                state.breaker.probe(healthy=False)
+                keyspaces = list(self._circuit.keyspaces)
+                transport.run(PurgeKeyspaces(self._context, keyspaces, server.found, transport.tag))
+        except RedisUnavailableError as error:
+            self._fail(error.reason)
             return False
         server.trusted = server.found
         return True
 
-    def _replayed(self) -> bool:
-        state = self._state
-        for _pass in range(_PASSES):
-            with state.lock:
-                if not len(state.journal):
-                    state.close_circuit()
+    def _is_replayed(self) -> bool:
+        """Replay the journal while writers replay their own operations; close the circuit."""
+        circuit = self._circuit
+        # Connections of before the outage may be dead without a word.
+        self._transport.renew()
+        with circuit.lock:
+            circuit.breaker.drain()
+            entries = circuit.journal.take()
+        while True:
+            try:
+                self._transport.run(Replay(self._context, entries))
+            except RedisUnavailableError as error:
+                circuit.give_back(entries, error.reason)
+                return False
+            except BaseException as error:
+                circuit.give_back(entries, repr(error))
+                raise
+            with circuit.lock:
+                if not circuit.breaker.draining:
+                    # A writer met a failure.
+                    return False
+                if not circuit.journal:
+                    self._memory.clear()
+                    circuit.breaker.close()
+                    self.over = True
                     return True
-                entries = state.journal.take()
-            if not self._replay(entries):
-                return False
-        with state.lock:
-            if not self._replay(state.journal.take()):
-                return False
-            state.close_circuit()
-        return True
+                # A writer was cancelled before it had replayed its own.
+                entries = circuit.journal.take()
 
-    def _replay(self, entries: Entries) -> bool:
-        state = self._state
-        replayed = False
-        try:
-            state.transport.run(Replay(state.context, entries))
-            replayed = True
-        except RedisUnavailableError:
-            pass
-        finally:
-            if not replayed:
-                with state.lock:
-                    state.journal.give_back(entries)
-                    state.breaker.probe(healthy=False)
-        return replayed
+
+class Replay(Operation[None]):
+    """Delete everything that a journal remembered.
+
+    Raises ``RefusedError`` where Redis does not do it: it must not be read yet.
+    """
+
+    __slots__ = ("entries",)
+    long = True
+
+    def __init__(self, context: OperationContext, entries: Entries) -> None:
+        self.context = context
+        self.entries = entries
+
+    def steps(self) -> Steps[None]:
+        keys = [key for changes in self.entries.values() for key in changes.keys]
+        deletions = [lua.DELETE([raw(key) for key in chunk]) for chunk in chunks(keys)]
+        for start in range(0, len(deletions), _PIPELINE):
+            for reply in (yield deletions[start : start + _PIPELINE]):
+                if isinstance(reply, Exception):
+                    raise RefusedError(str(reply)) from reply
+        for keyspace, changes in self.entries.items():
+            if keyspace is not None and changes.everything:
+                yield from _drop_keyspace(keyspace)
+            elif keyspace is not None and len(changes.patterns) > 1:
+                # One scan for all of them: it takes longer than everything else here.
+                yield from drop_matching(keyspace.pattern, _matcher(changes.patterns))
+            else:
+                for pattern in changes.patterns:
+                    yield from drop_matching(pattern)
+
+
+class EndConnections(Operation[None]):
+    """End connections of before the outage, by their ids, with all that is still on its way."""
+
+    __slots__ = ("ids",)
+    long = True
+
+    def __init__(self, context: OperationContext, ids: list[int]) -> None:
+        self.context = context
+        self.ids = ids
+
+    def steps(self) -> Steps[None]:
+        # A connection that has ended since is an error reply.
+        yield [("CLIENT", "KILL", "ID", number, "SKIPME", "yes") for number in self.ids]
+
+
+class PurgeKeyspaces(Operation[None]):
+    """Drop all keys of some aliases from a server process that was never seen before.
+
+    The first process of the project to do so leaves a mark with the server's run id, so that the
+    others do not drop what was stored since. Raises ``RefusedError`` where Redis does not do it.
+    """
+
+    __slots__ = ("keyspaces", "run_id", "tag")
+    long = True
+
+    def __init__(
+        self,
+        context: OperationContext,
+        keyspaces: Sequence[Keyspace],
+        run_id: str,
+        tag: bytes = b"",
+    ) -> None:
+        self.context = context
+        self.keyspaces = keyspaces
+        self.run_id = run_id.encode()
+        self.tag = tag
+
+    def steps(self) -> Steps[None]:
+        for keyspace in self.keyspaces:
+            digest = hashlib.sha256(keyspace.expression).hexdigest()[:16]
+            mark = f"cache_layer:clean:{digest}".encode() + self.tag
+            (known,) = yield [("GET", mark)]
+            if known != self.run_id:
+                yield from _drop_keyspace(keyspace)
+                yield [("SET", mark, self.run_id)]
+
+
+def _drop_keyspace(keyspace: Keyspace) -> Steps[int]:
+    return drop_matching(keyspace.pattern, lambda keys: [key for key in keys if keyspace.owns(key)])
+
+
+def _matcher(patterns: Iterable[str]) -> Callable[[Iterable[bytes]], list[bytes]]:
+    """Return what picks the keys that match one of several patterns, byte by byte as Redis does."""
+    texts = (raw(pattern).decode("latin-1") for pattern in patterns)
+    match = re.compile("|".join(map(translate_glob, texts)), re.DOTALL).fullmatch
+    return lambda keys: [key for key in keys if match(key.decode("latin-1"))]

@@ -3,157 +3,36 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from asgiref.sync import markcoroutinefunction, sync_to_async
-from django.core.cache.backends.base import (
-    DEFAULT_TIMEOUT,
-    MEMCACHE_MAX_KEY_LENGTH,
-    BaseCache,
-    default_key_func,
-)
+from asgiref.sync import sync_to_async
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.utils.functional import cached_property
 
 from cache_layer.backends.client_api import ClientApi
 from cache_layer.backends.get_or_set import GetOrSet
-from cache_layer.backends.near.decoded import NOT_FOUND, DecodedValues
-from cache_layer.backends.operations.base import Operation, OperationContext
-from cache_layer.backends.operations.factory import OperationFactory, ResultOperationFactory
+from cache_layer.backends.near.decoded import NOT_FOUND
+from cache_layer.backends.registry import store_for
 from cache_layer.backends.shared_metrics import flush_when_due
-from cache_layer.backends.state import MemoryState, state_for
-from cache_layer.keyspace import Keyspace
-
-T = TypeVar("T")
-
-#: Namespaces and functions of which the operations are kept: a project may make them at will.
-MOST_KEPT: Final = 500
-
-_ODD_CHARACTER: Final = re.compile(r"[\x00-\x20\x7f]")
-
-_KEY_MAKING: Final = frozenset({"key_func", "key_prefix", "version"})
-_KEPT: Final = ("keyspace", "state", "context", "_decoded", "_operations")
+from cache_layer.backends.store import Store
 
 
-class ResilientCache(ClientApi, GetOrSet, BaseCache):
+class ResilientCache(ClientApi, GetOrSet):
     """Django's cache API, synchronous and awaited, that neither raises nor waits for a dead Redis.
 
     ``LOCATION`` and ``OPTIONS`` are django-redis's; without a LOCATION it is memory only. Beyond
-    Django's API: ``ttl``, ``expire``, ``keys``, ``iter_keys`` and ``delete_pattern`` as
-    django-redis has them. ``get_or_set`` never stores a value after an invalidation that was
-    computed before it.
+    Django's API it has ``ttl``, ``expire``, ``keys``, ``iter_keys`` and ``delete_pattern`` of
+    django-redis. ``get_or_set`` never stores a value that was computed before an invalidation and
+    would be stored after it.
 
     A ``timeout`` is in seconds; None never expires, zero or less stores nothing.
     """
 
-    def __init__(self, location: Any, params: dict[str, Any]) -> None:
-        super().__init__(params)
-        self._location = location
-        self._params = params
-        self._namespaces: dict[str, OperationFactory] = {}
-        #: What decorated functions work with, by function.
-        self.result_factories: dict[Any, ResultOperationFactory] = {}
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Django reads these anew for each key; here what they lead to is kept.
-        super().__setattr__(name, value)
-        if name in _KEY_MAKING and "result_factories" in self.__dict__:
-            for kept in _KEPT:
-                self.__dict__.pop(kept, None)
-            self._namespaces.clear()
-            self.result_factories.clear()
-            self.state.allow_other_prefixes()
-
-    def validate_key(self, key: str) -> None:
-        """Warn of the same keys as Django does, without looking at every character in Python."""
-        if len(key) > MEMCACHE_MAX_KEY_LENGTH or self.is_odd(key):
-            super().validate_key(key)
-
-    def validate_keys(self, keys: Sequence[str]) -> None:
-        """Do the same for many keys."""
-        if (
-            type(self).validate_key is not ResilientCache.validate_key
-            or self.is_odd("".join(keys))
-            or max(map(len, keys), default=0) > MEMCACHE_MAX_KEY_LENGTH
-        ):
-            for key in keys:
-                self.validate_key(key)
-
-    @staticmethod
-    def is_odd(text: str) -> bool:
-        """Return whether a key with this in it is one that Django warns of."""
-        # The first two are quick, and true of nearly all keys.
-        if text.isprintable() and " " not in text:
-            return False
-        return _ODD_CHARACTER.search(text) is not None
-
     @cached_property
-    def state(self) -> MemoryState:
+    def store(self) -> Store:
         """What all instances of the alias in this process share."""
-        return state_for(self._location, self._params, self, self.keyspace)
-
-    @cached_property
-    def keyspace(self) -> Keyspace | None:
-        """All keys of the alias; None when the KEY_FUNCTION hides them."""
-        return Keyspace.of(self.key_func, self.key_prefix, self.version)
-
-    @cached_property
-    def context(self) -> OperationContext:
-        """What operations without a namespace are given."""
-        return self.context_of("")
-
-    def context_of(self, namespace: str, near: bool | None = None) -> OperationContext:
-        """Return what operations under a namespace are given.
-
-        ``near``: whether what they read is kept in this process; None: as the alias has it.
-        """
-        cls = type(self)
-        steady = (
-            self.key_func is default_key_func
-            and cls.make_key is BaseCache.make_key
-            and cls.make_and_validate_key is BaseCache.make_and_validate_key
-            # They are plain attributes, unless a class makes them anew for each caller.
-            and not any(hasattr(cls, name) for name in _KEY_MAKING)
-        )
-        # Elsewhere one name may stand for several keys, of which the keyspace covers some.
-        near = steady and self.keyspace is not None and self.state.keeps(namespace, near)
-        return OperationContext(namespace, self.state.codec, self.keyspace, steady, near)
-
-    @property
-    def single_prefix(self) -> bool:
-        """Whether every backend of the alias makes the same keys, as long as nobody changes it.
-
-        One of a project's own class may choose a prefix when it is made, which Django does for
-        each thread and task.
-        """
-        return type(self).__init__ is ResilientCache.__init__
-
-    @cached_property
-    def _decoded(self) -> DecodedValues | None:
-        return self.state.decoded(self.context, (self.key_func, self.key_prefix, self.version))
-
-    @cached_property
-    def _operations(self) -> OperationFactory:
-        return self.operations()
-
-    def operations(self, namespace: str = "") -> OperationFactory:
-        """Return what makes operations on the keys of a namespace, for ``run`` and ``arun``."""
-        made = self._namespaces.get(namespace)
-        if made is None:
-            if len(self._namespaces) >= MOST_KEPT:
-                self._namespaces.clear()
-            made = self._namespaces[namespace] = OperationFactory(self, namespace)
-        return made
-
-    def run(self, operation: Operation[T]) -> T:
-        """Do an operation, on Redis or in memory."""
-        return self.state.run(operation)
-
-    @markcoroutinefunction
-    def arun(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
-        """See ``run()``."""
-        return self.state.arun(operation)
+        return store_for(self._location, self._params, self, self.keyspace, ResilientCache)
 
     def get(
         self, key: Any, default: Any = None, version: int | None = None, client: Any = None
@@ -179,11 +58,11 @@ class ResilientCache(ClientApi, GetOrSet, BaseCache):
         """See ``get()``."""
         decoded = self._decoded
         if decoded is None or version is not None or type(key) is not str:
-            return await self.state.arun(self._operations.get(key, default, version))
+            return await self.store.arun(self._operations.get(key, default, version))
         value = decoded.get(key)
         if value is NOT_FOUND:
             read = self._operations.get(key, default, version)
-            value = await self.state.arun(read)
+            value = await self.store.arun(read)
             decoded.learn(key, read)
         return value
 

@@ -2,7 +2,7 @@
 """The counters of all processes, added up in a Redis hash.
 
 The hash is beside the alias's keys, not among them: no scan finds it and no clear drops it. It
-expires a week after the last process added to it.
+expires a week after a process last added to it.
 """
 
 from __future__ import annotations
@@ -10,55 +10,57 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final, TypeVar
 
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
 
 from cache_layer import metrics
+from cache_layer.backends.alias import CacheAlias
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations.base import Operation, Steps, raw
 from cache_layer.conf import settings
 from cache_layer.exceptions import CacheLayerError
 
-if TYPE_CHECKING:
-    from cache_layer.backends.resilient import ResilientCache
+T = TypeVar("T")
 
-_LIFE: Final = 7 * 24 * 3600 * 1000
+#: Milliseconds.
+_LIFETIME: Final = 7 * 24 * 3600 * 1000
 
+#: When counters are to be flushed next, on the monotonic clock.
 _due = 0.0
 
 
 class NoSharedCountersError(CacheLayerError):
-    """There is no Redis to add counters up in; they stay for the next time."""
+    """There is no Redis to add counters up in; they stay in the process until there is."""
 
 
-class _Counting(Operation[Any]):
+class _Counting(Operation[T]):
     __slots__ = ("deltas", "key")
     long = True
 
-    def __init__(self, backend: ResilientCache, deltas: Mapping[str, int]) -> None:
+    def __init__(self, backend: CacheAlias, deltas: Mapping[str, int]) -> None:
         self.context = backend.context
         self.key = raw(f"cache_layer:counters:{backend.key_prefix}")
         self.deltas = deltas
 
-    def in_memory(self, store: MemoryStore) -> Any:
+    def in_memory(self, store: MemoryStore) -> T:
         raise NoSharedCountersError("Redis cannot be used, so counters cannot be added up in it.")
 
 
-class AddCounts(_Counting):
+class AddCounts(_Counting[None]):
     """Add to counters, all or none."""
 
     __slots__ = ()
 
     def steps(self) -> Steps[None]:
         additions = [("HINCRBY", self.key, name, n) for name, n in self.deltas.items()]
-        for reply in (yield [*additions, ("PEXPIRE", self.key, _LIFE)]):
+        for reply in (yield [*additions, ("PEXPIRE", self.key, _LIFETIME)]):
             if isinstance(reply, Exception):
                 raise NoSharedCountersError(str(reply)) from reply
 
 
-class LoadCounts(_Counting):
+class LoadCounts(_Counting[dict[str, int]]):
     """Return every counter."""
 
     __slots__ = ()
@@ -77,7 +79,7 @@ class SharedCounters:
     Both methods raise ``NoSharedCountersError`` while Redis cannot be used.
     """
 
-    def __init__(self, backend: ResilientCache) -> None:
+    def __init__(self, backend: CacheAlias) -> None:
         self._backend = backend
 
     def add_counts(self, deltas: Mapping[str, int]) -> None:
@@ -86,20 +88,19 @@ class SharedCounters:
 
     def load_counts(self) -> Mapping[str, int]:
         """See ``metrics.SharedStore.load_counts``."""
-        found: dict[str, int] = self._backend.run(LoadCounts(self._backend, {}))
-        return found
+        return self._backend.run(LoadCounts(self._backend, {}))
 
 
-def flush_when_due(backend: ResilientCache) -> None:
-    """Add this process's counters to those of all, now and then.
+def flush_when_due(backend: CacheAlias) -> None:
+    """Add this process's counters to those of all, every ``METRICS_FLUSH_INTERVAL`` seconds.
 
     Called when Django closes its caches: after a request and after a Celery task, when nobody
     waits any more. Counters are the process's, so only the alias of the layer takes them.
     """
     global _due
     now = time.monotonic()
-    # One that was looked up and not used may not even be able to work.
-    if now < _due or "state" not in vars(backend):
+    # A backend that was looked up and not used may not even be able to work.
+    if now < _due or "store" not in vars(backend):
         return
     alias = settings.ALIAS
     # A wrong alias is for the system checks to report, not for the end of a request.
@@ -109,9 +110,9 @@ def flush_when_due(backend: ResilientCache) -> None:
     flush(backend)
 
 
-def flush(backend: ResilientCache) -> None:
+def flush(backend: CacheAlias) -> None:
     """Add this process's counters to those of all, where there is a Redis."""
-    if backend.state.describe()["state"] == "redis":
+    if backend.store.describe()["state"] == "redis":
         try:
             metrics.flush(SharedCounters(backend))
         except NoSharedCountersError:
@@ -120,13 +121,11 @@ def flush(backend: ResilientCache) -> None:
 
 
 def _flush_at_exit() -> None:
-    from cache_layer.backends.resilient import ResilientCache
-
     try:
         backend = caches[settings.ALIAS]
     except ImproperlyConfigured:
         return
-    if isinstance(backend, ResilientCache):
+    if isinstance(backend, CacheAlias):
         flush(backend)
 
 

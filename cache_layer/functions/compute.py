@@ -247,7 +247,7 @@ class Miss:
 
 def drive(steps: Effects[Outcome], backend: ResilientCache) -> Any:
     """Carry the effects out, blocking; return the value, or raise what the function raised."""
-    run = backend.state.run
+    run = backend.store.run
     try:
         effect = next(steps)
         while True:
@@ -263,7 +263,7 @@ def drive(steps: Effects[Outcome], backend: ResilientCache) -> Any:
 
 async def adrive(steps: Effects[Outcome], backend: ResilientCache) -> Any:
     """See ``drive()``."""
-    run = backend.state.arun
+    run = backend.store.arun
     try:
         effect = next(steps)
         while True:

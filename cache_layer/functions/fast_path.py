@@ -26,7 +26,7 @@ class ArgumentIndex:
     def __init__(self) -> None:
         #: None where results are not kept in this process.
         self.values: DecodedValues | None = None
-        self._state: object = None
+        self._store: object = None
 
     def get(self, args: Args, kwargs: Kwargs) -> Any:
         """Return the result of a call, or ``NOT_FOUND``."""
@@ -41,10 +41,10 @@ class ArgumentIndex:
         """Let further calls with these arguments find what a read found, while it is near."""
         if not backend.single_prefix:
             return
-        state = backend.state
-        if state is not self._state:
-            self._state = state
-            self.values = state.decoded(read.context)
+        store = backend.store
+        if store is not self._store:
+            self._store = store
+            self.values = store.decoded_values(read.context)
         values = self.values
         if values is None or (name := _name(args, kwargs)) is None:
             return

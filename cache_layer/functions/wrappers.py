@@ -114,7 +114,7 @@ class CachedFunction(_Wrapper, Generic[P, R]):
             return spec.function(*every, **kwargs)  # type: ignore[no-any-return]
         backend, factory, result = place
         read = factory.read(result)
-        found = backend.state.run(read)
+        found = backend.store.run(read)
         if found is MISSING:
             miss = Miss(CachedCall(spec, *place, every, kwargs))
             return drive(miss.steps(read.unreadable), backend)  # type: ignore[no-any-return]
@@ -185,7 +185,7 @@ class AsyncCachedFunction(_Wrapper, Generic[P, R]):
             return await spec.function(*every, **kwargs)  # type: ignore[no-any-return]
         backend, factory, result = place
         read = factory.read(result)
-        found = await backend.state.arun(read)
+        found = await backend.store.arun(read)
         if found is MISSING:
             miss = Miss(CachedCall(spec, *place, every, kwargs))
             return await adrive(  # type: ignore[no-any-return]

@@ -79,17 +79,17 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 
 
 def state(cache: ResilientCache) -> str:
-    return str(cache.state.describe()["state"])
+    return str(cache.store.describe()["state"])
 
 
 def close(cache: ResilientCache) -> None:
     """End what the alias runs and holds in this process."""
-    cache.state.close()
+    cache.store.close()
 
 
 def is_leased(cache: ResilientCache, key: str) -> bool:
     """Tell whether a lease was left at a key without a value; one stands there afterwards."""
-    return not cache.get_or_lease(key).owner
+    return not Leases(cache).claim(key).owner
 
 
 class Stores:
@@ -109,4 +109,4 @@ class Stores:
         yield backend
         backend.clear()
         if request.param == "dead redis":
-            backend.state.close()
+            backend.store.close()

@@ -334,7 +334,7 @@ class TestOneStore(Stores):
         other = make_cache(backend._location, KEY_PREFIX=backend.key_prefix)
         backend.set("k", 1)
         assert other.get("k") == 1
-        assert other.state is backend.state
+        assert other.store is backend.store
 
 
 def test_every_method_has_an_awaited_twin_with_its_parameters() -> None:

@@ -86,7 +86,7 @@ def test_many_event_loops_leave_no_connections(redis_server: RedisServer) -> Non
         thread.start()
     for thread in threads:
         thread.join()
-    cache.state.close()
+    cache.store.close()
     assert errors == []
     with redis.Redis.from_url(redis_server.url) as client:
         wait_for(lambda: len(client.client_list()) == 1, "only this connection is left")
@@ -100,7 +100,7 @@ def test_a_thousand_concurrent_calls_wait_for_their_turn(redis_url: str) -> None
         return await asyncio.gather(*[cache.aincr("n") for _ in range(1000)])
 
     assert sorted(async_to_sync(use)()) == list(range(1, 1001))
-    assert cache.state.describe()["state"] == "redis"
+    assert cache.store.describe()["state"] == "redis"
 
 
 def test_a_cancelled_call_does_not_disturb_the_others(redis_url: str) -> None:
@@ -119,7 +119,7 @@ def test_a_cancelled_call_does_not_disturb_the_others(redis_url: str) -> None:
                     assert result == number
 
     async_to_sync(use)()
-    assert cache.state.describe()["state"] == "redis"
+    assert cache.store.describe()["state"] == "redis"
 
 
 FORK = """
@@ -168,7 +168,7 @@ FORK = """
     for thread in threads:
         thread.join()
     assert cache.get("k") == "parent"
-    assert cache.state.describe()["state"] == sys.argv[3]
+    assert cache.store.describe()["state"] == sys.argv[3]
     sys.exit(max(codes))
 """
 
@@ -177,7 +177,7 @@ class TestFork(Stores):
     def test_children_have_connections_and_locks_of_their_own(
         self, backend: ResilientCache
     ) -> None:
-        arguments = [backend._location, uuid.uuid4().hex, str(backend.state.describe()["state"])]
+        arguments = [backend._location, uuid.uuid4().hex, str(backend.store.describe()["state"])]
         done = subprocess.run(
             [
                 *(sys.executable, "-W", "ignore::DeprecationWarning"),
@@ -236,8 +236,8 @@ def test_two_aliases_on_one_url_keep_their_own_options(redis_url: str, client: r
     # What the other alias wrote with another serializer is a miss, not an exception.
     assert one.get("l") is None
     assert other.get("k") is None
-    one.state.close()
-    other.state.close()
+    one.store.close()
+    other.store.close()
 
 
 @pytest.mark.parametrize("compressor", ["zlib", "gzip", "lzma"])
@@ -255,7 +255,7 @@ def test_django_redis_compressors(redis_url: str, client: redis.Redis, compresso
     }
     assert cache.incr("number") == 6
     assert client.strlen(cache.make_key("long")) < 500
-    cache.state.close()
+    cache.store.close()
 
 
 async def test_a_cancelled_caller_leaves_no_lease_behind(redis_url: str) -> None:
@@ -276,4 +276,4 @@ async def test_a_cancelled_caller_leaves_no_lease_behind(redis_url: str) -> None
             assert await client.get(cache.make_key(key)) is None
     assert cancelled > 0
     await client.aclose()
-    cache.state.close()
+    cache.store.close()

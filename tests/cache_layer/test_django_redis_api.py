@@ -21,7 +21,7 @@ from redis.exceptions import LockNotOwnedError, ResponseError
 
 from cache_layer import cached
 from cache_layer.backends import CacheUnavailableError, ResilientCache
-from tests.cache_layer.caches import Awaited, make_cache, state
+from tests.cache_layer.caches import Awaited, Leases, make_cache, state
 from tests.cache_layer.conftest import PATIENT
 
 pytestmark = pytest.mark.redis
@@ -40,11 +40,11 @@ def near(redis_url: str) -> Iterator[ResilientCache]:
     """A cache that keeps what it reads in this process, and does so already."""
     cache = make_cache(redis_url, OPTIONS={**PATIENT, "NEAR_CACHE": True})
     cache.set("warm", 1)
-    while not cache.state.describe()["near"]["entries"]:
+    while not cache.store.describe()["near"]["entries"]:
         cache.get("warm")
     yield cache
     cache.clear()
-    cache.state.close()
+    cache.store.close()
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -75,10 +75,11 @@ def test_nx_and_xx_together_are_refused(face: Any) -> None:
 
 
 def test_a_lease_is_no_value_for_nx_and_xx(cache: ResilientCache) -> None:
-    lease = cache.get_or_lease("k")
+    leases = Leases(cache)
+    lease = leases.claim("k")
     assert cache.set("k", "updated", xx=True) is False
     assert cache.set("k", "first", nx=True) is True
-    assert cache.fill("k", "computed before", lease) is False
+    assert leases.fill("k", "computed before", lease) is False
     assert cache.get("k") == "first"
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("default_timeouts")
 def cache(redis_server: RedisServer) -> Iterator[ResilientCache]:
     cache = make_cache(redis_server.url)
     yield cache
-    cache.state.close()
+    cache.store.close()
 
 
 @pytest.fixture(params=["sync", "async"])

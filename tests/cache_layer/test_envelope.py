@@ -77,4 +77,4 @@ def test_damaged_envelopes_break_no_script(redis_url: str) -> None:
         assert cache.keys("*") == ["k"] * cache.has_key("k")
         cache.delete_pattern("*")
     client.close()
-    cache.state.close()
+    cache.store.close()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cache_layer.journal import Journal
+from cache_layer.journal import MAX_PATTERNS, Changes, Journal
 from cache_layer.keyspace import Keyspace
 
 
@@ -11,35 +11,52 @@ def keyspace(prefix: str) -> Keyspace:
 
 
 APP, OTHER = keyspace("app"), keyspace("other")
+EVERYTHING = Changes(everything=True)
 
 
-def test_everything_is_remembered_once() -> None:
+def test_a_key_and_a_pattern_are_remembered_once() -> None:
     journal = Journal(lambda: 10)
+    assert not journal
     for _ in range(20):
         journal.add_key("app:1:k", APP)
         journal.add_pattern("app:1:u*", APP)
-    entries = journal.take()
-    assert (list(entries.keys), list(entries.patterns)) == (["app:1:k"], ["app:1:u*"])
-    assert len(journal) == 0
+    assert journal
+    assert journal.take() == {APP: Changes({"app:1:k"}, {"app:1:u*"})}
+    assert not journal
 
 
-def test_beyond_the_limit_whole_scopes_are_remembered() -> None:
+def test_a_journal_beyond_its_limit_remembers_whole_keyspaces() -> None:
     journal = Journal(lambda: 3)
     journal.add_key("other:1:k", OTHER)
     for number in range(100):
         journal.add_key(f"app:1:{number}", APP)
-        assert len(journal) <= 4
-    entries = journal.take()
-    assert entries.scopes == {APP, OTHER}
-    assert not entries.keys
+    assert journal.take() == {APP: EVERYTHING, OTHER: EVERYTHING}
+    # It begins anew.
+    for number in range(3):
+        journal.add_key(f"app:1:{number}", APP)
+    assert len(journal.take()[APP].keys) == 3
 
 
-def test_keys_that_no_scope_covers_are_never_forgotten() -> None:
+def test_many_patterns_of_a_keyspace_become_the_whole_keyspace() -> None:
+    journal = Journal(lambda: 10_000)
+    for number in range(MAX_PATTERNS):
+        journal.add_pattern(f"app:1:{number}:*", APP)
+    journal.add_pattern("other:1:*", OTHER)
+    assert len(journal.take()[APP].patterns) == MAX_PATTERNS
+    for number in range(MAX_PATTERNS + 1):
+        journal.add_pattern(f"app:1:{number}:*", APP)
+    journal.add_pattern("other:1:*", OTHER)
+    assert journal.take() == {APP: EVERYTHING, OTHER: Changes(set(), {"other:1:*"})}
+
+
+def test_keys_of_no_keyspace_are_never_forgotten() -> None:
     journal = Journal(lambda: 3)
     for number in range(10):
         journal.add_key(f"digest{number}", None)
     journal.add_key("app:1:k", APP)
-    assert len(journal.take().keys) == 10
+    entries = journal.take()
+    assert len(entries[None].keys) == 10
+    assert entries[APP] == Changes({"app:1:k"})
 
 
 def test_a_clear_makes_what_it_covers_superfluous() -> None:
@@ -49,13 +66,10 @@ def test_a_clear_makes_what_it_covers_superfluous() -> None:
     journal.add_keyspace(APP)
     journal.add_key("app:1:l", APP)
     journal.add_pattern("app:1:*", APP)
-    entries = journal.take()
-    assert entries.scopes == {APP}
-    assert list(entries.keys) == ["other:1:k"]
-    assert not entries.patterns
+    assert journal.take() == {APP: EVERYTHING, OTHER: Changes({"other:1:k"})}
 
 
-def test_what_could_not_be_replayed_is_remembered_beside_what_came_since() -> None:
+def test_what_was_not_replayed_is_remembered_beside_what_came_since() -> None:
     journal = Journal(lambda: 10)
     journal.add_key("app:1:k", APP)
     journal.add_pattern("app:1:u*", APP)
@@ -63,13 +77,13 @@ def test_what_could_not_be_replayed_is_remembered_beside_what_came_since() -> No
     taken = journal.take()
     journal.add_key("app:1:new", APP)
     journal.give_back(taken)
-    entries = journal.take()
-    assert set(entries.keys) == {"app:1:k", "app:1:new"}
-    assert set(entries.patterns) == {"app:1:u*"}
-    assert entries.scopes == {OTHER}
+    assert journal.take() == {
+        APP: Changes({"app:1:k", "app:1:new"}, {"app:1:u*"}),
+        OTHER: EVERYTHING,
+    }
 
 
-def test_a_scope_owns_its_keys_of_all_versions_and_no_others() -> None:
+def test_a_keyspace_owns_its_keys_of_all_versions_and_no_others() -> None:
     assert APP.owns(b"app:1:k")
     assert APP.owns(b"app:-12:k:l\nm")
     assert not APP.owns(b"app:sessions:1:k")

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("default_timeouts")
 def cache(redis_server: RedisServer) -> Iterator[ResilientCache]:
     cache = make_cache(redis_server.url)
     yield cache
-    cache.state.close()
+    cache.store.close()
 
 
 @pytest.fixture
@@ -335,7 +335,7 @@ def test_the_password_is_not_logged(
     assert state(cache) == "memory"
     assert "hunter2" not in caplog.text
     assert str(redis_server.port) in caplog.text
-    cache.state.close()
+    cache.store.close()
 
 
 def test_a_key_of_a_foreign_type_is_no_outage(
@@ -438,4 +438,4 @@ def test_a_number_that_turns_into_something_else_meanwhile_is_not_added_to(
         cache.incr("n")
     assert server_client.lrange(key, 0, -1) == [b"a list"]
     assert state(cache) == "redis"
-    cache.state.close()
+    cache.store.close()

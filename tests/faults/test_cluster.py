@@ -74,7 +74,7 @@ class OnCluster:
         yield backend
         assert state(backend) == "redis"
         backend.clear()
-        backend.state.close()
+        backend.store.close()
 
 
 class TestSynchronous(OnCluster, Synchronous, Contract):
@@ -103,7 +103,7 @@ def test_both_worlds_reach_the_owner_of_the_slot(quiet_cluster: Cluster) -> None
     asyncio.run(both())
     assert cache.get("k") == "v"
     assert Cluster.command(quiet_cluster.owner, "EXISTS", cache.make_key("k")) == 1
-    cache.state.close()
+    cache.store.close()
 
 
 @pytest.mark.parametrize("near", [False, True])
@@ -133,7 +133,7 @@ def test_tags_and_functions(quiet_cluster: Cluster, near: bool) -> None:
         assert calls == [1, 2, 1, 1, 2]
         assert state(caches["default"]) == "redis"
         caches["default"].clear()
-        caches["default"].state.close()
+        caches["default"].store.close()
 
 
 @pytest.mark.parametrize("wrap", [lambda cache: cache, Awaited], ids=["sync", "async"])
@@ -152,7 +152,7 @@ def test_a_replica_takes_over(cluster: Cluster, wrap: Any) -> None:
     face.set("k", "new")
     assert face.get("k") == "new"
     assert cluster.command(cluster.replica, "EXISTS", full) == 1
-    cache.state.close()
+    cache.store.close()
 
 
 def test_a_slot_that_moves_is_followed(cluster: Cluster) -> None:
@@ -168,7 +168,7 @@ def test_a_slot_that_moves_is_followed(cluster: Cluster) -> None:
     cache.set("k", "new")
     assert face.get("k") == "new"
     assert cluster.command(cluster.others[0], "EXISTS", cache.make_key("k")) == 1
-    cache.state.close()
+    cache.store.close()
 
 
 def test_under_load(cluster: Cluster, record_property: Any) -> None:
@@ -179,7 +179,7 @@ def test_under_load(cluster: Cluster, record_property: Any) -> None:
         recovery = load.wait_for_state("redis")
         load.wait_for_calls()
     load.check(record_property, "cluster node killed, replica promoted", recovery)
-    cache.state.close()
+    cache.store.close()
 
 
 @pytest.mark.parametrize("prefix", ["shop", "{}shop", "shop}{"])

@@ -64,7 +64,7 @@ class Scenario:
                 load.wait_for_calls()
             afterwards()
             load.wait_for_calls()
-        self._cache.state.close()
+        self._cache.store.close()
         load.check(self._record, self._name, max(recoveries))
         if trips:
             assert [what for _, what in load.changes[before:]][:2] == ["memory", "redis"]
@@ -182,4 +182,4 @@ def test_a_write_delivered_late_does_nothing(proxy: Proxy, wrap: Any) -> None:
     for _ in range(20):
         assert face.get("k") == "new"
         time.sleep(0.02)
-    cache.state.close()
+    cache.store.close()

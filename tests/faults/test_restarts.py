@@ -50,14 +50,14 @@ def test_a_snapshot_does_not_bring_back_what_was_deleted(
     assert face(cache).get_many(["k"]) == {}
     face(cache).set("k", "new")
     assert face(cache).get("k") == "new"
-    cache.state.close()
+    cache.store.close()
 
 
 def test_processes_that_notice_later_drop_nothing_again(saving_server: RedisServer) -> None:
     first = make_cache(saving_server.url)
     params = {"KEY_PREFIX": first.key_prefix, "OPTIONS": {"MAX_ENTRIES": 5}}
     second = ResilientCache(saving_server.url, params)
-    assert second.state is not first.state
+    assert second.store is not first.store
     second.set("k", "old")
     first.set("k", "old")
     save(saving_server)
@@ -68,8 +68,8 @@ def test_processes_that_notice_later_drop_nothing_again(saving_server: RedisServ
     assert second.get("k") is None
     wait_for(lambda: state(second) == "redis", "the new process is trusted")
     assert second.get("k") == "new"
-    first.state.close()
-    second.state.close()
+    first.store.close()
+    second.store.close()
 
 
 def test_a_project_may_want_what_was_saved(saving_server: RedisServer) -> None:
@@ -79,7 +79,7 @@ def test_a_project_may_want_what_was_saved(saving_server: RedisServer) -> None:
     saving_server.restart()
     assert cache.get("k") == "saved"
     assert state(cache) == "redis"
-    cache.state.close()
+    cache.store.close()
 
 
 def test_a_refusing_server_keeps_its_content(saving_server: RedisServer) -> None:
@@ -94,4 +94,4 @@ def test_a_refusing_server_keeps_its_content(saving_server: RedisServer) -> None
     wait_for(lambda: state(cache) == "redis", "writes are taken again")
     assert cache.get("kept") == 1
     assert cache.get("k") is None
-    cache.state.close()
+    cache.store.close()

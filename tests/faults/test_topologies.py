@@ -99,7 +99,7 @@ def cache(sentinel: Sentinel) -> Iterator[ResilientCache]:
         },
     )
     yield cache
-    cache.state.close()
+    cache.store.close()
 
 
 @pytest.mark.parametrize("wrap", [lambda cache: cache, Awaited], ids=["sync", "async"])
@@ -148,11 +148,11 @@ def test_a_node_of_a_cluster_is_not_used(tmp_path: Path, wrap: Any) -> None:
     try:
         face.set("k", 1)
         assert face.get("k") == 1
-        assert "Redis Cluster" in cache.state.describe()["reason"]
+        assert "Redis Cluster" in cache.store.describe()["reason"]
         time.sleep(1)
         assert state(cache) == "memory"
     finally:
-        cache.state.close()
+        cache.store.close()
         node.close()
 
 
@@ -170,4 +170,4 @@ def test_clients_of_several_servers_are_refused(options: dict[str, str]) -> None
     cache = make_cache("redis://127.0.0.1:1/0", OPTIONS=options)
     with pytest.raises(ImproperlyConfigured, match="several servers"):
         cache.get("k")
-    cache.state.close()
+    cache.store.close()

@@ -21,7 +21,7 @@ def reaching(redis_server: RedisServer) -> Iterator[ResilientCache]:
     """The process that reaches Redis all the time."""
     cache = make_cache(redis_server.url, KEY_PREFIX="shared")
     yield cache
-    cache.state.close()
+    cache.store.close()
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def cut_off(proxy: Proxy) -> Iterator[ResilientCache]:
     """The process that loses Redis."""
     cache = make_cache(proxy.url, KEY_PREFIX="shared")
     yield cache
-    cache.state.close()
+    cache.store.close()
 
 
 def lose(cache: ResilientCache, proxy: Proxy) -> None:

@@ -47,6 +47,6 @@ class Ours(Peer):
         self.aonce = {"@cached": once(False), "@cached(lock=True)": once(True)}
 
     def answering(self) -> object:
-        state = self._backend.state.describe()
+        state = self._backend.store.describe()
         # Memory is never what is to be measured: like nothing else, so that it counts as a change.
         return state["since"] if state["state"] == "redis" else object()

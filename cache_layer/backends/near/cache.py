@@ -1,9 +1,9 @@
-"""Copies of what this process read from Redis, dropped when a key changes. No I/O.
+"""Entries that this process read from Redis, dropped as soon as a key changes. No I/O.
 
-Whoever reads announces it before Redis is asked; the announcement is cancelled, and a copy is
-dropped, by whatever tells that the key changed. A reply is kept only when its announcement still
-stands, so a value read before a change is never kept after the news of that change, in whatever
-order and on whatever connections reply and news arrive.
+A reader calls ``begin_read`` before it asks Redis and ``commit_read`` with the reply. Every report
+that a key changed drops its entry and cancels the reads of it that are pending, and a reply whose
+read was cancelled is not kept. So a value read before a change is never kept after the report of
+that change, in whatever order and over whatever connections reply and report arrive.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
 from cache_layer.globs import glob_match
+from cache_layer.journal import Journal
+from cache_layer.keyspace import Keyspace
 
-if TYPE_CHECKING:
-    from cache_layer.keyspace import Keyspace
-
-#: What a copy takes beside its key and bytes.
+#: Bytes that an entry takes beside its key and data.
 _OVERHEAD: Final = 400
+#: Most names under which the decoded value of one entry is kept.
+_MAX_NAMES: Final = 16
 
 _monotonic = time.monotonic
 
@@ -33,21 +34,22 @@ _monotonic = time.monotonic
 class NearOptions:
     """``OPTIONS["NEAR_CACHE"]`` of a ``CACHES`` entry.
 
-    Without it, only functions that ask for it have their results kept, within the usual limits.
+    Without the option, only functions that ask for it use the near cache, within these limits.
     """
 
     max_entries: int = 10_000
-    #: Of keys and encoded values, with what it takes to keep them.
+    #: Bytes of keys and encoded values, with what it takes to keep them.
     max_bytes: int = 32 * 1024 * 1024
-    #: Whose reads are kept; None: all, ``""``: those without a namespace. Decorated functions may
-    #: have it otherwise for themselves.
+    #: Namespaces whose reads are kept; None: all, ``""``: reads without a namespace. A decorated
+    #: function may decide otherwise for itself.
     namespaces: frozenset[str] | None = None
 
     @classmethod
-    def of(cls, option: Any) -> NearOptions | None:
-        """Return what the option says; None where it is off for everybody.
+    def of(cls, option: object) -> NearOptions | None:
+        """Return the options that the setting stands for; None where it turns the cache off.
 
-        :raises ImproperlyConfigured: it says something else.
+        Raises:
+            ImproperlyConfigured: the setting has another form.
         """
         if problem := cls.problem(option):
             raise ImproperlyConfigured(f"NEAR_CACHE in OPTIONS is {option!r}: {problem}.")
@@ -55,14 +57,14 @@ class NearOptions:
             return None
         if option is None:
             return cls(namespaces=frozenset())
-        given = {} if option is True else dict(option)
+        given: dict[str, Any] = dict(option) if isinstance(option, Mapping) else {}
         if (names := given.get("namespaces")) is not None:
             given["namespaces"] = frozenset(names)
         return cls(**given)
 
     @classmethod
-    def problem(cls, option: Any) -> str:
-        """Say what is wrong with the option; nothing where it is right."""
+    def problem(cls, option: object) -> str:
+        """Return what is wrong with the setting, or an empty string."""
         if option is None or isinstance(option, bool):
             return ""
         if not isinstance(option, Mapping):
@@ -79,24 +81,25 @@ class NearOptions:
         return ""
 
 
-class Copy:
-    """What one key held. ``deadline`` is the monotonic time at which it expires."""
+class Entry:
+    """What one key held. ``deadline`` is the monotonic time at which the key expires."""
 
-    __slots__ = ("alive", "data", "deadline", "places", "size", "used")
+    __slots__ = ("alive", "data", "deadline", "names", "size", "used")
 
     def __init__(self, data: bytes, deadline: float, size: int) -> None:
         self.data = data
         self.deadline = deadline
         self.size = size
+        #: False from the moment the entry is dropped.
         self.alive = True
-        #: Since it was last looked at for eviction.
+        #: Whether it answered a read since eviction last looked at it.
         self.used = False
-        #: The value made of it: a dictionary and the name in it.
-        self.places: list[tuple[dict[Any, Any], Any]] = []
+        #: Where its decoded value is kept: a dictionary and the key in it.
+        self.names: list[tuple[dict[Hashable, Any], Hashable]] = []
 
 
-class Mark:
-    """The announcement of a read."""
+class PendingRead:
+    """A read that Redis has not answered yet."""
 
     __slots__ = ("began", "generation", "tokens")
 
@@ -107,136 +110,155 @@ class Mark:
 
 
 class NearCache:
-    """Of one alias in one process: shared by its threads and event loops.
+    """The entries of one store in one process, shared by its threads and event loops.
 
-    Off, and empty, until ``turn_on()``. What was not used for the longest goes first when there
-    are too many entries or bytes.
+    It is off, and empty, until ``turn_on()``. When there are too many entries or bytes, the entry
+    that was not used for the longest time goes first.
     """
 
     def __init__(self, options: NearOptions) -> None:
         self.options = options
         self.on = False
-        #: Until when what is here may be used without further news, on the monotonic clock.
+        #: Until when entries may be used without further reports, on the monotonic clock.
         self.until = 0.0
         self.bytes = 0
-        #: Whether one function and its arguments always stand for one key. They do not once a
-        #: backend was given another prefix, as that of the tenant of a request.
-        self.single_prefix = True
         self._lock = threading.RLock()
         self._generation = 0
-        self._copies: OrderedDict[str, Copy] = OrderedDict()
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._pending: dict[str, object] = {}
 
     def __len__(self) -> int:
-        return len(self._copies)
+        return len(self._entries)
 
-    def find(self, keys: Sequence[str]) -> list[bytes] | None:
-        """Return what the keys hold; None where not all of it is here."""
-        now = _monotonic()
-        if now >= self.until:
-            return None
-        held = []
-        for key in keys:
-            copy = self._copies.get(key)
-            if copy is None or now >= copy.deadline:
-                return None
-            copy.used = True
-            held.append(copy.data)
-        return held
-
-    def some(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return what each of the keys holds; None for those that are not here."""
+    def find(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return what each of the keys holds; None for those that have no entry."""
         now = _monotonic()
         if now >= self.until:
             return [None] * len(keys)
         held: list[bytes | None] = []
-        for copy in map(self._copies.get, keys):
-            if copy is None or now >= copy.deadline:
+        for entry in map(self._entries.get, keys):
+            if entry is None or now >= entry.deadline:
                 held.append(None)
             else:
-                copy.used = True
-                held.append(copy.data)
+                entry.used = True
+                held.append(entry.data)
         return held
 
-    def expect(self, keys: Sequence[str]) -> Mark | None:
-        """Announce that the keys will be read; None where nothing is kept."""
+    def entries(self, keys: Sequence[str]) -> list[Entry] | None:
+        """Return the entries of the keys; None where one is missing."""
+        found = [entry for key in keys if (entry := self._entries.get(key)) is not None]
+        return found if len(found) == len(keys) else None
+
+    def begin_read(self, keys: Sequence[str]) -> PendingRead | None:
+        """Announce that Redis is about to be asked for the keys; None while the cache is off."""
         generation = self._generation
         if not self.on:
             return None
         pending = self._pending
-        # Who came first announced it for all: what cancels the one cancels the others.
+        # The first reader announced the key for all: what cancels its read cancels the others.
         tokens = [pending.setdefault(key, object()) for key in keys]
-        return Mark(generation, _monotonic(), tokens)
+        return PendingRead(generation, _monotonic(), tokens)
 
-    def keep(
-        self, mark: Mark, keys: Sequence[str], held: Sequence[bytes | None], left: Sequence[int]
+    def commit_read(
+        self,
+        read: PendingRead,
+        keys: Sequence[str],
+        held: Sequence[bytes | None],
+        left: Sequence[int],
     ) -> None:
-        """Keep what was read, and the milliseconds it has left, if nothing was heard since.
+        """Keep the replies to a read, unless it was cancelled meanwhile.
 
-        None is not kept.
+        Args:
+            read: what ``begin_read`` returned for the keys.
+            keys: the keys, as they were given to ``begin_read``.
+            held: what each key holds; None is not kept.
+            left: the milliseconds that each key has left; -1 stands for ever.
         """
         with self._lock:
-            if not self.on or mark.generation != self._generation:
+            if not self.on or read.generation != self._generation:
                 return
             pending = self._pending
-            for key, token, data, milliseconds in zip(keys, mark.tokens, held, left, strict=True):
+            for key, token, data, milliseconds in zip(keys, read.tokens, held, left, strict=True):
                 if data is None:
                     continue
                 if pending.get(key) is not token:
-                    copy = self._copies.get(key)
-                    if copy is not None and copy.data != data:
-                        # Two replies, of before and after a change that was not heard of yet:
-                        # whoever got the later one must not find the earlier one here.
+                    entry = self._entries.get(key)
+                    if entry is not None and entry.data != data:
+                        # Two replies, of before and after a change that was not reported yet: who
+                        # got the later one must not find the earlier one here.
                         self.drop((key,))
                     continue
                 del pending[key]
                 if milliseconds == -1:
                     self._add(key, data, math.inf)
                 elif milliseconds > 0:
-                    self._add(key, data, mark.began + milliseconds / 1000)
+                    self._add(key, data, read.began + milliseconds / 1000)
 
-    def forget(self, mark: Mark, keys: Sequence[str]) -> None:
-        """Take an announcement back."""
+    def cancel_read(self, read: PendingRead, keys: Sequence[str]) -> None:
+        """End a read that was not committed."""
         pending = self._pending
-        for key, token in zip(keys, mark.tokens, strict=True):
+        for key, token in zip(keys, read.tokens, strict=True):
             if pending.get(key) is token:
                 with self._lock:
                     if pending.get(key) is token:
                         del pending[key]
 
+    def attach(
+        self, entry: Entry, values: dict[Hashable, Any], name: Hashable, value: Any, size: int
+    ) -> None:
+        """Put a value made of an entry into a dictionary for as long as the entry lives.
+
+        Args:
+            entry: the entry; nothing happens when it was dropped meanwhile.
+            values: the dictionary.
+            name: the key in the dictionary.
+            value: the value, which has the entry as its attribute ``entry``.
+            size: the bytes that it takes.
+        """
+        with self._lock:
+            if not entry.alive:
+                return
+            known = values.get(name)
+            if known is None or known.entry is not entry:
+                if len(entry.names) == _MAX_NAMES:
+                    return
+                entry.names.append((values, name))
+                entry.size += size
+                self.bytes += size
+            values[name] = value
+            self._make_room()
+
     def drop(self, keys: Iterable[str]) -> None:
-        """Drop copies and cancel announcements: the keys changed."""
+        """Drop the entries of keys that changed, and cancel the reads of them."""
         with self._lock:
             for key in keys:
                 self._pending.pop(key, None)
-                copy = self._copies.pop(key, None)
-                if copy is not None:
-                    self._end(copy)
+                entry = self._entries.pop(key, None)
+                if entry is not None:
+                    self._end(entry)
 
     def drop_matching(self, pattern: str) -> None:
-        """Drop and cancel what matches a pattern of full keys."""
+        """Do the same for the keys that match a pattern of full keys."""
         with self._lock:
-            every = {**self._pending, **self._copies}
+            every = {**self._pending, **self._entries}
             self.drop([key for key in every if glob_match(pattern, key)])
 
     def drop_all(self) -> None:
-        """Drop and cancel everything."""
+        """Do the same for all keys."""
         with self._lock:
             self._pending.clear()
-            for copy in self._copies.values():
-                self._end(copy)
-            self._copies.clear()
+            for entry in self._entries.values():
+                self._end(entry)
+            self._entries.clear()
             self.bytes = 0
 
-    def allow_other_prefixes(self) -> None:
-        """From now on, what a key is depends on the backend."""
-        with self._lock:
-            if self.single_prefix:
-                self.single_prefix = False
-                self.drop_all()
-
     def turn_on(self, until: float, condition: Callable[[], bool]) -> None:
-        """Begin, empty, if the condition holds: from now on every change is heard of."""
+        """Begin, empty, if the condition holds: from now on every change is reported.
+
+        Args:
+            until: the monotonic time until which entries may be used without further reports.
+            condition: called under the lock.
+        """
         with self._lock:
             self.drop_all()
             self._generation += 1
@@ -244,63 +266,45 @@ class NearCache:
             self.on = condition()
 
     def turn_off(self) -> None:
-        """End: changes may happen unheard."""
+        """End, and drop everything: changes may go unreported from now on."""
         with self._lock:
             self.on = False
             self.until = 0.0
             self.drop_all()
 
     def after_fork(self) -> None:
-        """Begin, off, in a forked child: the lock may have been held by another thread."""
+        """Begin, off, in a forked child: another thread may have held the lock."""
         self._lock = threading.RLock()
         self.turn_off()
-
-    def copies(self, keys: Sequence[str]) -> list[Copy] | None:
-        """Return what is here of the keys; None where it is not all."""
-        found = [self._copies.get(key) for key in keys]
-        return None if None in found else found  # type: ignore[return-value]
-
-    def grow(self, copy: Copy, size: int) -> None:
-        """Count what was made of a copy and lives as long."""
-        with self._lock:
-            if copy.alive:
-                copy.size += size
-                self.bytes += size
-                self._make_room()
-
-    @property
-    def lock(self) -> Any:
-        """Held by whoever needs several steps to be one."""
-        return self._lock
 
     def _add(self, key: str, data: bytes, deadline: float) -> None:
         size = len(data) + len(key) + _OVERHEAD
         self.drop((key,))
         if size > self.options.max_bytes:
             return
-        self._copies[key] = Copy(data, deadline, size)
+        self._entries[key] = Entry(data, deadline, size)
         self.bytes += size
         self._make_room()
 
     def _make_room(self) -> None:
         while self.bytes > self.options.max_bytes or len(self) > self.options.max_entries:
-            oldest, copy = self._copies.popitem(last=False)
-            if copy.used:
+            oldest, entry = self._entries.popitem(last=False)
+            if entry.used:
                 # A second chance, at the end of the queue.
-                copy.used = False
-                self._copies[oldest] = copy
+                entry.used = False
+                self._entries[oldest] = entry
             else:
-                self._end(copy)
+                self._end(entry)
 
-    def _end(self, copy: Copy) -> None:
-        copy.alive = False
-        self.bytes -= copy.size
-        for decoded, name in copy.places:
-            decoded.pop(name, None)
+    def _end(self, entry: Entry) -> None:
+        entry.alive = False
+        self.bytes -= entry.size
+        for values, name in entry.names:
+            values.pop(name, None)
 
 
-class NearJournal:
-    """Drops at once what a ``Journal`` would remember."""
+class NearJournal(Journal):
+    """A journal that drops from the near cache at once what it is told to remember."""
 
     def __init__(self, near: NearCache) -> None:
         self._near = near
@@ -318,7 +322,7 @@ class NearJournal:
         self._near.drop_all()
 
 
-def _are_names(value: Any) -> bool:
+def _are_names(value: object) -> bool:
     return isinstance(value, list | tuple | set | frozenset) and all(
         isinstance(name, str) for name in value
     )

@@ -1,12 +1,12 @@
-"""DecodedValues out of the near cache by the caller's own names, before a key is made. No I/O."""
+"""Values of the near cache kept decoded, found by the caller's own names. No I/O."""
 
 from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 from cache_layer.backends.encoding import (
@@ -17,18 +17,16 @@ from cache_layer.backends.encoding import (
     UnreadableValueError,
     payload_start,
 )
-from cache_layer.backends.near.cache import Copy, NearCache
+from cache_layer.backends.near.cache import Entry, NearCache
 from cache_layer.backends.operations.base import Read
 from cache_layer.backends.operations.results import ReadResult, StaleValue
 from cache_layer.metrics import NEAR_HITS, own_counts, record
 
-#: What an answer takes beside its value.
+#: Bytes that a decoded value takes beside itself.
 _OVERHEAD: Final = 550
 
-#: Names by which one copy may be known.
-_PLACES: Final = 16
-
-_PLAIN: Final = frozenset(
+#: Values of these types cannot be changed by who gets them.
+_IMMUTABLE: Final = frozenset(
     {str, bytes, int, float, bool, type(None), UUID, Decimal}
     | {dt.date, dt.time, dt.timedelta, dt.datetime}
 )
@@ -39,112 +37,95 @@ NOT_FOUND: Final[Any] = object()
 _monotonic = time.monotonic
 
 
-class DecodedValue:
-    """What a read amounts to, as long as its copies live; None as payload: the value itself."""
+class _DecodedValue:
+    """The answer to a read: a value that nobody can change, or else the bytes to decode anew."""
 
-    __slots__ = ("copy", "counter", "payload", "tags", "until", "value")
+    __slots__ = ("counter", "entry", "payload", "tags", "until", "value")
 
     def __init__(
-        self,
-        copies: Sequence[Copy],
-        until: float,
-        value: Any,
-        payload: bytes | None,
-        namespace: str,
+        self, entries: Sequence[Entry], until: float, value: Any, payload: bytes | None, name: str
     ) -> None:
-        self.copy = copies[0]
-        self.tags = copies[1:]
+        #: The entry it was made of, and those of the tags that the value depends on.
+        self.entry = entries[0]
+        self.tags = entries[1:]
         self.until = until
         self.value = value if payload is None else None
         self.payload = payload
-        self.counter = (namespace, NEAR_HITS)
+        self.counter = (name, NEAR_HITS)
 
 
 class DecodedValues:
-    """DecodedValues by the caller's names: what makes a hit cheap."""
+    """Decoded values by name, which make a hit cheap.
 
-    __slots__ = ("_decode", "_find", "_near", "_of_view", "_values")
+    A name has to stand for the same key always.
+    """
 
-    def __init__(self, near: NearCache, decode: Callable[[bytes], Any], *, of_view: bool) -> None:
+    __slots__ = ("_decode", "_find", "_near", "_values")
+
+    def __init__(self, near: NearCache, decode: Callable[[bytes], Any]) -> None:
         self._near = near
-        #: Whether they are of one backend's keys; otherwise of all that there may be.
-        self._of_view = of_view
         self._decode = decode
-        self._values: dict[Any, DecodedValue] = {}
+        self._values: dict[Hashable, _DecodedValue] = {}
         self._find = self._values.get
 
-    def get(self, name: Any) -> Any:
-        """Return the value, or ``NOT_FOUND``."""
-        answer = self._find(name)
-        if answer is None:
+    def get(self, name: Hashable) -> Any:
+        """Return the value of a name, or ``NOT_FOUND``."""
+        decoded = self._find(name)
+        if decoded is None:
             return NOT_FOUND
         now = _monotonic()
-        if now >= answer.until or now >= self._near.until:
+        if now >= decoded.until or now >= self._near.until:
             return NOT_FOUND
-        # An answer is taken away with its first copy; the others it has to look at.
-        for tag in answer.tags:
+        # A value is taken away with its own entry; those of its tags have to be looked at.
+        for tag in decoded.tags:
             if not tag.alive:
                 return NOT_FOUND
             tag.used = True
-        answer.copy.used = True
-        if answer.payload is None:
-            value = answer.value
+        decoded.entry.used = True
+        if decoded.payload is None:
+            value = decoded.value
         else:
-            # Decoded anew: what a caller changes is not changed for others.
+            # What one caller changes must not change for others.
             try:
-                value = self._decode(answer.payload)
+                value = self._decode(decoded.payload)
             except UnreadableValueError:
                 return NOT_FOUND
-        counter = answer.counter
+        counter = decoded.counter
         counts = own_counts.counts
         counts[counter] = counts.get(counter, 0) + 1
         return value
 
-    def learn(self, name: Any, read: Read[Any]) -> None:
-        """Take note of a read whose keys may be here now."""
-        if not read.context.steady or not (self._of_view or self._near.single_prefix):
+    def learn(self, name: Hashable, read: Read[Any]) -> None:
+        """Keep the value of a read that was just done, if the near cache has its entries."""
+        entries = self._near.entries(read.reads)
+        if entries is None:
             return
-        copies = self._near.copies(read.reads)
-        if copies is None:
-            return
-        answered, value = read.answer([copy.data for copy in copies])
+        answered, value = read.answer([entry.data for entry in entries])
         if not answered:
             return
         # The read itself was counted.
         record(read.context.namespace, "hits", -1)
         if type(value) is StaleValue:
             return
-        data = copies[0].data
-        until = min(copy.deadline for copy in copies)
+        data = entries[0].data
+        until = min(entry.deadline for entry in entries)
         start = 0
         if data.startswith(ENVELOPE):
             start = payload_start(data)
             fresh_until = data[NONCE_END:FRESH_END]
             if fresh_until != NEVER:
-                # From then on, reading it has consequences.
+                # From then on, a read of it has consequences.
                 early = read.early if isinstance(read, ReadResult) else 0
                 until = min(until, _monotonic() + (int(fresh_until) - early) / 1000 - time.time())
-        payload = None if is_plain(value) else data[start:]
-        answer = DecodedValue(copies, until, value, payload, read.context.namespace)
-        with self._near.lock:
-            # A copy that was dropped meanwhile would never take this away.
-            if not copies[0].alive:
-                return
-            known = self._values.get(name)
-            if known is None or known.copy is not copies[0]:
-                if len(copies[0].places) == _PLACES:
-                    return
-                copies[0].places.append((self._values, name))
-                self._values[name] = answer
-                made = len(data) - start if start or payload is None else 0
-                self._near.grow(copies[0], _OVERHEAD + made)
-            else:
-                self._values[name] = answer
+        payload = None if is_immutable(value) else data[start:]
+        decoded = _DecodedValue(entries, until, value, payload, read.context.namespace)
+        made = len(data) - start if start or payload is None else 0
+        self._near.attach(entries[0], self._values, name, decoded, _OVERHEAD + made)
 
 
-def is_plain(value: Any) -> bool:
-    """Tell whether a value cannot be changed, nor anything in it."""
+def is_immutable(value: object) -> bool:
+    """Return whether neither a value nor anything in it can be changed."""
     cls = type(value)
     if cls is tuple or cls is frozenset:
-        return all(map(is_plain, value))
-    return cls in _PLAIN
+        return all(map(is_immutable, cast("Iterable[object]", value)))
+    return cls in _IMMUTABLE

@@ -1,5 +1,5 @@
 # ruff: noqa: D102 - the methods of an operation are described in ``base``
-"""Operations that are answered from the near cache, and leave copies of what they read in it."""
+"""Operations answered by the near cache, which keep what they read from Redis there."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cache_layer.metrics import NEAR_HITS, record
 T = TypeVar("T")
 
 
-class Near(Operation[T], Generic[T]):
-    """Does an operation with the near cache.
+class NearOperation(Operation[T], Generic[T]):
+    """An operation done with the help of the near cache.
 
     The time that keys have left is asked for in the same round trip as what they hold.
     """
@@ -26,12 +26,12 @@ class Near(Operation[T], Generic[T]):
     writes = False
 
     def found(self) -> tuple[T] | None:
-        """Return the result if the near cache has all of it."""
+        """Return the result, in a tuple, if the near cache has all of it."""
         raise TypeError(f"{type(self).__name__} does not look into the near cache")
 
 
-class NearRead(Near[T]):
-    """A ``Read``."""
+class NearRead(NearOperation[T]):
+    """A ``Read``, answered by its keys' entries."""
 
     __slots__ = ("read",)
 
@@ -42,7 +42,7 @@ class NearRead(Near[T]):
 
     def found(self) -> tuple[T] | None:
         held = self.near.find(self.read.reads)
-        if held is None:
+        if None in held:
             return None
         answered, value = self.read.answer(held)
         if not answered:
@@ -53,30 +53,30 @@ class NearRead(Near[T]):
     def steps(self) -> Steps[T]:
         read = self.read
         keys = read.reads
-        mark = self.near.expect(keys)
+        pending = self.near.begin_read(keys)
         try:
             reply, *left = yield [read.command(), *_lifetimes(keys)]
             if isinstance(reply, Exception):
                 return read.rejected()
-            if mark is not None:
+            if pending is not None:
                 held = reply if isinstance(reply, list) else [reply]
-                if self._worth_keeping(held) and _are_numbers(left):
-                    self.near.keep(mark, keys, held, left)
+                if self._is_cacheable(held) and _are_numbers(left):
+                    self.near.commit_read(pending, keys, held, left)
             return read.parse(reply)
         finally:
-            if mark is not None:
-                self.near.forget(mark, keys)
+            if pending is not None:
+                self.near.cancel_read(pending, keys)
 
     def in_memory(self, store: MemoryStore) -> T:
         return self.read.in_memory(store)
 
-    def _worth_keeping(self, held: list[Any]) -> bool:
-        """Tell whether the first key holds a value, and each other key a tag's token."""
+    def _is_cacheable(self, held: list[Any]) -> bool:
+        """Return whether the first key holds a value, and each other key a tag's token."""
         data, *tokens = held
         if data is None or data.startswith(MARKER) or None in tokens:
             return False
         if tokens or data.startswith(ENVELOPE):
-            # An envelope counts together with its tags only.
+            # An envelope is a value together with its tags only.
             return bool(tokens) and data.startswith(ENVELOPE)
         try:
             self.context.codec.decode(data)
@@ -85,8 +85,8 @@ class NearRead(Near[T]):
         return True
 
 
-class NearMany(Near[dict[Any, Any]]):
-    """A ``GetMany``: Redis is asked for what is not here."""
+class NearMany(NearOperation[dict[Any, Any]]):
+    """A ``GetMany``: Redis is asked for the keys that have no entry."""
 
     __slots__ = ("here", "many")
     long = True
@@ -95,8 +95,8 @@ class NearMany(Near[dict[Any, Any]]):
         self.context = many.context
         self.near = near
         self.many = many
-        # Envelopes, which begin with NUL, count together with their tags only.
-        self.here = [data if data and data[0] else None for data in near.some(many.keys)]
+        # An envelope, which begins with NUL, is a value together with its tags only.
+        self.here = [data if data and data[0] else None for data in near.find(many.keys)]
 
     def found(self) -> tuple[dict[Any, Any]] | None:
         if None in self.here:
@@ -109,8 +109,8 @@ class NearMany(Near[dict[Any, Any]]):
         many = self.many
         asked = [number for number, data in enumerate(self.here) if data is None]
         keys = [many.keys[number] for number in asked]
-        mark = self.near.expect(keys)
-        lifetimes = () if mark is None else _lifetimes(keys)
+        pending = self.near.begin_read(keys)
+        lifetimes = () if pending is None else _lifetimes(keys)
         try:
             read, left = yield from many.execute(keys, lifetimes)
             if read is None:
@@ -122,28 +122,30 @@ class NearMany(Near[dict[Any, Any]]):
             found = many.decode(held, tokens.get)
             if len(asked) < len(held):
                 _recount(self.context.namespace, len(held) - len(asked))
-            if mark is not None and _are_numbers(left):
+            if pending is not None and _are_numbers(left):
                 # Only what could be decoded.
                 kept = [
                     data if _is_value(data) and many.names[number] in found else None
                     for number, data in zip(asked, read, strict=True)
                 ]
-                self.near.keep(mark, keys, kept, left)
+                self.near.commit_read(pending, keys, kept, left)
             return found
         finally:
-            if mark is not None:
-                self.near.forget(mark, keys)
+            if pending is not None:
+                self.near.cancel_read(pending, keys)
 
     def in_memory(self, store: MemoryStore) -> dict[Any, Any]:
         return self.many.in_memory(store)
 
 
-def near_twin(near: NearCache, operation: Operation[T]) -> Near[T] | None:
-    """Return what does an operation with the near cache; None for those that it cannot answer."""
+def near_operation(near: NearCache, operation: Operation[T]) -> NearOperation[T] | None:
+    """Return the operation done with the near cache; None where that cannot answer it."""
     if isinstance(operation, Read):
-        # One that writes has to reach Redis.
+        # A read that writes has to reach Redis.
         return None if operation.writes else NearRead(near, operation)
-    return cast("Near[T]", NearMany(near, operation)) if isinstance(operation, GetMany) else None
+    if isinstance(operation, GetMany):
+        return cast("NearOperation[T]", NearMany(near, operation))
+    return None
 
 
 def _lifetimes(keys: Sequence[str]) -> list[Command]:
@@ -155,7 +157,7 @@ def _are_numbers(replies: Iterable[Any]) -> bool:
 
 
 def _is_value(data: Any) -> bool:
-    """Tell whether what a key holds is a value, and depends on no tags."""
+    """Return whether what a key holds is a value that depends on no tags."""
     return type(data) is bytes and not data.startswith((MARKER, ENVELOPE))
 
 

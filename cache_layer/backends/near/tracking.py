@@ -1,4 +1,4 @@
-"""Listens to what changes in Redis, for the near cache of one alias in one process."""
+"""Listens to what changes in Redis, for the near cache of one store in one process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from hiredis import Reader
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -22,37 +23,99 @@ from cache_layer.keyspace import Keyspace
 
 logger = logging.getLogger("cache_layer")
 
-#: Seconds between two tries at a Redis that refuses to tell what changes.
+#: Seconds between two attempts at a Redis that refuses to report changes.
 _REFUSED_PAUSE: Final = 10.0
+
+
+class Tracking:
+    """Keeps one ``Tracker`` for all keyspaces whose reads the near cache keeps.
+
+    ``is_usable`` tells whether Redis is to be asked at all.
+    """
+
+    def __init__(
+        self, near: NearCache, transport: Transport, is_usable: Callable[[], bool]
+    ) -> None:
+        self._near = near
+        self._transport = transport
+        self._is_usable = is_usable
+        self._inherited: list[Tracker | None] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._tracker: Tracker | None = None
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    @property
+    def is_used(self) -> bool:
+        """Whether changes were listened to since the process began."""
+        return self._tracker is not None
+
+    def covers(self, keyspace: Keyspace) -> bool:
+        """Return whether changes of a keyspace are listened to; from the next call on they are."""
+        tracker = self._tracker
+        if tracker is not None and keyspace in tracker.keyspaces:
+            return True
+        with self._lock:
+            before = self._tracker
+            if self._stopped or (before is not None and keyspace in before.keyspaces):
+                return False
+            keyspaces = {keyspace, *(before.keyspaces if before is not None else ())}
+            if before is not None:
+                before.stop()
+            tracker = Tracker(self._near, self._transport, self._is_usable, keyspaces)
+            # The interpreter may be about to end.
+            with contextlib.suppress(RuntimeError):
+                tracker.start()
+                self._tracker = tracker
+        return False
+
+    def stop(self) -> None:
+        """End the thread, and turn the near cache off."""
+        with self._lock:
+            self._stopped = True
+            tracker, self._tracker = self._tracker, None
+        if tracker is not None:
+            tracker.stop()
+            tracker.join(5)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child.
+
+        The parent's tracker is kept from being collected: its socket is the parent's.
+        """
+        self._near.after_fork()
+        self._inherited.append(self._tracker)
+        self._begin()
 
 
 class Tracker(threading.Thread):
     """A daemon thread with a connection of its own, to which Redis sends the names of changed keys.
 
-    The near cache is on while this is known to hear everything: from the moment that Redis agreed
-    to tell, for as long as each ``PING`` is answered in time. What is heard before an answer
-    happened before it, so nothing in the near cache is older than an interval and a timeout.
+    The near cache is on while the thread is known to receive every report: from the moment that
+    Redis agreed to send them, for as long as each ``PING`` is answered in time. A report received
+    before an answer was sent before it, so no entry is older than an interval and a timeout.
     """
 
     def __init__(
         self,
         near: NearCache,
         transport: Transport,
-        usable: Callable[[], bool],
-        scopes: set[Keyspace],
+        is_usable: Callable[[], bool],
+        keyspaces: set[Keyspace],
     ) -> None:
         super().__init__(name="cache-layer-tracker", daemon=True)
-        #: Whose keys it listens to.
-        self.scopes = frozenset(scopes)
+        self.keyspaces = frozenset(keyspaces)
         self._near = near
         self._transport = transport
-        self._usable = usable
+        self._is_usable = is_usable
         self._stopped = threading.Event()
         self._socket: Any = None
         self._refused = ""
 
     def stop(self) -> None:
-        """End it, and turn the near cache off."""
+        """End the thread, and turn the near cache off."""
         self._stopped.set()
         self._near.turn_off()
         listening = self._socket
@@ -61,10 +124,10 @@ class Tracker(threading.Thread):
                 listening.shutdown(socket.SHUT_RDWR)
 
     def run(self) -> None:
-        """Listen, and begin again whenever that ends."""
+        """Listen until stopped, and begin again whenever the connection ends."""
         while not self._stopped.is_set():
             pause = settings.PROBE_INTERVAL
-            if self._usable():
+            if self._is_usable():
                 try:
                     self._listen()
                 except ResponseError as error:
@@ -82,7 +145,7 @@ class Tracker(threading.Thread):
             self._follow(connection._sock)
         finally:
             if not self._stopped.is_set():
-                # Another tracker may have turned it on again by now, if this one was stopped.
+                # If this tracker was stopped, another may have turned the cache on again by now.
                 self._near.turn_off()
             self._socket = None
             connection.disconnect()
@@ -90,21 +153,21 @@ class Tracker(threading.Thread):
     def _follow(self, listening: Any) -> None:
         reader = make_reader()
         interval = settings.NEAR_PING_INTERVAL
-        patience = self._transport.timeout or interval
+        timeout = self._transport.timeout or interval
         asked = time.monotonic()
-        listening.settimeout(patience)
+        listening.settimeout(timeout)
         listening.sendall(pack(self._command()))
-        #: When the question was asked whose answer is awaited; None while none is.
-        awaited: float | None = asked
+        #: When the question that is not answered yet was sent; None while there is none.
+        unanswered: float | None = asked
         while not self._stopped.is_set():
             now = time.monotonic()
-            wait = asked + (patience if awaited else interval) - now
+            wait = asked + (timeout if unanswered else interval) - now
             if wait <= 0:
-                if awaited:
-                    raise RedisTimeoutError("Redis does not answer the one who listens to it")
-                if not (self._usable() and self._near.on):
+                if unanswered:
+                    raise RedisTimeoutError("Redis does not answer who listens for changes")
+                if not (self._is_usable() and self._near.on):
                     return
-                asked = awaited = now
+                asked = unanswered = now
                 listening.sendall(pack(("PING",)))
                 continue
             listening.settimeout(wait)
@@ -115,14 +178,14 @@ class Tracker(threading.Thread):
             if not data:
                 raise RedisConnectionError("Connection closed by server.")
             reader.feed(data)
-            if self._hear(reader):
-                if awaited is None:
+            if self._receive(reader):
+                if unanswered is None:
                     raise RedisConnectionError("Redis answered a question that was not asked")
-                self._proven(awaited + interval + patience)
-                awaited = None
+                self._extend(unanswered + interval + timeout)
+                unanswered = None
 
-    def _hear(self, reader: Any) -> bool:
-        """Take in what is there; return whether the question was answered."""
+    def _receive(self, reader: Reader) -> bool:
+        """Handle what has arrived; return whether the question was answered."""
         answered = False
         while (reply := reader.gets()) is not NOTHING:
             if not is_push(reply):
@@ -136,17 +199,17 @@ class Tracker(threading.Thread):
                     self._near.drop(filter(None, map(_text, reply[1])))
         return answered
 
-    def _proven(self, until: float) -> None:
+    def _extend(self, until: float) -> None:
         if self._stopped.is_set():
             return
         if self._near.on:
             self._near.until = until
         else:
             self._refused = ""
-            self._near.turn_on(until, lambda: self._usable() and not self._stopped.is_set())
+            self._near.turn_on(until, lambda: self._is_usable() and not self._stopped.is_set())
 
     def _command(self) -> tuple[Any, ...]:
-        every = sorted({literal_start(keyspace.pattern) for keyspace in self.scopes})
+        every = sorted({literal_start(keyspace.pattern) for keyspace in self.keyspaces})
         # Redis refuses prefixes of which one begins with another.
         prefixes = [
             prefix
@@ -160,7 +223,8 @@ class Tracker(threading.Thread):
         if self._refused != str(error):
             self._refused = str(error)
             logger.warning(
-                "The near cache stays off, because Redis does not tell which keys change: %s", error
+                "The near cache stays off, because Redis refuses to report which keys change: %s",
+                error,
             )
 
 
@@ -168,12 +232,12 @@ def _text(key: bytes) -> str | None:
     try:
         return key.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
-        # No key of ours: those are made of text.
+        # Not one of our keys, which are text.
         return None
 
 
 def literal_start(pattern: str) -> bytes:
-    """Return what everything that matches a pattern begins with."""
+    """Return the bytes that every key which matches a pattern begins with."""
     text = []
     characters = iter(pattern)
     for character in characters:

@@ -1,52 +1,79 @@
 """Carries operations to Redis from event loops.
 
-A connection belongs to the loop it was made in. Each loop has one of its own, which all its tasks
-share, closed when the loop shuts its async generators down, as ``asyncio.run`` and
+A connection belongs to the event loop it was made in. Each loop has one of its own, which all its
+tasks share. It is closed when the loop shuts its async generators down, as ``asyncio.run`` and
 ``async_to_sync`` do before they close a loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import time
-from collections.abc import AsyncGenerator
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Final, TypeVar, cast
 
+from redis import connection as sync_connection
+from redis.asyncio import connection as async_connection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
+from redis.sentinel import SentinelConnectionPool as SyncSentinelConnectionPool
 
 from cache_layer.backends.operations.base import Command, Operation, Read, Single, Steps
 from cache_layer.backends.operations.lua import Script
-from cache_layer.backends.redis.async_connect import connector
-from cache_layer.backends.redis.command_queue import CommandQueue
+from cache_layer.backends.redis import cluster
 from cache_layer.backends.redis.errors import translated
+from cache_layer.backends.redis.multiplexer import CommandQueue
 from cache_layer.backends.redis.pool import called_back
 from cache_layer.backends.redis.transport import Transport, checked, refused, unknown_scripts
 from cache_layer.breaker import Breaker
 
 T = TypeVar("T")
+Connect = Callable[[], Awaitable[Any]]
+Handshake = Callable[[Any], Awaitable[None]]
+
+#: Options of a synchronous connection that an asynchronous one makes for itself.
+_OWN: Final = frozenset(
+    {
+        "connection_pool",
+        "event_dispatcher",
+        "himport_registry",
+        "maint_notifications_config",
+        "maint_notifications_pool_handler",
+        "orig_host_address",
+        "orig_socket_connect_timeout",
+        "orig_socket_timeout",
+        "oss_cluster_maint_notifications_handler",
+        "parser_class",
+        "redis_connect_func",
+        "retry",
+    }
+)
 
 
-class LoopEntry:
-    """What one event loop has; without a queue, the synchronous client does it, on a thread."""
+class _LoopEntry:
+    """What one event loop has. Without a queue, a thread uses the synchronous client instead."""
 
     __slots__ = ("callbacks", "guard", "queue")
 
     def __init__(self, queue: CommandQueue | None, callbacks: dict[Any, Any]) -> None:
         self.queue = queue
-        #: What the synchronous client makes of replies, by the name of the command.
+        #: What redis-py makes of replies, by the name of the command.
         self.callbacks = callbacks
         self.guard: AsyncGenerator[None] | None = None
 
 
 class AsyncTransport:
-    """One per process and alias; every event loop gets a connection of its own."""
+    """The connections of all event loops to the Redis of one store, in one process."""
 
     def __init__(self, transport: Transport, breaker: Breaker) -> None:
         self._transport = transport
         self._breaker = breaker
-        self._loops: dict[asyncio.AbstractEventLoop, LoopEntry] = {}
-        self._inherited: list[dict[asyncio.AbstractEventLoop, LoopEntry]] = []
+        self._loops: dict[asyncio.AbstractEventLoop, _LoopEntry] = {}
+        self._inherited: list[dict[asyncio.AbstractEventLoop, _LoopEntry]] = []
 
     async def run(self, operation: Operation[T]) -> T:
         """See ``Transport.run``."""
@@ -65,14 +92,14 @@ class AsyncTransport:
                     return refused(single, reply)
                 callback = entry.callbacks.get(command[0])
                 return single.parse(reply if callback is None else callback(reply))
-            # What else the loop has to do counts in as well, and is not Redis's fault.
+            # Time in which the event loop is busy counts as well, and is not Redis's fault.
             deadline = math.inf if operation.long else self._transport.deadline(2)
             return await self._run_steps(entry, queue, operation.steps(), deadline)
 
     def sent(self, operation: Operation[T]) -> asyncio.Future[Any] | None:
-        """Send a read of one command; return what will be its reply, for ``received()``.
+        """Send a read of one command; return the future of its reply, for ``received()``.
 
-        None where it takes ``run()``, which costs another coroutine.
+        None where that takes ``run()``, which costs another coroutine.
         """
         if operation.writes or not isinstance(operation, Read):
             return None
@@ -82,25 +109,24 @@ class AsyncTransport:
         )
 
     def received(self, operation: Operation[T], reply: Any) -> T:
-        """Return the result of what was ``sent()``; raises as ``run()`` does."""
+        """Return the result of a read that was ``sent()``; raise as ``run()`` does."""
         read = cast("Read[T]", operation)
-        # GET and MGET: redis-py makes nothing else of their replies.
+        # Redis-py leaves the replies to GET and MGET as they are.
         if not isinstance(reply, Exception):
             return read.parse(reply)
         with translated:
             return refused(read, reply)
 
-    def after_fork(self, breaker: Breaker) -> None:
+    def after_fork(self) -> None:
         """Forget the parent's connections in a forked child.
 
-        They are kept from being collected: closing them would take the sockets off the selector
+        They are kept from being collected, since that would take their sockets off the selector
         that the parent still uses.
         """
-        self._breaker = breaker
         self._inherited.append(self._loops)
         self._loops = {}
 
-    async def _open(self) -> LoopEntry:
+    async def _open(self) -> _LoopEntry:
         loop = asyncio.get_running_loop()
         for closed in [other for other in list(self._loops) if other.is_closed()]:
             entry = self._loops.pop(closed, None)
@@ -108,16 +134,16 @@ class AsyncTransport:
                 entry.queue.abandon()
         transport = self._transport
         client = transport.client.get_client(write=True)
-        connect = connector(client, transport.server.ahandshake)
+        connect = _connector(client, transport.server.ahandshake)
         queue = CommandQueue(connect, transport.timeout, self._breaker) if connect else None
-        entry = LoopEntry(queue, dict(client.response_callbacks))
+        entry = _LoopEntry(queue, dict(client.response_callbacks))
         self._loops[loop] = entry
         entry.guard = self._close_with_loop(loop, entry)
         await anext(entry.guard)
         return entry
 
     async def _close_with_loop(
-        self, loop: asyncio.AbstractEventLoop, entry: LoopEntry
+        self, loop: asyncio.AbstractEventLoop, entry: _LoopEntry
     ) -> AsyncGenerator[None]:
         try:
             yield
@@ -127,7 +153,7 @@ class AsyncTransport:
                 await entry.queue.close()
 
     async def _run_steps(
-        self, entry: LoopEntry, queue: CommandQueue, steps: Steps[T], deadline: float
+        self, entry: _LoopEntry, queue: CommandQueue, steps: Steps[T], deadline: float
     ) -> T:
         try:
             commands = next(steps)
@@ -140,7 +166,9 @@ class AsyncTransport:
             return result
 
     @staticmethod
-    async def _replies(entry: LoopEntry, queue: CommandQueue, commands: list[Command]) -> list[Any]:
+    async def _replies(
+        entry: _LoopEntry, queue: CommandQueue, commands: list[Command]
+    ) -> list[Any]:
         replies = await queue.send_all(commands)
         unknown = unknown_scripts(commands, replies)
         if unknown:
@@ -148,3 +176,83 @@ class AsyncTransport:
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
         return checked(called_back(entry.callbacks, commands, replies))
+
+
+def _connector(client: Any, handshake: Handshake) -> Connect | None:
+    """Return what makes connections that match those of a synchronous client.
+
+    ``handshake`` sets up each new connection. None when ``redis.asyncio`` has no such connection
+    (a class of the project's own).
+    """
+    pool = getattr(client, "connection_pool", None)
+    if isinstance(pool, SyncSentinelConnectionPool):
+        return _through_sentinel(pool, handshake)
+    connection_class = _async_class(getattr(pool, "connection_class", None))
+    if pool is None or connection_class is None:
+        return None
+    options = _options(pool.connection_kwargs, connection_class)
+
+    async def connect() -> Any:
+        return await _connected(connection_class(redis_connect_func=handshake, **options))
+
+    return connect
+
+
+async def _connected(connection: Any) -> Any:
+    try:
+        await connection.connect()
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    return connection
+
+
+def _async_class(connection_class: Any) -> Any:
+    classes = {
+        sync_connection.Connection: async_connection.Connection,
+        sync_connection.SSLConnection: async_connection.SSLConnection,
+        sync_connection.UnixDomainSocketConnection: async_connection.UnixDomainSocketConnection,
+        cluster.SlotConnection: cluster.AwaitedSlotConnection,
+        cluster.SecureSlotConnection: cluster.SecureAwaitedSlotConnection,
+    }
+    return classes.get(connection_class)
+
+
+def _through_sentinel(pool: Any, handshake: Handshake) -> Connect:
+    manager = pool.sentinel_manager
+    addresses = [
+        (kwargs["host"], kwargs["port"])
+        for kwargs in (s.connection_pool.connection_kwargs for s in manager.sentinels)
+    ]
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        addresses,
+        sentinel_kwargs=_options(manager.sentinel_kwargs, async_connection.Connection),
+    )
+    found = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        pool.service_name,
+        sentinel,
+        ssl=issubclass(pool.connection_class, sync_connection.SSLConnection),
+        is_master=pool.is_master,
+        redis_connect_func=handshake,
+        **_options(pool.connection_kwargs, async_connection.SSLConnection),
+    )
+
+    async def connect() -> Any:
+        try:
+            return await _connected(found.make_connection())  # type: ignore[no-untyped-call]
+        finally:
+            for each in sentinel.sentinels:
+                await each.aclose(close_connection_pool=True)
+
+    return connect
+
+
+def _options(options: dict[str, Any], connection_class: type) -> dict[str, Any]:
+    """Return those options that the asynchronous connection knows as well."""
+    known = {
+        name
+        for cls in connection_class.__mro__[:-1]
+        for name in inspect.signature(vars(cls).get("__init__", cls)).parameters
+    }
+    kept = {name: value for name, value in options.items() if name in known - _OWN}
+    return {**kept, "retry": Retry(NoBackoff(), 0)}

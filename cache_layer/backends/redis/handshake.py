@@ -1,4 +1,4 @@
-"""Which server process answers, and which connections to it are this process's.
+"""Sets new connections up: which server process answers, and which connections are ours.
 
 Two things could bring back what was invalidated, and both are seen where a connection is made. A
 server that restarted from a snapshot, or a replica that was promoted, may hold what was deleted
@@ -9,8 +9,10 @@ once the server has ended the connection it comes over.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -22,7 +24,7 @@ _MOST: Final = 1000
 
 
 class OtherServerError(RedisConnectionError):
-    """A server process answered that nobody of this alias knows yet."""
+    """A server process answered that is not the trusted one."""
 
 
 class ClusterNodeError(RedisConnectionError):
@@ -30,19 +32,22 @@ class ClusterNodeError(RedisConnectionError):
 
 
 class ServerIdentity:
-    """What one alias in one process knows of its server.
+    """What one store in one process knows of its server.
 
-    A server that does not say who it is (a proxy, an access list without INFO) is taken for
-    always the same. ``keeps``: so is every server. ``clustered``: it has to be a node of a
-    cluster, which nothing else may be.
+    A server that does not say who it is (a proxy, an access list without INFO) is taken for always
+    the same.
+
+    Args:
+        trust_after_restart: whether every other server is trusted as well.
+        clustered: whether the server has to be a node of a cluster; otherwise it must not be.
     """
 
-    def __init__(self, *, keeps: bool, clustered: bool = False) -> None:
+    def __init__(self, *, trust_after_restart: bool, clustered: bool = False) -> None:
         #: The process whose content is trusted; empty before the first connection.
         self.trusted = ""
         #: The process that recovery connected to.
         self.found = ""
-        self._keeps = keeps
+        self._trust_after_restart = trust_after_restart
         self._clustered = clustered
         self._met = ""
         self._recovery: int | None = None
@@ -50,7 +55,7 @@ class ServerIdentity:
 
     def handshake(self, connection: Any) -> None:
         """Set up a new connection; ``redis_connect_func`` of synchronous connections."""
-        _hush(connection)
+        _silence(connection)
         connection.on_connect()
         connection.send_packed_command(connection.pack_commands(_QUESTIONS))
         answers = []
@@ -63,7 +68,7 @@ class ServerIdentity:
 
     async def ahandshake(self, connection: Any) -> None:
         """See ``handshake()``."""
-        _hush(connection)
+        _silence(connection)
         await connection.on_connect()
         await connection.send_packed_command(connection.pack_commands(_QUESTIONS))
         answers = []
@@ -74,14 +79,16 @@ class ServerIdentity:
                 answers.append(error)
         self._meet(*answers)
 
-    def begin_recovery(self) -> None:
-        """Let this thread talk to whatever process answers."""
+    @contextlib.contextmanager
+    def recovering(self) -> Iterator[None]:
+        """Let this thread, and no other, talk to whatever server process answers."""
         self.found = self.trusted
         self._recovery = threading.get_ident()
-
-    def end_recovery(self) -> None:
-        """Trust no other process than the trusted one again."""
-        self._recovery = None
+        try:
+            yield
+        finally:
+            if self._recovery == threading.get_ident():
+                self._recovery = None
 
     def connections(self) -> list[int]:
         """Return the ids of the connections made to the process met last."""
@@ -99,7 +106,7 @@ class ServerIdentity:
             self._met = process
         if isinstance(connection, int):
             self._connections.append(connection)
-        if not self.trusted or self._keeps:
+        if not self.trusted or self._trust_after_restart:
             self.trusted = process
         if threading.get_ident() == self._recovery:
             self.found = process
@@ -109,7 +116,7 @@ class ServerIdentity:
             )
 
 
-def _hush(connection: Any) -> None:
+def _silence(connection: Any) -> None:
     """Keep the client from telling its name and version, which costs two round trips."""
     # The first is what newer versions of redis-py call it, the others what it was called before.
     for name in ("driver_info", "lib_name", "lib_version"):

@@ -1,34 +1,42 @@
-"""One connection to Redis that many calls share: commands go out together, replies come in order.
+"""One multiplexed connection per event loop; commands queue until it is connected.
 
-It works on what a ``redis.asyncio`` connection has set up (TLS, authentication, database) and is
-used from the thread of its event loop only.
+Commands go out together and replies come back in order, to whichever call has waited longest. The
+connection is one that ``redis.asyncio`` has set up (TLS, authentication, database); everything
+here is used from the thread of its event loop alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 from redis.exceptions import AskError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from cache_layer.backends.redis.errors import RedisUnavailableError, as_unavailable
-from cache_layer.backends.redis.resp import NOTHING, is_push, make_reader
+from cache_layer.backends.operations.base import Command
+from cache_layer.backends.redis.errors import (
+    CircuitOpenError,
+    RedisUnavailableError,
+    as_unavailable,
+)
+from cache_layer.backends.redis.resp import NOTHING, is_push, make_reader, pack
+from cache_layer.breaker import Breaker
 
-#: Calls without a reply; further ones wait for their turn. It bounds what the buffers of both
-#: sides hold, and enough for Redis never to wait for this process.
+#: Calls sent and not answered; further ones wait their turn. It bounds the buffers of both sides,
+#: and Redis never waits for this process.
 WINDOW: Final = 1000
-#: Bytes joined for one write; larger commands go out alone.
+#: Bytes joined for one write; larger commands are written alone.
 _PIECE: Final = 1 << 18
-#: Seconds within which something must arrive for an overdue reply to be waited for yet.
+#: Seconds within which something must arrive while an overdue reply is still waited for.
 _MOVING: Final = 0.02
-#: Seconds after which the loop has read what lay there when a reply was found to be overdue. With
-#: none at all, some loops look again before they read.
+#: Seconds after which the loop has read what had arrived when a reply was found to be overdue.
+#: With a pause of zero, some loops call the timer again before they read.
 _SOON: Final = 0.001
 
 
@@ -43,7 +51,7 @@ class Batch:
         self.replies: list[Any] = []
 
     def done(self) -> bool:
-        """Whether nobody waits for them any more."""
+        """Return whether the caller has them, or waits no longer."""
         return self.future.done()
 
 
@@ -51,12 +59,15 @@ Waiter = Batch | asyncio.Future[Any]
 
 
 class MultiplexedConnection(asyncio.Protocol):
-    """Hands each reply to whoever waits the longest.
+    """A connection that hands each reply to the call that has waited longest.
 
-    ``ready`` is called when it can take more, ``lost`` once, when it cannot be used any more;
-    whoever waited then gets the error. A reply that takes longer than ``timeout`` seconds loses
-    it: what would come later could not be told from other replies. Time in which this loop did
-    other things, while replies lay there to be read, does not count.
+    Args:
+        connection: a connected ``redis.asyncio`` connection, whose socket is taken over.
+        timeout: seconds that a reply may take; None for ever. A reply that takes longer ends the
+            connection, since a later one could not be told from the replies to other calls. Time
+            in which the event loop was busy, while replies had arrived unread, does not count.
+        ready: called when the connection can take more commands.
+        lost: called once, when the connection can no longer be used; its calls get the error.
     """
 
     def __init__(
@@ -71,7 +82,7 @@ class MultiplexedConnection(asyncio.Protocol):
         self._ready = ready
         self._lost = lost
         self._reader = make_reader()
-        #: Who waits for replies, in the order of the commands. Read by others, changed here.
+        #: The calls that wait for replies, in the order of their commands.
         self.pending: deque[Waiter] = deque()
         self._answered = 0
         self._sent = 0
@@ -79,16 +90,16 @@ class MultiplexedConnection(asyncio.Protocol):
         self._due: deque[tuple[float, int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._heard = 0.0
-        #: When a reply was last found to be overdue; 0 while none is. Since then the loop has read.
+        #: When a reply was last found to be overdue; 0 while none is.
         self._looked = 0.0
-        #: Seconds that overdue replies were waited for, without what else the loop did meanwhile.
+        #: Seconds that overdue replies were waited for, without the time the loop was busy.
         self._late = 0.0
         self._paused = False
         self._open = True
-        # Writers close what they write to when they are collected.
+        # A stream writer closes its transport when it is collected.
         self._writer = connection._writer
         self._transport = cast("asyncio.Transport", self._writer.transport)
-        # Nor must the connection's own end close it, or complain that nobody did.
+        # Nor must the connection itself close it, or warn that nobody did.
         connection._writer = connection._reader = None
         self._transport.set_protocol(self)
         if self._transport.is_closing():
@@ -96,18 +107,18 @@ class MultiplexedConnection(asyncio.Protocol):
 
     @property
     def full(self) -> bool:
-        """Whether it takes no more commands before it has said ``ready()``."""
+        """Whether no more commands may be written before ``ready()`` is called."""
         return self._paused or len(self.pending) >= WINDOW
 
     def write(self, waiter: Waiter, packed: bytes) -> None:
-        """Send what one caller waits for."""
+        """Send the commands of one call."""
         self.pending.append(waiter)
         self._sent += 1
         self._transport.write(packed)
         self._expect()
 
     def write_some(self, queue: deque[tuple[Waiter, bytes]]) -> None:
-        """Send what is queued, as far as it is wanted yet and there is room."""
+        """Send queued commands that are still waited for, as far as there is room."""
         while queue and not self.full:
             pieces = []
             room = _PIECE
@@ -123,7 +134,7 @@ class MultiplexedConnection(asyncio.Protocol):
                 self._expect()
 
     def fail(self, error: BaseException) -> None:
-        """End it; who waits gets the error."""
+        """End the connection; the calls that wait get the error."""
         if not self._open:
             return
         self.end()
@@ -134,19 +145,19 @@ class MultiplexedConnection(asyncio.Protocol):
         self._lost(self)
 
     def end(self) -> None:
-        """Close it at once, without a word to anybody."""
+        """Close the connection at once and tell nobody."""
         self._open = False
         self._transport.abort()
         if self._timer is not None:
             self._timer.cancel()
 
     def shutdown(self) -> None:
-        """Tell the other end that it is over; the only thing to do once the loop is closed."""
+        """Close the socket of a connection whose event loop was closed before it."""
         with contextlib.suppress(OSError):
             self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the loop."""
+        """Hand out the replies that arrived."""
         reader = self._reader
         pending = self.pending
         answered = self._answered
@@ -176,7 +187,7 @@ class MultiplexedConnection(asyncio.Protocol):
         # IndexError: a reply that nobody asked for.
         except Exception as error:  # noqa: BLE001
             self._answered = answered
-            self.fail(RedisConnectionError(f"what Redis sent makes no sense: {error!r}"))
+            self.fail(RedisConnectionError(f"Redis sent what is not its protocol: {error!r}"))
             return
         self._answered = answered
         due = self._due
@@ -189,15 +200,15 @@ class MultiplexedConnection(asyncio.Protocol):
         self._ready()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop."""
+        """End the connection; its other end closed it."""
         self.fail(exc or RedisConnectionError("Connection closed by server."))
 
     def pause_writing(self) -> None:
-        """Called by the loop."""
+        """Stop writing: the socket takes no more for now."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Called by the loop."""
+        """Write again."""
         self._paused = False
         if self._open:
             self._ready()
@@ -210,7 +221,7 @@ class MultiplexedConnection(asyncio.Protocol):
                 self._timer = self._loop.call_at(deadline, self._look)
 
     def _look(self) -> None:
-        """Look whether replies are overdue: one timer for all of them."""
+        """Find out whether replies are overdue; one timer does so for all of them."""
         self._timer = None
         if not self._due or self._timeout is None:
             return
@@ -234,7 +245,7 @@ class MultiplexedConnection(asyncio.Protocol):
 
 
 def refuse(waiter: Waiter, error: BaseException) -> None:
-    """Let a caller fail, with an exception of its own where many share one."""
+    """Let one call fail, with an exception of its own."""
     future: asyncio.Future[Any] = waiter.future if isinstance(waiter, Batch) else waiter
     if future.done():
         return
@@ -243,3 +254,133 @@ def refuse(waiter: Waiter, error: BaseException) -> None:
         own.__cause__ = error.__cause__
         error = own
     future.set_exception(error)
+
+
+class CommandQueue:
+    """The commands of one event loop, and the connection that they go out on.
+
+    Its futures are done with replies, of which any may be the exception that Redis answered with,
+    or fail with ``RedisUnavailableError``. A future that is cancelled disturbs no other.
+
+    Args:
+        connect: returns a ``redis.asyncio`` connection that is set up.
+        timeout: seconds that a reply may take; None for ever.
+        breaker: the circuit. While it is open, queued commands are refused.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Awaitable[Any]], timeout: float | None, breaker: Breaker
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connect = connect
+        self._timeout = timeout
+        self._breaker = breaker
+        self._queue: deque[tuple[Waiter, bytes]] = deque()
+        self._connection: MultiplexedConnection | None = None
+        #: The circuit's epoch as the connection was made. A connection made before an outage is not
+        #: used after it: its other end may be gone without a word.
+        self._epoch = -1
+        self._connecting: asyncio.Task[None] | None = None
+        self._scheduled = False
+        #: Whether several calls came in one turn of the loop, the last time.
+        self._together = False
+
+    def send(self, command: Command) -> asyncio.Future[Any]:
+        """Send one command; return a future for its reply."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._send(future, pack(command))
+        return future
+
+    def send_all(self, commands: list[Command]) -> asyncio.Future[list[Any]]:
+        """Send commands; return a future for the list of their replies."""
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        if commands:
+            self._send(Batch(future, len(commands)), b"".join(map(pack, commands)))
+        else:
+            future.set_result([])
+        return future
+
+    async def close(self) -> None:
+        """Close the connection; calls that still wait are cancelled."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._connecting
+        connection, self._connection = self._connection, None
+        waiters = [waiter for waiter, _ in self._queue]
+        self._queue.clear()
+        if connection is not None:
+            waiters += connection.pending
+            connection.end()
+        for waiter in waiters:
+            (waiter.future if isinstance(waiter, Batch) else waiter).cancel()
+        # The transport closes its socket in the loop's next turn.
+        await asyncio.sleep(0)
+
+    def abandon(self) -> None:
+        """Close the connection of an event loop that was closed without closing it."""
+        if self._connection is not None:
+            self._connection.shutdown()
+
+    def _send(self, waiter: Waiter, packed: bytes) -> None:
+        connection = self._connection
+        # Calls that come together go out in one write at the end of the loop's turn. A call that
+        # comes alone need not wait for that.
+        if (
+            connection is not None
+            and not self._together
+            and not connection.pending
+            and not self._queue
+            and self._epoch == self._breaker.epoch
+        ):
+            connection.write(waiter, packed)
+            return
+        self._queue.append((waiter, packed))
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        self._together = len(self._queue) > 1
+        if not self._queue:
+            return
+        if not (self._breaker.closed or self._breaker.draining):
+            self._refuse(CircuitOpenError())
+            return
+        if self._connection is not None and self._epoch != self._breaker.epoch:
+            self._connection.fail(RedisConnectionError("the connection is older than an outage"))
+        if self._connection is not None:
+            self._connection.write_some(self._queue)
+        elif self._connecting is None:
+            # In a context of its own: a connection outlives the call that needed it first.
+            self._connecting = self._loop.create_task(self._open(), context=contextvars.Context())
+
+    def _ready(self) -> None:
+        if self._queue and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    async def _open(self) -> None:
+        epoch = self._breaker.epoch
+        try:
+            connection = await self._connect()
+            self._connection = MultiplexedConnection(
+                connection, self._timeout, self._ready, self._lost
+            )
+            self._epoch = epoch
+        except Exception as error:  # noqa: BLE001 - those who wait get it.
+            self._refuse(as_unavailable(error) or error)
+        finally:
+            self._connecting = None
+        self._ready()
+
+    def _lost(self, connection: MultiplexedConnection) -> None:
+        if self._connection is connection:
+            self._connection = None
+            self._ready()
+
+    def _refuse(self, error: BaseException) -> None:
+        queue, self._queue = self._queue, deque()
+        for waiter, _packed in queue:
+            refuse(waiter, error)

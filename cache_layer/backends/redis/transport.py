@@ -10,28 +10,20 @@ from typing import Any, Final, TypeVar
 from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
+from django_redis.client import DefaultClient, ShardClient
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.exceptions import NoScriptError, ResponseError
+from redis.retry import Retry
 
 from cache_layer.backends.encoding import DEFAULT_SERIALIZER
-from cache_layer.backends.operations.base import Command, Operation, Single, Steps
+from cache_layer.backends.operations.base import Command, Operation, Single, Steps, raw
 from cache_layer.backends.operations.lua import Script
+from cache_layer.backends.redis.cluster import hash_tag, is_clustered, slot_of
 from cache_layer.backends.redis.errors import as_unavailable, translated
 from cache_layer.backends.redis.handshake import ServerIdentity
 from cache_layer.backends.redis.pool import Executor, executor_for
 from cache_layer.conf import options_of, settings
-
-try:
-    from django_redis.client import DefaultClient, ShardClient
-    from redis.backoff import NoBackoff
-    from redis.cluster import RedisCluster
-    from redis.crc import key_slot
-    from redis.exceptions import NoScriptError, ResponseError
-    from redis.retry import Retry
-
-    from cache_layer.backends.redis.cluster import hash_tag, is_clustered
-except ImportError as missing:
-    raise ImproperlyConfigured(
-        "A cache with a LOCATION needs Redis's client: pip install 'django-agent-sessions[redis]'."
-    ) from missing
 
 T = TypeVar("T")
 
@@ -52,8 +44,9 @@ class Transport:
         #: cluster, nothing elsewhere.
         self.tag = b""
         if is_clustered(options):
-            self.tag = hash_tag(backend).encode("utf-8", "surrogatepass")
-            options["CONNECTION_POOL_KWARGS"]["slot"] = key_slot(self.tag)
+            tag = hash_tag(backend)
+            self.tag = raw(tag)
+            options["CONNECTION_POOL_KWARGS"]["slot"] = slot_of(tag)
         self._new_server()
         #: Seconds that a reply may take; None where the project wants no timeout.
         self.timeout: float | None = options["SOCKET_TIMEOUT"]
@@ -139,7 +132,7 @@ class Transport:
 
     def _new_server(self) -> None:
         self.server = ServerIdentity(
-            keeps=bool(self._params["OPTIONS"].get("KEEP_AFTER_RESTART")),
+            trust_after_restart=bool(self._params["OPTIONS"].get("KEEP_AFTER_RESTART")),
             clustered=bool(self.tag),
         )
 
@@ -151,7 +144,7 @@ class Transport:
         with self._lock:
             if self._made is None:
                 options = self._params["OPTIONS"]
-                if refused := spreading(options):
+                if refused := spreading_client(options):
                     raise ImproperlyConfigured(
                         f"{refused} spreads keys over several servers, which this backend does "
                         "not do. Use one server, one with replicas behind Sentinel, or "
@@ -222,7 +215,7 @@ def checked(replies: list[Any]) -> list[Any]:
     return replies
 
 
-def spreading(options: dict[str, Any]) -> str:
+def spreading_client(options: dict[str, Any]) -> str:
     """Name the client class that spreads keys over several servers, if the options ask for one."""
     for name in ("CLIENT_CLASS", "REDIS_CLIENT_CLASS"):
         path = options.get(name)

@@ -5,13 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import random
-import subprocess
-import sys
-import textwrap
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,14 +14,12 @@ from unittest import mock
 
 import pytest
 import redis
-from hypothesis import given
-from hypothesis import strategies as st
 from redis.exceptions import InvalidResponse
 
 from cache_layer.backends import ResilientCache
 from cache_layer.backends.redis.errors import RedisUnavailableError
 from cache_layer.backends.redis.multiplexer import MultiplexedConnection
-from cache_layer.backends.redis.resp import NOTHING, PythonReader, make_reader, pack, pack_in_python
+from cache_layer.backends.redis.resp import make_reader
 from tests.cache_layer.caches import make_cache, state, wait_for
 from tests.services import RedisServer
 
@@ -37,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def cache(redis_server: RedisServer) -> Iterator[ResilientCache]:
     cache = make_cache(redis_server.url)
     yield cache
-    cache.state.close()
+    cache.store.close()
 
 
 @pytest.fixture
@@ -217,8 +210,8 @@ async def test_the_connection_of_before_an_outage_is_not_used_after_it(
     await cache.aset("k", 1)
     before = {found["id"] for found in others(client)}
     # Another thread's call found out; this loop's connection has nothing to say for itself.
-    cache.state.breaker.failure("told by the test", decisive=True)
-    cache.state.breaker.close()
+    cache.store.breaker.failure("told by the test", decisive=True)
+    cache.store.breaker.close()
     assert await cache.aget("k") == 1
     wait_for(lambda: not before & {found["id"] for found in others(client)}, "it is closed")
 
@@ -247,83 +240,15 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         asyncio.run(cache.aset("k", 1))
         assert cache.get("k") == 1
     finally:
-        cache.state.close()
+        cache.store.close()
         server.close()
-
-
-WITHOUT_HIREDIS = """
-    import sys
-    sys.modules["hiredis"] = None
-    import asyncio, django
-    from django.conf import settings
-    settings.configure(INSTALLED_APPS=["cache_layer"], SECRET_KEY="only-for-tests")
-    django.setup()
-    from cache_layer.backends import ResilientCache
-
-    async def main():
-        cache = ResilientCache(sys.argv[1], {"KEY_PREFIX": sys.argv[2]})
-        values = {f"k{number}": "x" * 997 * number for number in range(100)}
-        await cache.aset_many(values)
-        assert await cache.aget_many(values) == values
-        assert await asyncio.gather(*map(cache.aget, values)) == list(values.values())
-        assert await cache.aincr("n", 1) if await cache.aadd("n", 1) else False
-        assert len(await cache.akeys("k*")) == await cache.adelete_pattern("k*") == 100
-        assert await cache.aget("k1") is None
-        return cache.state.describe()["state"]
-
-    assert asyncio.run(main()) == "redis"
-"""
-
-
-def test_hiredis_is_not_needed(redis_url: str) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(WITHOUT_HIREDIS), redis_url, uuid.uuid4().hex]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": "error"}, check=True)
-
-
-REPLIES = st.recursive(
-    st.one_of(
-        st.binary(max_size=30).map(lambda data: b"$%d\r\n%b\r\n" % (len(data), data)),
-        st.integers(-(2**63), 2**63 - 1).map(lambda number: b":%d\r\n" % number),
-        st.sampled_from([b"+OK\r\n", b"$-1\r\n", b"*-1\r\n", b"_\r\n", b"#t\r\n", b"#f\r\n"]),
-        st.sampled_from([b"-WRONGTYPE bad\r\n", b"-NOSCRIPT no\r\n", b"-ERR x\r\n", b",1.5\r\n"]),
-    ),
-    lambda inner: st.lists(inner, max_size=4).map(
-        lambda items: b"*%d\r\n%b" % (len(items), b"".join(items))
-    ),
-    max_leaves=12,
-)
-
-
-def as_read(reader: Any, data: bytes, cuts: list[int]) -> list[Any]:
-    replies = []
-    for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
-        reader.feed(data[start:end])
-        while (reply := reader.gets()) is not NOTHING:
-            replies.append(reply)
-    return replies
-
-
-@given(st.data(), st.lists(REPLIES, min_size=1, max_size=5))
-def test_both_readers_read_the_same(data: st.DataObject, replies: list[bytes]) -> None:
-    pytest.importorskip("hiredis")
-    connection = b"".join(replies)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(connection)), max_size=5)))
-    assert repr(as_read(PythonReader(), connection, cuts)) == repr(
-        as_read(make_reader(), connection, cuts)
-    )
-    assert len(as_read(PythonReader(), connection, cuts)) == len(replies)
 
 
 @pytest.mark.parametrize(
     "data", [b"\r\n", b"$abc\r\n", b"*x\r\n", b":1.5\r\n", b"HTTP/1.1 400\r\n"]
 )
-@pytest.mark.parametrize("make", [PythonReader, make_reader])
-def test_what_is_not_the_protocol_is_refused_as_such(make: Any, data: bytes) -> None:
+def test_bytes_that_are_not_redis_protocol_are_refused(data: bytes) -> None:
+    reader = make_reader()
+    reader.feed(data)
     with pytest.raises(InvalidResponse):
-        as_read(make(), data, [])
-
-
-@given(st.lists(st.binary() | st.text() | st.integers(), min_size=1).map(tuple))
-def test_both_packers_write_the_same(command: tuple[Any, ...]) -> None:
-    pytest.importorskip("hiredis")
-    assert pack_in_python(command) == pack(command)
+        reader.gets()

@@ -1,0 +1,102 @@
+"""The Redis half of publish/subscribe: one channel of one alias."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from cache_layer.backends.alias import CacheAlias
+from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.operations.base import Operation, OperationContext, Steps, chunks, raw
+from cache_layer.backends.operations.lua import Script
+from cache_layer.backends.redis.errors import as_unavailable
+
+
+class Channel:
+    """A channel in the Redis of an alias, under the alias's prefix."""
+
+    def __init__(self, backend: CacheAlias, name: str) -> None:
+        self._backend = backend
+        self._name = f"{backend.key_prefix}:notices:{name}"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the alias has a Redis."""
+        return self._backend.store.transport is not None
+
+    def publish(self, texts: Iterable[str]) -> int:
+        """Publish texts; return how many subscribers received one. 0 while Redis cannot be used.
+
+        Without texts, Redis is asked for a sign of life, so that the circuit learns of an outage.
+        """
+        return self._backend.run(_Publish(self._backend.context, self._name, list(texts)))
+
+    def receive(
+        self, handler: Callable[[str], object], ended: threading.Event, silence: float
+    ) -> None:
+        """Call the handler with each text until ``ended`` is set.
+
+        After ``silence`` seconds without a text, a PING finds out whether the connection lives.
+
+        Raises:
+            Exception: the connection is broken, and ``is_outage`` says so.
+        """
+        transport = self._backend.store.transport
+        if transport is None:
+            return
+        client = transport.client.get_client(write=True)
+        with client.pubsub(ignore_subscribe_messages=True) as subscription:
+            subscription.subscribe(self._name)
+            asked = False
+            while not ended.is_set():
+                message = subscription.get_message(timeout=silence)
+                if message is None:
+                    # Nothing was published, or the other end is gone without a word.
+                    if asked:
+                        raise TimeoutError("Redis does not answer the subscriber")
+                    subscription.ping()
+                    asked = True
+                    continue
+                asked = False
+                if message["type"] == "message":
+                    handler(message["data"].decode("utf-8", "replace"))
+
+    @staticmethod
+    def is_outage(error: Exception) -> bool:
+        """Return whether an error means that Redis cannot be used."""
+        return as_unavailable(error) is not None
+
+
+# channel, texts -> how many received them. A user of Redis may have all keys and no channel (that
+# is Redis's default for users): then nothing is published, and the cache works as before.
+_PUBLISH: Final = Script("""
+local received = 0
+for i = 2, #ARGV do
+  local reply = redis.pcall('PUBLISH', ARGV[1], ARGV[i])
+  if type(reply) ~= 'number' then break end
+  received = received + reply
+end
+return received
+""")
+
+
+class _Publish(Operation[int]):
+    """Publish texts; return how many received them."""
+
+    __slots__ = ("channel", "texts")
+    writes = False
+    long = True
+
+    def __init__(self, context: OperationContext, channel: str, texts: list[str]) -> None:
+        self.context = context
+        self.channel = channel
+        self.texts = texts
+
+    def steps(self) -> Steps[int]:
+        commands = [_PUBLISH((), *map(raw, (self.channel, *part))) for part in chunks(self.texts)]
+        replies = yield commands or [("PING",)]
+        return sum(reply for reply in replies if isinstance(reply, int))
+
+    def in_memory(self, store: MemoryStore) -> int:
+        return 0

@@ -1,0 +1,188 @@
+"""The stores of this process: one for each LOCATION and OPTIONS, whatever aliases share them.
+
+Django makes a backend instance for each thread and task; the memory side, the circuit and the
+connections must be one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from functools import partial
+from typing import Any
+
+from django.core.cache.backends.base import BaseCache
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+from cache_layer.backends.encoding import Codec
+from cache_layer.backends.memory import MemoryStore
+from cache_layer.backends.near.cache import NearCache, NearOptions
+from cache_layer.backends.recovery import Circuit
+from cache_layer.backends.store import Store
+from cache_layer.conf import PREFIX, options_of, settings
+from cache_layer.keyspace import Keyspace
+from cache_layer.redact import without_password
+from cache_layer.signals import cache_state_changed
+
+logger = logging.getLogger("cache_layer")
+
+_stores: dict[str, Store] = {}
+_lock = threading.Lock()
+
+
+def store_for(
+    location: Any,
+    params: dict[str, Any],
+    backend: BaseCache,
+    keyspace: Keyspace | None,
+    sender: type[BaseCache],
+) -> Store:
+    """Return the store of a ``CACHES`` entry, made at first use.
+
+    Args:
+        location: the entry's LOCATION.
+        params: the entry.
+        backend: an instance of the entry's backend.
+        keyspace: all keys of the entry; None where they cannot be told from others.
+        sender: the class that sends ``cache_state_changed``.
+
+    Raises:
+        ImproperlyConfigured: the entry cannot work, or Redis's client is not installed.
+    """
+    options = options_of(params)
+    slot = cluster_hash_tag(options, backend) if location else ""
+    key = repr((location or "", sorted(options.items()), slot))
+    store = _stores.get(key)
+    if store is None or store.closed:
+        with _lock:
+            store = _stores.get(key)
+            if store is None or store.closed:
+                store = _stores[key] = _make_store(location, params, backend, slot, sender)
+    if keyspace is not None:
+        store.circuit.keyspaces[keyspace] = None
+    return store
+
+
+def import_client() -> None:
+    """Import Redis's client, which takes half a second that the first call would wait for.
+
+    Raises:
+        ImproperlyConfigured: it is not installed.
+    """
+    try:
+        import cache_layer.backends.near.tracking
+        import cache_layer.backends.redis.async_transport  # noqa: F401
+    except ImportError as missing:
+        raise ImproperlyConfigured(
+            "A cache with a LOCATION needs Redis's client: "
+            f"pip install 'django-agent-sessions[redis]' ({missing})."
+        ) from missing
+
+
+def spreading_client(options: dict[str, Any]) -> str:
+    """Return the class in ``OPTIONS`` that spreads keys over several servers, or nothing.
+
+    Raises:
+        ImproperlyConfigured: Redis's client is not installed.
+        ImportError: a class cannot be imported.
+    """
+    import_client()
+    from cache_layer.backends.redis.transport import spreading_client
+
+    return spreading_client(options)
+
+
+def cluster_hash_tag(options: dict[str, Any], backend: BaseCache) -> str:
+    """Return what puts all keys of an alias on one slot of a Redis Cluster; elsewhere nothing.
+
+    Aliases must have it in common to share connections.
+
+    Raises:
+        ImproperlyConfigured: the key prefix has none, or Redis's client is not installed.
+        ImportError: the connection factory cannot be imported.
+    """
+    if "CONNECTION_FACTORY" not in options:
+        return ""
+    import_client()
+    from cache_layer.backends.redis.cluster import hash_tag, is_clustered
+
+    return hash_tag(backend) if is_clustered(options) else ""
+
+
+def _make_store(
+    location: Any,
+    params: dict[str, Any],
+    backend: BaseCache,
+    slot: str,
+    sender: type[BaseCache],
+) -> Store:
+    options = options_of(params)
+    limit = options.get("MAX_ENTRIES")
+    codec = Codec(options)
+    memory = MemoryStore(lambda: settings.MEMORY_MAX_ENTRIES if limit is None else int(limit))
+    circuit = Circuit(memory.lock, has_redis=bool(location))
+    if not location:
+        return Store(codec, memory, circuit)
+    import_client()
+    from cache_layer.backends.near.tracking import Tracking
+    from cache_layer.backends.redis.async_transport import AsyncTransport
+    from cache_layer.backends.redis.transport import Transport
+
+    transport = Transport(location, params, backend)
+    near = tracking = None
+    near_options = NearOptions.of(options.get("NEAR_CACHE"))
+    # On a cluster, reports would go on coming from a server that no longer owns the keys.
+    if near_options is not None and not slot:
+        near = NearCache(near_options)
+        tracking = Tracking(near, transport, lambda: circuit.breaker.closed)
+    return Store(
+        codec,
+        memory,
+        circuit,
+        transport=transport,
+        async_transport=AsyncTransport(transport, circuit.breaker),
+        near=near,
+        tracking=tracking,
+        announce=partial(_announce, sender, _readable(location)),
+    )
+
+
+def _readable(location: Any) -> str:
+    urls = location.split(",") if isinstance(location, str) else location
+    return ", ".join(str(without_password(url)) for url in urls)
+
+
+def _announce(sender: type[BaseCache], location: str, description: dict[str, Any]) -> None:
+    """Tell the log and the signal who answers from now on."""
+    if description["state"] == "redis":
+        logger.info("Redis at %s answers again; the cache uses it.", location)
+    else:
+        logger.warning(
+            "Redis at %s cannot be used (%s); the cache answers from memory until it can.",
+            location,
+            description["reason"],
+        )
+    outcomes = cache_state_changed.send_robust(sender, location=location, **description)
+    for receiver, outcome in outcomes:
+        if isinstance(outcome, Exception):
+            logger.error("Receiver %r of cache_state_changed failed.", receiver, exc_info=outcome)
+
+
+def _forget_decoded(*, setting: str, **kwargs: Any) -> None:
+    # Names may stand for other keys now.
+    if setting == "CACHES" or setting.startswith(PREFIX):
+        for store in list(_stores.values()):
+            store.forget_decoded()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    for store in _stores.values():
+        store.after_fork()
+
+
+setting_changed.connect(_forget_decoded)
+os.register_at_fork(after_in_child=_after_fork)
