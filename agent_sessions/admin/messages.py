@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
+from agent_sessions.admin.audit import VIEW_MESSAGE, record
 from agent_sessions.admin.display import pretty_json, text_box, with_excerpt
 from agent_sessions.admin.listing import ForgivingAdmin, LongPaginator
 from agent_sessions.models import Message, MessageRole
@@ -87,9 +88,23 @@ class MessageAdmin(ForgivingAdmin, _ModelAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> Any:
         """Show the message, without a delete button."""
-        return super().change_view(
+        response = super().change_view(
             request, object_id, form_url, {**(extra_context or {}), "show_delete": False}
         )
+        message = getattr(response, "context_data", {}).get("original")
+        if message is not None:
+            what = f"reads message {message.sequence} of session {message.session_id}"
+            record(request, what, VIEW_MESSAGE)
+        return response
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Return the list of messages."""
+        response = super().changelist_view(request, extra_context)
+        if hasattr(response, "context_data"):
+            record(request, f"lists messages “{request.GET.urlencode()}”", VIEW_MESSAGE)
+        return response
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Return the columns; with the session where the messages are not all of one."""

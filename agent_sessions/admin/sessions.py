@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -25,6 +25,13 @@ from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from agent_sessions.admin.audit import (
+    DELETE_SESSION,
+    VIEW_MESSAGE,
+    VIEW_SESSION,
+    may_read_messages,
+    record,
+)
 from agent_sessions.admin.display import (
     FormDecoder,
     PrettyEncoder,
@@ -38,6 +45,8 @@ from agent_sessions.models import Message, Session, SessionStatus
 from agent_sessions.ndjson import ndjson_response
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository import CHANGEABLE, SyncSessionRepository
+from agent_sessions.search.lookups import matches
+from agent_sessions.search.terms import words_of
 from agent_sessions.transfer import export_sessions
 
 if TYPE_CHECKING:
@@ -46,8 +55,6 @@ if TYPE_CHECKING:
 else:
     _ModelAdmin = admin.ModelAdmin
     _ModelForm = forms.ModelForm
-
-audit = logging.getLogger("agent_sessions.audit")
 
 _BATCH = 500
 _LISTED = 100
@@ -133,6 +140,10 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
     class Media:
         css = {"all": ["agent_sessions/admin.css"]}
 
+    def has_read_messages_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may read and export messages."""
+        return may_read_messages(request)
+
     # --- Listing --------------------------------------------------------------------------------
 
     @admin.display(description=_("session"))
@@ -157,12 +168,24 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
         """Return the time of creation."""
         return _short(session.created_at)
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Session]:
+        """Return the sessions; for the list without the JSON, which it does not show."""
+        sessions = super().get_queryset(request)
+        match = request.resolver_match
+        if match is not None and match.url_name == "agent_sessions_session_changelist":
+            return sessions.defer("context", "metadata")
+        return sessions
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Session], search_term: str
     ) -> tuple[QuerySet[Session], bool]:
         """Return the sessions with all words of the term, of one user, or with one id."""
         sessions: Any = queryset
         words = search_term.split()
+        reads_messages = may_read_messages(request)
+        if words:
+            permission = VIEW_MESSAGE if reads_messages else VIEW_SESSION
+            record(request, f"searches sessions for “{search_term}”", permission)
         if len(words) == 1 and (session_id := _as_uuid(words[0])):
             return sessions.filter(pk=session_id), False
         if words and words[0].startswith("user:"):
@@ -170,8 +193,11 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
             name = words.pop(0).removeprefix("user:")
             user = user_model._default_manager.filter(**{user_model.USERNAME_FIELD: name}).first()
             sessions = sessions.for_user(user) if user else sessions.none()
-        if words:
+        if words and reads_messages:
             sessions = sessions.search(" ".join(words), newest=_SEARCHED)
+        elif words:
+            # Whether a session is found must not tell what its messages contain.
+            sessions = sessions.filter(matches("title", words_of(" ".join(words))))
         return sessions, False
 
     # --- One session ----------------------------------------------------------------------------
@@ -194,8 +220,12 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
         return pretty_json(session.metadata)
 
     def get_fieldsets(self, request: HttpRequest, obj: Session | None = None) -> Any:
-        """Return the fields; where the session cannot be changed, JSON is shown indented."""
-        fieldsets = super().get_fieldsets(request, obj)
+        """Return the fields: messages for users who may see them, JSON indented to be read."""
+        fieldsets = [
+            (title, options)
+            for title, options in super().get_fieldsets(request, obj)
+            if "conversation" not in options["fields"] or may_read_messages(request)
+        ]
         if self.has_change_permission(request, obj) if obj else self.has_add_permission(request):
             return fieldsets
         shown: dict[Any, str] = {"context": "context_shown", "metadata": "metadata_shown"}
@@ -246,8 +276,19 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> Any:
         """Show the form; report what the repository refused, such as an archived session."""
+        reads_messages = may_read_messages(request)
+        context = {**(extra_context or {}), "may_read_messages": reads_messages}
         try:
-            return super().changeform_view(request, object_id, form_url, extra_context)
+            response = super().changeform_view(request, object_id, form_url, context)
+            session = getattr(response, "context_data", {}).get("original")
+            if session is not None:
+                what = "session and last messages" if reads_messages else "session"
+                record(
+                    request,
+                    f"reads {what} {session.pk} of user {session.user_id}",
+                    VIEW_MESSAGE if reads_messages else VIEW_SESSION,
+                )
+            return response
         except (SessionArchived, ValidationError) as error:
             reasons = error.messages if isinstance(error, ValidationError) else [str(error)]
             self.message_user(request, " ".join(reasons), messages.ERROR)
@@ -276,7 +317,7 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
             )
             LogEntry.objects.log_actions(
                 request.user.pk or "",
-                batch,
+                [_untitled(session) for session in batch],
                 CHANGE,
                 [{"changed": {"fields": [str(_("status"))]}}],
             )
@@ -288,7 +329,10 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
         values = {"count": changed, "status": status.label}
         self.message_user(request, text % values, messages.SUCCESS)
 
-    @admin.action(description=_("Export selected sessions (JSON Lines)"), permissions=["view"])
+    @admin.action(
+        description=_("Export selected sessions (JSON Lines)"),
+        permissions=["read_messages"],
+    )
     def export(self, request: HttpRequest, queryset: QuerySet[Session]) -> HttpResponseBase:
         """Download the sessions with their messages."""
         chosen = Session.objects.using(queryset.db).filter(
@@ -308,7 +352,7 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
     def export_view(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """Download one session with its messages."""
         session = self.get_object(request, unquote(object_id))
-        if not self.has_view_permission(request, session):
+        if not self.has_view_permission(request, session) or not may_read_messages(request):
             raise PermissionDenied
         if session is None:
             raise Http404
@@ -318,7 +362,7 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
     def _download(
         self, request: HttpRequest, sessions: SessionQuerySet[Session], filename: str
     ) -> HttpResponseBase:
-        audit.info("User %s exports %s from the admin.", request.user.pk, filename)
+        record(request, f"exports {filename}", VIEW_MESSAGE)
         return ndjson_response(request, export_sessions(sessions), filename)
 
     # --- Deletion -------------------------------------------------------------------------------
@@ -348,18 +392,36 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
         return format_html('<a href="{}">{}</a> ({})', address, session, session.message_count)
 
     def delete_model(self, request: HttpRequest, obj: Session) -> None:
-        """Delete through the repository."""
+        """Delete the session through the repository."""
         SyncSessionRepository().delete(obj.pk)
+        record(request, f"deletes session {obj.pk} of user {obj.user_id}", DELETE_SESSION)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
-        """Delete through the repository."""
+        """Delete the sessions through the repository."""
         for batch in _in_batches(queryset):
             for session in batch:
-                try:
-                    SyncSessionRepository().delete(session.pk)
-                except Session.DoesNotExist:
-                    # It was deleted meanwhile.
-                    continue
+                # One that was deleted meanwhile is what was asked for.
+                with suppress(Session.DoesNotExist):
+                    self.delete_model(request, session)
+
+    # --- The log of the admin -------------------------------------------------------------------
+
+    def log_addition(self, request: HttpRequest, obj: Session, message: Any) -> Any:
+        """Log the creation, without the title: an erasure must leave nothing of it."""
+        return super().log_addition(request, _untitled(obj), message)
+
+    def log_change(self, request: HttpRequest, obj: Session, message: Any) -> Any:
+        """Log the change, without the title."""
+        return super().log_change(request, _untitled(obj), message)
+
+    def log_deletions(self, request: HttpRequest, queryset: QuerySet[Session]) -> Any:
+        """Log the deletions, without titles."""
+        sessions: Any = [_untitled(session) for session in queryset]
+        return super().log_deletions(request, sessions)
+
+
+def _untitled(session: Session) -> Session:
+    return Session(pk=session.pk, agent_id=session.agent_id)
 
 
 def _in_batches(sessions: QuerySet[Session]) -> Iterator[list[Session]]:

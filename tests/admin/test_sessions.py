@@ -473,7 +473,7 @@ def test_staff_without_permission_sees_nothing(session: Session, django_user_mod
 def test_staff_who_may_view_reads_and_exports_only(
     session: Session, django_user_model: Any
 ) -> None:
-    client = staff(django_user_model, "view_session")
+    client = staff(django_user_model, "view_session", "view_message")
     text = client.get(change(session)).content.decode()
     assert "agent-sessions-json" in text
     assert "&quot;mode&quot;: &quot;debug&quot;" in text
