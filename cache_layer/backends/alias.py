@@ -91,7 +91,7 @@ class CacheAlias(BaseCache):
         if made is None:
             if len(self._factories) >= MAX_FACTORIES:
                 self._factories.clear()
-            made = self._factories[namespace] = OperationFactory(self, namespace)
+            made = self._factories[namespace] = OperationFactory(self, self.context_of(namespace))
         return made
 
     def run(self, operation: Operation[T]) -> T:

@@ -95,11 +95,10 @@ class CachedFunctionSpec:
             backend.result_factories.clear()
         made = ResultOperationFactory(
             backend,
-            self.options.namespace,
+            backend.context_of(self.options.namespace, self.options.near),
             self.options.policy,
             self.keys.stem,
             (self.keys.tag, *self.tags.fixed),
-            self.options.near,
         )
         backend.result_factories[self] = made
         return made

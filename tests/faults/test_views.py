@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cache_layer.backends import ExpirationPolicy, ResilientCache, ResultOperationFactory
+from cache_layer.backends import ExpirationPolicy, ResilientCache
 from tests.cache_layer.caches import Leases, make_cache, state, wait_for
 from tests.faults.proxy import Proxy
 from tests.services import RedisServer
@@ -72,12 +72,12 @@ def test_results_and_leases(
     reaching: ResilientCache, cut_off: ResilientCache, proxy: Proxy
 ) -> None:
     def keep(cache: ResilientCache, key: str, value: str) -> bool:
-        results = ResultOperationFactory(cache, "", ExpirationPolicy(300))
+        results = cache.operations().results(ExpirationPolicy(300))
         entry = results.result_key(key, ["@tag:t"])
         return cache.run(results.fill(entry, value, cache.run(results.claim(entry))))
 
     assert keep(reaching, "kept", "old")
-    slow = ResultOperationFactory(reaching, "", ExpirationPolicy(300))
+    slow = reaching.operations().results(ExpirationPolicy(300))
     entry = slow.result_key("begun", ["@tag:t"])
     begun = reaching.run(slow.claim(entry))
     lease = Leases(reaching).claim("leased")

@@ -57,9 +57,6 @@ class Alias(Protocol):
     version: int
     default_timeout: Timeout
 
-    def context_of(self, namespace: str, near: bool | None = None) -> OperationContext:
-        """Return what operations under a namespace are given."""
-
     def make_and_validate_key(self, key: Key, version: int | None = None) -> str:
         """Return the full key; warn where Django does."""
 
@@ -98,20 +95,17 @@ class OperationFactory:
 
     Args:
         alias: The backend.
-        namespace: What stands before every key, with a colon; ``""``: nothing.
-        near: Whether what is read is kept in this process; None: as the alias has it.
+        context: What each operation is given; its namespace and a colon stand before every key.
     """
 
-    def __init__(self, alias: Alias, namespace: str = "", near: bool | None = None) -> None:
+    def __init__(self, alias: Alias, context: OperationContext) -> None:
         self._alias = alias
-        self._namespace = namespace
-        self._prefix = f"{namespace}:" if namespace else ""
-        #: What each operation is given.
-        self.context = alias.context_of(namespace, near)
+        self._prefix = f"{context.namespace}:" if context.namespace else ""
+        self.context = context
         self._codec = self.context.codec
         #: What stands before every key, if that is always the same.
         self.before = (
-            f"{alias.key_prefix}:{alias.version}:{self._prefix}" if self.context.steady else None
+            f"{alias.key_prefix}:{alias.version}:{self._prefix}" if context.steady else None
         )
 
     def key(self, key: Key, version: int | None = None) -> str:
@@ -217,7 +211,7 @@ class OperationFactory:
 
     def results(self, policy: ExpirationPolicy) -> ResultOperationFactory:
         """Return what makes operations on results that are computed and kept by a policy."""
-        return ResultOperationFactory(self._alias, self._namespace, policy)
+        return ResultOperationFactory(self._alias, self.context, policy)
 
     def scan(self, pattern: str, version: int | None, count: int) -> Operation[list[str]]:
         """Return the full keys that match a pattern; ``strip`` takes the prefix off."""
@@ -277,23 +271,21 @@ class ResultOperationFactory(OperationFactory):
 
     Args:
         alias: See ``OperationFactory``.
-        namespace: The same.
+        context: The same.
         policy: How long results are kept.
         stem: What all keys begin with.
         tags: The keys of tags that all results depend on.
-        near: See ``OperationFactory``.
     """
 
     def __init__(
         self,
         alias: Alias,
-        namespace: str,
+        context: OperationContext,
         policy: ExpirationPolicy,
         stem: str = "",
         tags: Sequence[str] = (),
-        near: bool | None = None,
     ) -> None:
-        super().__init__(alias, namespace, near)
+        super().__init__(alias, context)
         self._policy = policy
         self._tags = tags
         early = _ms(policy.refresh_before)
