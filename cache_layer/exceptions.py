@@ -1,10 +1,10 @@
-"""The named errors of the cache layer."""
+"""The errors that the cache layer raises on purpose."""
 
 from __future__ import annotations
 
 
 class CacheLayerError(Exception):
-    """Base class of every error that the cache layer raises on purpose."""
+    """The base class of every error of the cache layer."""
 
 
 class UnsupportedValueError(CacheLayerError, TypeError):
@@ -15,7 +15,7 @@ class UnsupportedValueError(CacheLayerError, TypeError):
 
 
 class NotAnIntegerError(CacheLayerError, ValueError):
-    """``increment`` met a stored value that is not an integer; nothing was changed."""
+    """``increment`` found a value that is not an integer, and changed nothing."""
 
 
 class CodecError(CacheLayerError, ValueError):

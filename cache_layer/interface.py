@@ -1,4 +1,4 @@
-"""The namespaced faces of the cache: ``ICache`` for async code, ``SyncCache`` for the rest."""
+"""Namespaced caches: ``ICache`` for async code, ``SyncCache`` for synchronous code."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ FOREVER: Final = Forever.FOREVER
 Ttl = int | float | Forever | None
 
 
-def as_timeout(ttl: Ttl) -> Any:
-    """Return Django's timeout for a ttl.
+def as_timeout(ttl: Ttl) -> object:
+    """Return Django's timeout for a ttl in seconds, None or ``FOREVER``.
 
-    :raises TypeError: it is neither a number of seconds nor None nor ``FOREVER``.
-    :raises ValueError: it is a number, but not a finite one.
+    Raises:
+        TypeError: The ttl is something else.
+        ValueError: The ttl is a number, but not a finite one.
     """
     if ttl is None:
         return DEFAULT_TIMEOUT
@@ -62,8 +63,9 @@ def _as_ttl(milliseconds: int | None) -> int | Forever | None:
 def validate_namespace(namespace: str) -> str:
     """Return the namespace.
 
-    :raises ValueError: it contains a colon or a glob character, so that it would not be told from
-        other namespaces.
+    Raises:
+        ValueError: It contains a colon or a glob character, so that its keys could be those of
+            another namespace.
     """
     if _FORBIDDEN.search(namespace):
         raise ValueError(
@@ -72,31 +74,32 @@ def validate_namespace(namespace: str) -> str:
     return namespace
 
 
-# Django's lookup is slower than everything else that a hit of a decorated function does here. It
-# finds one backend a context as well, so what it closes at the end of a request is this one.
+# The backend that this context found before: Django's lookup takes longer than all else that a hit
+# does here. Django, too, has one backend for each context, and closes that one after a request.
 _configuration = object()
 _known: ContextVar[tuple[object, ResilientCache] | None] = ContextVar("known", default=None)
 
 
 class ICache(ABC, Generic[T]):
-    """An asynchronous cache of values of one kind, under one namespace.
+    """An asynchronous cache of values of one type, under one namespace.
 
-    A ``ttl`` is in seconds; None is the alias's default timeout, ``FOREVER`` never ends, zero or
-    less removes the key and stores nothing. No method raises or waits because Redis is down.
+    A ``ttl`` is in seconds; None is the alias's default timeout, ``FOREVER`` never ends, and zero
+    or less removes the key and stores nothing. No method raises or waits because Redis is down.
     """
 
     @abstractmethod
     async def get(self, key: str, default: T | None = None) -> T | None:
         """Return the value of a key, or the default where there is none.
 
-        A stored None is told from a missing key by ``exists`` or by a default.
+        ``exists``, or a default, tells a stored None from a missing key.
         """
 
     @abstractmethod
     async def set(self, key: str, value: T, ttl: Ttl = None) -> bool:
-        """Store a value; return whether it is stored (not with a ttl of zero or less).
+        """Store a value; return whether it is stored, which it is not with a ttl up to zero.
 
-        :raises UnsupportedValueError: the value cannot be stored exactly.
+        Raises:
+            UnsupportedValueError: The value cannot be stored exactly.
         """
 
     @abstractmethod
@@ -105,15 +108,16 @@ class ICache(ABC, Generic[T]):
 
     @abstractmethod
     async def exists(self, key: str) -> bool:
-        """Return whether a key holds a value, be it None."""
+        """Return whether a key holds a value, None included."""
 
     @abstractmethod
     async def increment(self, key: str, amount: int = 1) -> int:
-        """Add to an integer in one atomic step and return the new number.
+        """Add to an integer in one atomic step and return the sum.
 
         A missing key starts at the amount, with the default ttl; an existing one keeps its ttl.
 
-        :raises NotAnIntegerError: the value is no integer; nothing was changed.
+        Raises:
+            NotAnIntegerError: The value is not an integer; it was not changed.
         """
 
     @abstractmethod
@@ -122,17 +126,18 @@ class ICache(ABC, Generic[T]):
 
     @abstractmethod
     async def ttl(self, key: str) -> int | Forever | None:
-        """Return the seconds a key has left, rounded up, or ``FOREVER``; None: it is missing."""
+        """Return the seconds a key has left, rounded up, or ``FOREVER``; None if it is missing."""
 
     @abstractmethod
     async def get_many(self, keys: Iterable[str]) -> dict[str, T]:
-        """Return those of the keys that hold a value, with it, in one round trip."""
+        """Return the values of the keys that hold one, by key, in one round trip."""
 
     @abstractmethod
     async def set_many(self, mapping: Mapping[str, T], ttl: Ttl = None) -> bool:
         """Store several values in one round trip; return whether all are stored.
 
-        :raises UnsupportedValueError: one cannot be stored exactly; none is stored.
+        Raises:
+            UnsupportedValueError: One cannot be stored exactly; none is stored.
         """
 
     @abstractmethod
@@ -143,18 +148,19 @@ class ICache(ABC, Generic[T]):
     async def get_or_set(
         self, key: str, default: T | Callable[[], T | Awaitable[T]], ttl: Ttl = None
     ) -> T:
-        """Return the value of a key; where there is none, that of the default, which is stored.
+        """Return the value of a key; where there is none, store and return the default.
 
-        A callable default is called and, if it must be, awaited. When the key is invalidated
-        meanwhile, its value is returned and not stored.
+        A callable default is called, and what it returns is awaited where it can be. If the key is
+        invalidated meanwhile, the value is returned and not stored.
         """
 
     @abstractmethod
     async def invalidate_tags(self, *tags: str) -> None:
-        """Forget every decorated function's result with one of the tags, in one command.
+        """Invalidate every decorated function's result with one of the tags, in one command.
 
-        :raises TypeError: a tag is not a string.
-        :raises ValueError: a tag is empty.
+        Raises:
+            TypeError: A tag is not a string.
+            ValueError: A tag is empty.
         """
 
     @abstractmethod
@@ -163,7 +169,7 @@ class ICache(ABC, Generic[T]):
 
 
 class NamespacedCache(ICache[T]):
-    """``ICache`` over a ``ResilientCache``."""
+    """Implements ``ICache`` over a ``ResilientCache``."""
 
     def __init__(self, backend: ResilientCache, namespace: str = "") -> None:
         self._backend = backend
@@ -171,62 +177,48 @@ class NamespacedCache(ICache[T]):
         self._make = backend.operations(namespace)
 
     async def get(self, key: str, default: T | None = None) -> T | None:
-        """See ``ICache.get``."""
         value: T | None = await self._backend.arun(self._make.get(key, default, None))
         return value
 
     async def set(self, key: str, value: T, ttl: Ttl = None) -> bool:
-        """See ``ICache.set``."""
         return await self._backend.arun(self._make.set(key, value, as_timeout(ttl), None))
 
     async def delete(self, key: str) -> bool:
-        """See ``ICache.delete``."""
         return await self._backend.arun(self._make.delete(key, None))
 
     async def exists(self, key: str) -> bool:
-        """See ``ICache.exists``."""
         return await self._backend.arun(self._make.has_key(key, None))
 
     async def increment(self, key: str, amount: int = 1) -> int:
-        """See ``ICache.increment``."""
         return await self._backend.arun(self._make.increment(key, amount, None, creates=True))
 
     async def expire(self, key: str, ttl: Ttl) -> bool:
-        """See ``ICache.expire``."""
         return await self._backend.arun(self._make.expire(key, as_timeout(ttl), None))
 
     async def ttl(self, key: str) -> int | Forever | None:
-        """See ``ICache.ttl``."""
         return _as_ttl(await self._backend.arun(self._make.remaining(key, None)))
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, T]:
-        """See ``ICache.get_many``."""
         return await self._backend.arun(self._make.get_many(keys, None))
 
     async def set_many(self, mapping: Mapping[str, T], ttl: Ttl = None) -> bool:
-        """See ``ICache.set_many``."""
-        return bool(
-            await self._backend.arun(self._make.set_many(mapping, as_timeout(ttl), None)) == []
-        )
+        refused = await self._backend.arun(self._make.set_many(mapping, as_timeout(ttl), None))
+        return bool(refused == [])
 
     async def delete_many(self, keys: Iterable[str]) -> int:
-        """See ``ICache.delete_many``."""
         return await self._backend.arun(self._make.delete_many(keys, None))
 
     async def get_or_set(
         self, key: str, default: T | Callable[[], T | Awaitable[T]], ttl: Ttl = None
     ) -> T:
-        """See ``ICache.get_or_set``."""
         return await self._backend.aget_or_set(  # type: ignore[no-any-return]
             key, default, as_timeout(ttl), namespace=self._namespace
         )
 
     async def invalidate_tags(self, *tags: str) -> None:
-        """See ``ICache.invalidate_tags``."""
         await self._backend.arun(self._make.delete_many(map(tag_key, tags), None))
 
     async def clear(self) -> int:
-        """See ``ICache.clear``."""
         return await self._backend.arun(self._make.clear())
 
 
@@ -239,59 +231,51 @@ class SyncCache(Generic[T]):
         self._make = backend.operations(namespace)
 
     def get(self, key: str, default: T | None = None) -> T | None:
-        """See ``ICache.get``."""
         value: T | None = self._backend.run(self._make.get(key, default, None))
         return value
 
     def set(self, key: str, value: T, ttl: Ttl = None) -> bool:
-        """See ``ICache.set``."""
         return self._backend.run(self._make.set(key, value, as_timeout(ttl), None))
 
     def delete(self, key: str) -> bool:
-        """See ``ICache.delete``."""
         return self._backend.run(self._make.delete(key, None))
 
     def exists(self, key: str) -> bool:
-        """See ``ICache.exists``."""
         return self._backend.run(self._make.has_key(key, None))
 
     def increment(self, key: str, amount: int = 1) -> int:
-        """See ``ICache.increment``."""
         return self._backend.run(self._make.increment(key, amount, None, creates=True))
 
     def expire(self, key: str, ttl: Ttl) -> bool:
-        """See ``ICache.expire``."""
         return self._backend.run(self._make.expire(key, as_timeout(ttl), None))
 
     def ttl(self, key: str) -> int | Forever | None:
-        """See ``ICache.ttl``."""
         return _as_ttl(self._backend.run(self._make.remaining(key, None)))
 
     def get_many(self, keys: Iterable[str]) -> dict[str, T]:
-        """See ``ICache.get_many``."""
         return self._backend.run(self._make.get_many(keys, None))
 
     def set_many(self, mapping: Mapping[str, T], ttl: Ttl = None) -> bool:
-        """See ``ICache.set_many``."""
-        return bool(self._backend.run(self._make.set_many(mapping, as_timeout(ttl), None)) == [])
+        refused = self._backend.run(self._make.set_many(mapping, as_timeout(ttl), None))
+        return bool(refused == [])
 
     def delete_many(self, keys: Iterable[str]) -> int:
-        """See ``ICache.delete_many``."""
         return self._backend.run(self._make.delete_many(keys, None))
 
     def get_or_set(self, key: str, default: T | Callable[[], T], ttl: Ttl = None) -> T:
-        """See ``ICache.get_or_set``."""
         return self._backend.get_or_set(  # type: ignore[no-any-return]
             key, default, as_timeout(ttl), namespace=self._namespace
         )
 
     def invalidate_tags(self, *tags: str) -> None:
-        """See ``ICache.invalidate_tags``."""
         self._backend.run(self._make.delete_many(map(tag_key, tags), None))
 
     def clear(self) -> int:
-        """See ``ICache.clear``."""
         return self._backend.run(self._make.clear())
+
+
+for _name in ICache.__abstractmethods__:
+    getattr(SyncCache, _name).__doc__ = getattr(ICache, _name).__doc__
 
 
 async def get_cache(namespace: str = "") -> ICache[Any]:
@@ -299,21 +283,23 @@ async def get_cache(namespace: str = "") -> ICache[Any]:
 
     A key ``user:1`` of the namespace ``users`` is ``users:user:1`` in Django's own cache API.
 
-    :raises ValueError: the namespace contains a colon or a glob character.
-    :raises ImproperlyConfigured: the alias has another backend.
+    Raises:
+        ValueError: The namespace contains a colon or a glob character.
+        ImproperlyConfigured: The alias has another backend.
     """
     return NamespacedCache(resilient_cache(), namespace)
 
 
 def get_sync_cache(namespace: str = "") -> SyncCache[Any]:
-    """Return the synchronous twin of what ``get_cache`` returns; raises the same."""
+    """Return the synchronous twin of what ``get_cache`` returns. It raises the same errors."""
     return SyncCache(resilient_cache(), namespace)
 
 
 def resilient_cache() -> ResilientCache:
     """Return the backend of the alias that ``CACHE_LAYER_ALIAS`` names.
 
-    :raises ImproperlyConfigured: it is not a ``ResilientCache``.
+    Raises:
+        ImproperlyConfigured: It is not a ``ResilientCache``.
     """
     known = _known.get()
     if known is not None and known[0] is _configuration:

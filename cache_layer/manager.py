@@ -1,4 +1,4 @@
-"""What operators ask of the cache: keys by pattern, many values at once, metrics."""
+"""The manager: keys by pattern, many values at once, metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cache_layer.interface import Ttl, as_timeout, resilient_cache
 
 
 class RedisManager:
-    r"""Works on Redis, and on memory while Redis cannot be used.
+    r"""Works on the keys of one alias: in Redis, and in memory while Redis cannot be used.
 
     Keys are without the alias's prefix and with the namespace: what ``scan_keys("users:*")``
     returns goes straight into ``mget``. Patterns are Redis's: ``*``, ``?``, ``[abc]``, ``[^a]``,
@@ -27,7 +27,9 @@ class RedisManager:
     async def scan_keys(self, pattern: str, count: int = 100) -> list[str]:
         """Return the keys that match a pattern, each once, in no order.
 
-        ``count`` is how many keys Redis looks at in one step, not how many are returned.
+        Args:
+            pattern: What the keys must match.
+            count: How many keys Redis looks at in one step, not how many are returned.
         """
         found = await self._backend.arun(self._make.scan(pattern, None, count))
         return self._make.strip(found, None)
@@ -41,13 +43,15 @@ class RedisManager:
     async def mset(self, mapping: Mapping[str, Any], ttl: Ttl = None) -> bool:
         """Store several values in one round trip; return whether all are stored.
 
-        ``ttl`` is in seconds; None is the alias's default timeout.
+        Args:
+            mapping: The values by key.
+            ttl: Seconds, None for the alias's default timeout, or ``FOREVER``.
 
-        :raises UnsupportedValueError: one cannot be stored exactly; none is stored.
+        Raises:
+            UnsupportedValueError: One cannot be stored exactly; none is stored.
         """
-        return bool(
-            await self._backend.arun(self._make.set_many(mapping, as_timeout(ttl), None)) == []
-        )
+        refused = await self._backend.arun(self._make.set_many(mapping, as_timeout(ttl), None))
+        return bool(refused == [])
 
     async def delete_by_pattern(self, pattern: str) -> int:
         """Delete the keys that match a pattern, in steps; return how many held a value."""
@@ -75,9 +79,10 @@ class RedisManager:
         return {**counted, "backend": self._backend.store.describe()}
 
     def get_hit_rate(self, namespace: str | None = None) -> float:
-        """Return hits in percent of reads, of one namespace or of all; 0.0 when nothing was read.
+        """Return this process's hits in percent of reads; 0.0 when nothing was read.
 
-        The namespace ``""`` is what was read without one.
+        Args:
+            namespace: The namespace to look at, ``""`` for reads without one, None for all reads.
         """
         return metrics.hit_rate(namespace)
 
@@ -85,6 +90,7 @@ class RedisManager:
 async def get_redis_manager() -> RedisManager:
     """Return the manager of the alias that ``CACHE_LAYER_ALIAS`` names.
 
-    :raises ImproperlyConfigured: the alias has another backend.
+    Raises:
+        ImproperlyConfigured: The alias has another backend.
     """
     return RedisManager(resilient_cache())

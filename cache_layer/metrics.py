@@ -1,8 +1,8 @@
 """Counters of what the cache did: exact under threads, and summed over all processes.
 
 Every thread counts in a dictionary of its own, so that counting takes no lock; readers sum the
-dictionaries. The view over all processes is a store that the backend provides (a Redis hash):
-each process adds to it what it counted since the last time.
+dictionaries. The sum over all processes is in a store that the backend provides (a Redis hash):
+each process adds to it what it has counted since its last addition.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, TypedDict
 
 #: What is counted; each is reported for every namespace that was used.
 EVENTS: Final = ("hits", "misses", "sets", "deletes", "errors")
@@ -19,15 +19,30 @@ EVENTS: Final = ("hits", "misses", "sets", "deletes", "errors")
 NEAR_HITS: Final = "near_hits"
 #: The name under which the empty namespace is reported.
 DEFAULT_NAMESPACE: Final = "default"
+#: The name under which namespaces are reported together when there are too many.
+OTHER_NAMESPACES: Final = "(other)"
+#: Largest number of namespaces that are counted apart in one process.
+MAX_NAMESPACES: Final = 1000
 
 _Counts = dict[tuple[str, str], int]
 
 
-class SharedStore(Protocol):
-    """Where the counters of all processes are added up. Implemented by the backend.
+class Report(TypedDict):
+    """Counters and what follows from them."""
 
-    Both methods are synchronous, may raise, and are called from a background thread, at exit,
-    and by ``snapshot_all``.
+    #: Hits in percent of reads, over all namespaces; 0.0 when nothing was read.
+    hit_rate: float
+    #: The same for each namespace.
+    hit_rates: dict[str, float]
+    #: Numbers by ``"<namespace>:<event>"``.
+    metrics: dict[str, int]
+
+
+class SharedStore(Protocol):
+    """Where the counters of all processes are added up. The backend implements it.
+
+    Both methods are synchronous and may raise. A background thread calls them, the end of the
+    process, and ``snapshot_all``.
     """
 
     def add_counts(self, deltas: Mapping[str, int]) -> None:
@@ -53,30 +68,47 @@ class _Local(threading.local):
 _lock = threading.RLock()
 _flush_lock = threading.Lock()
 _threads: list[tuple[weakref.ref[_Owner], _Counts]] = []
+_namespaces: set[str] = set()
 _finished: _Counts = {}
 _reset_at: _Counts = {}
 _flushed: _Counts = {}
 
 
+def counted_as(namespace: str) -> str:
+    """Return the name under which a namespace is counted, which is its own for the first 1,000."""
+    with _lock:
+        if namespace in _namespaces or len(_namespaces) < MAX_NAMESPACES:
+            _namespaces.add(namespace)
+            return namespace
+    return OTHER_NAMESPACES
+
+
 def record(namespace: str, event: str, n: int = 1) -> None:
-    """Count ``n`` occurrences of one of ``EVENTS`` in a namespace (``""`` is the default one)."""
+    """Count occurrences of an event.
+
+    Args:
+        namespace: A name from ``counted_as``.
+        event: One of ``EVENTS``, or ``NEAR_HITS``.
+        n: How many there were.
+    """
     counts = own_counts.counts
     key = (namespace, event)
     counts[key] = counts.get(key, 0) + n
 
 
-def snapshot() -> dict[str, Any]:
-    """Return this process's counters and hit rates.
-
-    ``{"hit_rate": percent, "hit_rates": {namespace: percent}, "metrics": {"default:hits": n}}``
-    """
+def snapshot() -> Report:
+    """Return this process's counters and hit rates."""
     with _lock:
         counts = _subtract(_total(), _reset_at)
     return _report(_named(counts))
 
 
-def snapshot_all(store: SharedStore) -> dict[str, Any]:
-    """Return the same as ``snapshot`` for all processes, this one up to date."""
+def snapshot_all(store: SharedStore) -> Report:
+    """Return the counters and hit rates of all processes, those of this one up to date.
+
+    Raises:
+        Exception: The store cannot be used.
+    """
     flush(store)
     return _report(store.load_counts())
 
@@ -84,12 +116,13 @@ def snapshot_all(store: SharedStore) -> dict[str, Any]:
 def hit_rate(namespace: str | None = None) -> float:
     """Return this process's hits in percent of reads, 0.0 when nothing was read.
 
-    ``None`` means all namespaces together.
+    Args:
+        namespace: The namespace to look at; None is all of them together.
     """
     report = snapshot()
     if namespace is None:
-        return float(report["hit_rate"])
-    return float(report["hit_rates"].get(namespace or DEFAULT_NAMESPACE, 0.0))
+        return report["hit_rate"]
+    return report["hit_rates"].get(namespace or DEFAULT_NAMESPACE, 0.0)
 
 
 def flush(store: SharedStore) -> None:
@@ -110,7 +143,7 @@ def flush(store: SharedStore) -> None:
 
 
 def reset() -> None:
-    """Start this process's counters at zero again. What all processes add up to is untouched."""
+    """Set this process's counters to zero, and leave those of all processes as they are."""
     with _lock:
         _reset_at.clear()
         _reset_at.update(_total())
@@ -159,7 +192,7 @@ def _named(counts: _Counts) -> dict[str, int]:
     return named
 
 
-def _report(named: Mapping[str, int]) -> dict[str, Any]:
+def _report(named: Mapping[str, int]) -> Report:
     namespaces = {DEFAULT_NAMESPACE} | {name.rpartition(":")[0] for name in named}
     metrics = {f"{namespace}:{event}": 0 for namespace in sorted(namespaces) for event in EVENTS}
     metrics.update(named)
@@ -188,6 +221,6 @@ def _after_fork() -> None:
         total.clear()
 
 
-#: The counters of the thread that looks; for whoever cannot afford the call of ``record``.
+#: The counters of the current thread, for callers to which the call of ``record`` is too slow.
 own_counts: Final = _Local()
 os.register_at_fork(after_in_child=_after_fork)

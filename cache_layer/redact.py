@@ -1,4 +1,4 @@
-"""Addresses of Redis, as they may be shown."""
+"""Addresses of Redis, without what must not be shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PASSWORD: Final = re.compile(r"(?<=[?&]password=)[^&]*")
 
 
 def without_password(url: object) -> object:
-    """Return a URL, well formed or not, with ``***`` in place of its password."""
+    """Return a URL with ``***`` in place of its password, and what is no string as it is."""
     if not isinstance(url, str):
         return url
     before, at, rest = url.rpartition("@")

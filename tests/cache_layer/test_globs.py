@@ -30,6 +30,28 @@ def test_patterns(pattern: str, yes: list[str], no: list[str]) -> None:
     assert [text for text in no if glob_match(pattern, text)] == []
 
 
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("*a" * 6 + "b", "a" * 2_000),
+        ("*a" * 30 + "*b", "a" * 2_000),
+        ("*?" * 20 + "b*c", "ab" * 1_000),
+        ("*[a-z]x" * 12, "ax" * 1_000 + "y"),
+    ],
+)
+def test_many_stars_do_not_take_exponential_time(pattern: str, text: str) -> None:
+    # The time of trying all places in turn would be beyond any limit of the suite.
+    assert not glob_match(pattern, text)
+
+
+def test_what_stands_between_stars_is_found_at_its_first_place() -> None:
+    assert glob_match("*ab*b", "abab")
+    assert glob_match("*ab*ab", "abab")
+    assert not glob_match("*ab*ab*ab", "abab")
+    assert glob_match("a*a", "aa")
+    assert not glob_match("a*a", "a")
+
+
 @given(st.text(), st.text())
 def test_an_escaped_text_matches_itself_alone(text: str, other: str) -> None:
     assert glob_match(escape_glob(text), text)

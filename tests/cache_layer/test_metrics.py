@@ -150,3 +150,13 @@ def test_a_forked_child_counts_for_itself() -> None:
     assert seen["default:misses"] == 1
     assert flushed == {"default:misses": 1}
     assert metrics.snapshot()["metrics"]["default:misses"] == 0
+
+
+def test_namespaces_that_a_project_makes_without_end_are_counted_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics, "MAX_NAMESPACES", 3)
+    monkeypatch.setattr(metrics, "_namespaces", set())
+    names = [metrics.counted_as(f"tenant-{number}") for number in range(5)]
+    assert names == ["tenant-0", "tenant-1", "tenant-2", "(other)", "(other)"]
+    assert metrics.counted_as("tenant-1") == "tenant-1"
