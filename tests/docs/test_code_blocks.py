@@ -27,7 +27,7 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PROJECT_FILE = re.compile(r"# (settings|urls)\.py\n")
+PROJECT_FILE = re.compile(r"# ((?:\w+/)?\w+)\.py\n")
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,21 @@ def project(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     )
     for block in blocks(document):
         if block.project_file:
-            with (tmp_path / "mysite" / f"{block.project_file}.py").open("a") as file:
-                file.write(f"\n{block.code}")
+            add_to_project(tmp_path, block)
     return tmp_path
+
+
+def add_to_project(folder: Path, block: Block) -> None:
+    """Append the block to its file, which is the project's, or that of an app when it says so."""
+    file = Path(f"{block.project_file}.py")
+    if len(file.parts) == 1:
+        file = Path("mysite") / file
+    path = folder / file
+    if not path.parent.exists():
+        path.parent.mkdir()
+        (path.parent / "__init__.py").touch()
+    with path.open("a", encoding="utf-8") as opened:
+        opened.write(f"\n{block.code}")
 
 
 @pytest.mark.parametrize(

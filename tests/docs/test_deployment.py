@@ -20,7 +20,7 @@ import yaml
 from django.urls import resolve
 
 from tests import services
-from tests.docs.test_code_blocks import ROOT, Block, blocks
+from tests.docs.test_code_blocks import ROOT, Block, add_to_project, blocks
 from tests.processes import end, wait_until
 from tests.services import free_port
 
@@ -58,8 +58,7 @@ class Site:
             self.environment.pop(name, None)
         self.run("-m", "django", "startproject", "mysite", str(folder))
         for block in of_language("python"):
-            with (folder / "mysite" / f"{block.project_file}.py").open("a") as file:
-                file.write(f"\n{block.code}")
+            add_to_project(folder, block)
         self.run("manage.py", "migrate", "--verbosity", "0")
         self.session = self.run("manage.py", "shell", "--verbosity", "0", "--command", SETUP)
 
