@@ -8,6 +8,16 @@ import nox
 nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = True
 
+#: The tests of what is built on redis-py and django-redis.
+REDIS_CLIENT_TESTS = (
+    "backend",
+    "django_redis_api",
+    "django_redis_fallback",
+    "django_redis_outage",
+    "near",
+    "outage",
+)
+
 PAIRS = [("3.11", "5.2"), ("3.12", "6.0"), ("3.13", "6.1")]
 
 
@@ -55,6 +65,27 @@ def django_redis_suite(session: nox.Session, django: str) -> None:
     install(session, django)
     session.install("pip", "pytest-mock", "lz4", "pyzstd")
     session.run("python", ".ci/django_redis_suite.py", *session.posargs)
+
+
+@nox.session
+@nox.parametrize(
+    ("python", "clients"),
+    [
+        ("3.11", ("redis==6.4.0", "django-redis==7.0.0", "hiredis==3.2.0")),
+        ("3.13", ("redis", "django-redis", "hiredis")),
+    ],
+    ids=["lowest", "newest"],
+)
+def redis_clients(session: nox.Session, clients: tuple[str, ...]) -> None:
+    """What depends on redis-py and django-redis, over the lowest and newest that are supported."""
+    install(session, "5.2")
+    session.install("--upgrade", *clients)
+    session.run(
+        *("python", "-m", "pytest", "-n", "2", "-m", "slow or not slow"),
+        *(f"tests/cache_layer/test_{name}.py" for name in REDIS_CLIENT_TESTS),
+        "tests/faults/test_topologies.py",
+        *session.posargs,
+    )
 
 
 @nox.session(python="3.13")

@@ -218,3 +218,19 @@ def test_raw_clients_raise_what_redis_py_raises(
         client.ping()
     assert not isinstance(caught.value, CacheUnavailableError)
     assert state(cache) == "redis"
+
+
+def test_a_lack_of_permission_concerns_its_caller_alone(
+    redis_server: RedisServer, server_client: redis.Redis
+) -> None:
+    server_client.execute_command(
+        *("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-@sortedset")
+    )
+    cache = make_cache(redis_server.url.replace("//", "//app:secret@"))
+    for face in (cache, Awaited(cache)):
+        face.set("k", 1)
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            face.zadd("z", {"m": 1})
+        assert state(cache) == "redis"
+        assert face.get("k") == 1
+    cache.store.close()

@@ -40,6 +40,7 @@ FOREIGN = {
         "save",
         "update",
         "DefaultRouter",
+        "HerdClient",
         "run",
     ),
 }

@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cache_layer.backends.near.cache import NearCache
+from cache_layer.backends.redis import internals
 from cache_layer.backends.redis.resp import NOTHING, is_push, make_reader, pack
 from cache_layer.backends.redis.transport import Transport
 from cache_layer.conf import settings
@@ -139,6 +140,10 @@ class Tracker(threading.Thread):
 
     def _listen(self) -> None:
         connection = self._transport.listener()
+        if not internals.are_known(connection, internals.SYNC):
+            # Nothing can be heard, now or later.
+            self._stopped.set()
+            return
         try:
             connection.connect()
             self._socket = connection._sock

@@ -91,6 +91,8 @@ class Operation(Generic[T]):
     #: Whether the number of round trips depends on how many keys there are; then the time for
     #: each round trip is limited, not that of the call.
     long: ClassVar[bool] = False
+    #: Whether a user of Redis who may not do this is told so, instead of memory answering.
+    reports_permissions: ClassVar[bool] = False
 
     context: OperationContext
 

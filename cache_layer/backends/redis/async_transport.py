@@ -22,9 +22,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 from redis.sentinel import SentinelConnectionPool as SyncSentinelConnectionPool
 
-from cache_layer.backends.operations.base import Command, Operation, Read, Single, Steps
+from cache_layer.backends.operations.base import Command, Operation, Read, Single
 from cache_layer.backends.operations.lua import Script
-from cache_layer.backends.redis import cluster
+from cache_layer.backends.redis import cluster, internals
 from cache_layer.backends.redis.errors import translated
 from cache_layer.backends.redis.multiplexer import CommandQueue
 from cache_layer.backends.redis.pool import called_back
@@ -94,7 +94,7 @@ class AsyncTransport:
                 return single.parse(reply if callback is None else callback(reply))
             # Time in which the event loop is busy counts as well, and is not Redis's fault.
             deadline = math.inf if operation.long else self._transport.deadline(2)
-            return await self._run_steps(entry, queue, operation.steps(), deadline)
+            return await self._run_steps(entry, queue, operation, deadline)
 
     def sent(self, operation: Operation[T]) -> asyncio.Future[Any] | None:
         """Send a read of one command; return the future of its reply, for ``received()``.
@@ -153,12 +153,14 @@ class AsyncTransport:
                 await entry.queue.close()
 
     async def _run_steps(
-        self, entry: _LoopEntry, queue: CommandQueue, steps: Steps[T], deadline: float
+        self, entry: _LoopEntry, queue: CommandQueue, operation: Operation[T], deadline: float
     ) -> T:
+        steps = operation.steps()
         try:
             commands = next(steps)
             while True:
-                commands = steps.send(await self._replies(entry, queue, commands))
+                replies = await self._replies(entry, queue, commands)
+                commands = steps.send(checked(replies, operation.reports_permissions))
                 if time.monotonic() > deadline:
                     raise TimeoutError("one call took several slow replies")
         except StopIteration as stop:
@@ -175,7 +177,7 @@ class AsyncTransport:
             again = await queue.send_all([Script.in_full(commands[index]) for index in unknown])
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
-        return checked(called_back(entry.callbacks, commands, replies))
+        return called_back(entry.callbacks, commands, replies)
 
 
 def _connector(client: Any, handshake: Handshake) -> Connect | None:
@@ -186,9 +188,9 @@ def _connector(client: Any, handshake: Handshake) -> Connect | None:
     """
     pool = getattr(client, "connection_pool", None)
     if isinstance(pool, SyncSentinelConnectionPool):
-        return _through_sentinel(pool, handshake)
+        return _through_sentinel(pool, handshake) if _is_known() else None
     connection_class = _async_class(getattr(pool, "connection_class", None))
-    if pool is None or connection_class is None:
+    if pool is None or connection_class is None or not _is_known():
         return None
     options = _options(pool.connection_kwargs, connection_class)
 
@@ -196,6 +198,10 @@ def _connector(client: Any, handshake: Handshake) -> Connect | None:
         return await _connected(connection_class(redis_connect_func=handshake, **options))
 
     return connect
+
+
+def _is_known() -> bool:
+    return internals.are_known(async_connection.Connection(), internals.ASYNC)
 
 
 async def _connected(connection: Any) -> Any:

@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from cache_layer.backends.operations.base import Command
+from cache_layer.backends.redis import internals
 from cache_layer.backends.redis.cluster import SecureSlotConnection, SlotConnection
 from cache_layer.backends.redis.resp import NOTHING, is_push, make_reader, pack
 
@@ -197,6 +198,7 @@ def executor_for(client: Any, limits: Collection[str]) -> Executor:
         type(pool) is redis_connection.ConnectionPool
         and pool.connection_class in _CLASSES
         and _BEYOND.isdisjoint(limits)
+        and internals.are_known(pool.connection_class(**pool.connection_kwargs), internals.SYNC)
     ):
         return ConnectionPool(client)
     return Client(client)

@@ -42,6 +42,7 @@ class RedisCommand(Operation[Any]):
     """Any command, which nothing but Redis can do; its reply, be it an exception."""
 
     __slots__ = ("_backend", "_command", "_sent")
+    reports_permissions = True
 
     def __init__(self, backend: Backend, command: Command) -> None:
         self.context = backend.context

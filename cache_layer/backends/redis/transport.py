@@ -13,11 +13,11 @@ from django.utils.module_loading import import_string
 from django_redis.client import DefaultClient, ShardClient
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 from redis.retry import Retry
 
 from cache_layer.backends.encoding import DEFAULT_SERIALIZER
-from cache_layer.backends.operations.base import Command, Operation, Single, Steps, raw
+from cache_layer.backends.operations.base import Command, Operation, Single, raw
 from cache_layer.backends.operations.lua import Script
 from cache_layer.backends.redis.cluster import hash_tag, is_clustered, slot_of
 from cache_layer.backends.redis.errors import as_unavailable, translated
@@ -70,7 +70,7 @@ class Transport:
                 single: Single[T] = operation
                 return self._run_single(executor, single)
             deadline = math.inf if operation.long else self.deadline()
-            return self._run_steps(executor, operation.steps(), deadline)
+            return self._run_steps(executor, operation, deadline)
 
     def probe(self) -> None:
         """Look whether Redis can be read and written.
@@ -169,11 +169,13 @@ class Transport:
             reply = executor.execute(Script.in_full(command))
         return refused(operation, reply) if isinstance(reply, Exception) else operation.parse(reply)
 
-    def _run_steps(self, executor: Executor, steps: Steps[T], deadline: float) -> T:
+    def _run_steps(self, executor: Executor, operation: Operation[T], deadline: float) -> T:
+        steps = operation.steps()
         try:
             commands = next(steps)
             while True:
-                commands = steps.send(self._replies(executor, commands))
+                replies = self._replies(executor, commands)
+                commands = steps.send(checked(replies, operation.reports_permissions))
                 if time.monotonic() > deadline:
                     raise TimeoutError("one call took several slow replies")
         except StopIteration as stop:
@@ -188,7 +190,7 @@ class Transport:
             again = executor.execute_all([Script.in_full(commands[index]) for index in unknown])
             for index, reply in zip(unknown, again, strict=True):
                 replies[index] = reply
-        return checked(replies)
+        return replies
 
 
 def refused(operation: Single[T], reply: Exception) -> T:
@@ -207,10 +209,15 @@ def unknown_scripts(commands: list[Command], replies: list[Any]) -> list[int]:
     ]
 
 
-def checked(replies: list[Any]) -> list[Any]:
-    """Return replies as they are, or raise the one that says that Redis cannot be used."""
+def checked(replies: list[Any], reports_permissions: bool = False) -> list[Any]:
+    """Return replies as they are, or raise the one that says that Redis cannot be used.
+
+    ``reports_permissions``: see ``Operation``.
+    """
     for reply in replies:
         if isinstance(reply, Exception) and as_unavailable(reply) is not None:
+            if reports_permissions and isinstance(reply, NoPermissionError):
+                continue
             raise reply
     return replies
 
