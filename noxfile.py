@@ -14,7 +14,6 @@ REDIS_CLIENT_TESTS = (
     "django_redis_api",
     "django_redis_fallback",
     "django_redis_outage",
-    "near",
     "outage",
 )
 
@@ -83,7 +82,7 @@ def redis_clients(session: nox.Session, clients: tuple[str, ...]) -> None:
     session.run(
         *("python", "-m", "pytest", "-n", "2", "-m", "slow or not slow"),
         *(f"tests/cache_layer/test_{name}.py" for name in REDIS_CLIENT_TESTS),
-        "tests/faults/test_topologies.py",
+        *("tests/cache_layer/near", "tests/faults/test_topologies.py"),
         *session.posargs,
     )
 
