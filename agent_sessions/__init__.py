@@ -6,15 +6,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent_sessions.exceptions import AgentSessionsError, IdempotencyConflict, SessionArchived
+    from agent_sessions.exceptions import (
+        AgentSessionsError,
+        AppendOutcomeUnknown,
+        IdempotencyConflict,
+        SessionArchived,
+    )
     from agent_sessions.models import Message, MessageRole, Session, SessionStatus
-    from agent_sessions.repository import SessionRepository, SyncSessionRepository
+    from agent_sessions.repository import (
+        SessionRepository,
+        SyncSessionRepository,
+        SyncUserSessionRepository,
+        UserSessionRepository,
+    )
 
 __version__ = "0.1.0"
 
 # INSTALLED_APPS imports this module before models may be imported, hence lazily.
 _HOMES = {
     "AgentSessionsError": "exceptions",
+    "AppendOutcomeUnknown": "exceptions",
     "IdempotencyConflict": "exceptions",
     "SessionArchived": "exceptions",
     "Message": "models",
@@ -23,10 +34,13 @@ _HOMES = {
     "SessionStatus": "models",
     "SessionRepository": "repository",
     "SyncSessionRepository": "repository",
+    "SyncUserSessionRepository": "repository",
+    "UserSessionRepository": "repository",
 }
 
 __all__ = [
     "AgentSessionsError",
+    "AppendOutcomeUnknown",
     "IdempotencyConflict",
     "Message",
     "MessageRole",
@@ -35,6 +49,8 @@ __all__ = [
     "SessionRepository",
     "SessionStatus",
     "SyncSessionRepository",
+    "SyncUserSessionRepository",
+    "UserSessionRepository",
 ]
 
 

@@ -18,5 +18,6 @@ class AgentSessionsConfig(AppConfig):
         """Register the checks, what follows a migration, and who tells of new messages."""
         from agent_sessions import checks, notifications  # noqa: F401
         from agent_sessions.postgresql import append_function
+        from agent_sessions.repository import connections  # noqa: F401
 
         post_migrate.connect(append_function.create_if_missing, sender=self)

@@ -23,3 +23,18 @@ class IdempotencyConflict(AgentSessionsError):  # noqa: N818
     def __init__(self, key: str) -> None:
         self.key = key
         super().__init__(f"The idempotency key {key!r} was already used with other contents.")
+
+
+class AppendOutcomeUnknown(AgentSessionsError):  # noqa: N818
+    """The connection was lost, or the call cancelled, before the database answered.
+
+    The messages are stored or not. Look with ``get_messages()`` before appending them again, or
+    append with an ``idempotency_key``: then nobody has to look.
+    """
+
+    def __init__(self, session_id: UUID | str) -> None:
+        self.session_id = session_id
+        super().__init__(
+            f"It is not known whether messages were appended to session {session_id}: look, or "
+            "append with an idempotency_key, which makes trying again safe."
+        )

@@ -74,9 +74,10 @@ class ContentField(_AnyTextField):
         """Return the content; a list of parts stays one."""
         return value if isinstance(value, list) else super().to_python(value)
 
-    def value_to_string(self, obj: models.Model) -> Any:
-        """Return the content for a fixture, as JSON fields do: not as text."""
-        return self.value_from_object(obj)
+    def value_to_string(self, obj: models.Model) -> str:
+        """Return the text of the column for a fixture; its payload has the exact content."""
+        text: str = self.get_prep_value(self.value_from_object(obj))
+        return text
 
     def get_prep_value(self, value: Any) -> Any:
         """Return the text of the content, without what a database cannot hold."""
@@ -95,6 +96,11 @@ class MetadataField(_AnyJSONField):
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
         """Return the metadata; that of most messages is empty and needs no parsing."""
         return {} if value == "{}" else super().from_db_value(value, expression, connection)
+
+    def value_to_string(self, obj: models.Model) -> Any:
+        """Return the value of the column for a fixture; its payload has the exact metadata."""
+        value = self.value_from_object(obj)
+        return message_format.storable_json(value) if isinstance(value, dict) else value
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
         """Return the metadata, or of unstorable ones what a JSON column can hold."""

@@ -9,16 +9,23 @@ from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connections
+from django.db import IntegrityError, InterfaceError, OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from agent_sessions.choices import SessionStatus
 from agent_sessions.conf import settings
-from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
+from agent_sessions.exceptions import (
+    AppendOutcomeUnknown,
+    IdempotencyConflict,
+    SessionArchived,
+)
 from agent_sessions.ids import Owner
 from agent_sessions.message_format import canonical, is_idempotency_key, pack, validate_message
 from agent_sessions.models import Message, Session
+from agent_sessions.repository.connections import is_lost
 from agent_sessions.repository.on_commit import after_commit
 from agent_sessions.repository.strategy import strategy_for
 from agent_sessions.signals import message_added
@@ -142,10 +149,15 @@ def _append(
             if not strategy.is_usable_after_error(connection):
                 raise
             found = _stored(session_id, keys, call_key, owner, using)
-            if not found:
+            if not found and not _numbers_repaired(session_id, using):
                 raise
             stored.update(found)
             continue
+        except (OperationalError, InterfaceError) as error:
+            # With keys it is safe to try again, which is up to the caller.
+            if len(keys) < len(waiting) and _may_be_stored(connection):
+                raise AppendOutcomeUnknown(session_id) from error
+            raise
         if count is None:
             found = _stored(session_id, keys, call_key, owner, using)
             if not found:
@@ -155,6 +167,22 @@ def _append(
         announce(session_id, waiting, count, using)
         break
     return [row if row.idempotency_key is None else firsts[row.idempotency_key] for row in rows]
+
+
+def _may_be_stored(connection: BaseDatabaseWrapper) -> bool:
+    if connection.in_atomic_block or not is_lost(connection):
+        return False
+    # The next call must not meet it.
+    connection.close()
+    return True
+
+
+def _numbers_repaired(session_id: UUID, using: str) -> bool:
+    """Move the counter behind messages that were written past the repository."""
+    messages = Message.objects.using(using).for_session(session_id)
+    highest = messages.aggregate(highest=Max("sequence"))["highest"] or 0
+    behind = Session.objects.using(using).filter(pk=session_id, last_sequence__lt=highest)
+    return behind.update(last_sequence=highest) > 0
 
 
 def _stored(
@@ -171,7 +199,8 @@ def _stored(
 
 
 def _numbered(key: str, number: int) -> str:
-    return f"{key}→{number}" if number else key
+    # No key of a caller has a character that is not printable.
+    return f"{key}\x1f{number}" if number else key
 
 
 def _with_keys(session_id: UUID, keys: list[str], owner: Owner, using: str) -> dict[str, Message]:
@@ -194,10 +223,18 @@ def _refuse_missing_or_archived(session_id: UUID, owner: Owner, using: str) -> N
 
 
 def announce(session_id: UUID, rows: list[Message], count: int, using: str) -> None:
-    """Tell that the rows were inserted, and that the session has become too long."""
+    """Tell that the rows were inserted, and that the session has become too long.
+
+    The session has ``count`` messages now. One warning when it grows past the limit, and one
+    each time that it has doubled since.
+    """
     limit = settings.MAX_MESSAGES
-    if limit is not None and count > limit:
+    if limit is not None and _doublings(count, limit) > _doublings(count - len(rows), limit):
         logger.warning(
             "Session %s has %d messages, more than the limit of %d.", session_id, count, limit
         )
     after_commit(message_added, Message, using, session_id=session_id, messages=rows)
+
+
+def _doublings(count: int, limit: int) -> int:
+    return (max(count - 1, 0) // limit).bit_length()

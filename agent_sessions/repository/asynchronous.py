@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 
+from agent_sessions.exceptions import AppendOutcomeUnknown
+from agent_sessions.repository.connections import keeps_connection
 from agent_sessions.repository.sync import SyncSessionRepository
 from agent_sessions.repository.users import SyncUserSessionRepository, User
 
 Sync = TypeVar("Sync", bound=SyncSessionRepository | SyncUserSessionRepository)
+_APPENDS = frozenset({"add_message_to_session", "add_messages"})
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -31,7 +35,16 @@ def _awaited(
 ) -> Callable[Concatenate[_Awaited[Sync], P], Coroutine[Any, Any, R]]:
     @wraps(method)
     async def operation(self: _Awaited[Sync], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await sync_to_async(method)(self.sync, *args, **kwargs)
+        token = keeps_connection.set(True)
+        try:
+            return await sync_to_async(method)(self.sync, *args, **kwargs)
+        except CancelledError as cancelled:
+            if method.__name__ in _APPENDS:
+                session_id = kwargs.get("session_id", args[0] if args else "?")
+                raise cancelled from AppendOutcomeUnknown(str(session_id))
+            raise
+        finally:
+            keeps_connection.reset(token)
 
     return operation
 
@@ -67,7 +80,8 @@ class SessionRepository(_Awaited[SyncSessionRepository]):
     thread, whatever number of queries it needs. Django runs the ORM calls of one request or
     task one after the other; gathering them does not overlap them.
 
-    An operation that is cancelled goes on in its thread: it may happen or not.
+    An operation that is cancelled goes on in its thread: it happens or not. The CancelledError
+    of an append has AppendOutcomeUnknown as its cause.
     """
 
     def __init__(self, using: str | None = None) -> None:

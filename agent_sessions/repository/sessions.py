@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections, transaction
 from django.utils.translation import gettext as _
@@ -39,7 +40,7 @@ def create(session: Session, messages: Iterable[Any], owner: Owner, using: str) 
     _take_over(session, owner)
     session._state.db = using
     session.clean_fields()
-    rows = append.rows_of(session.pk, messages, using, place="messages[{}]")
+    rows = append.rows_of(session.id, messages, using, place="messages[{}]")
     rows, _firsts = append.unrepeated(rows, {})
     if session._state.adding:
         _count(session, rows)
@@ -48,11 +49,11 @@ def create(session: Session, messages: Iterable[Any], owner: Owner, using: str) 
         with transaction.atomic(using=using):
             session.save(force_insert=(Session,), using=using)
             Message.objects.using(using).bulk_create(rows)
-    except IntegrityError:
-        return _stored_before(session, using)
+    except IntegrityError as error:
+        return _stored_before(session, using, error)
     after_commit(session_created, Session, using, session=session)
     if rows:
-        append.announce(session.pk, rows, len(rows), using)
+        append.announce(session.id, rows, len(rows), using)
     return session
 
 
@@ -121,7 +122,7 @@ def update_context(
     return session
 
 
-def _stored_before(session: Session, using: str) -> Session:
+def _stored_before(session: Session, using: str, error: IntegrityError) -> Session:
     sessions = Session.objects.using(using)
     if session.idempotency_key is not None:
         stored = sessions.filter(
@@ -133,8 +134,14 @@ def _stored_before(session: Session, using: str) -> Session:
             if stored.idempotency_digest != session.idempotency_digest:
                 raise IdempotencyConflict(session.idempotency_key)
             return stored
-    if sessions.filter(pk=session.pk).exists():
+    if (taken := sessions.filter(pk=session.id).first()) is not None:
+        if (taken.user_id, taken.created_at) == (session.user_id, session.created_at):
+            # A first try has stored it, and its connection was lost.
+            return taken
         raise ValidationError({"id": _("A session with this id exists.")})
+    if get_user_model()._base_manager.using(using).filter(pk=session.user_id).exists():
+        # The transaction of the caller sees no longer, or not yet, what is in the way.
+        raise error
     raise ValidationError({"user": _("This user does not exist.")})
 
 

@@ -14,6 +14,7 @@ from agent_sessions.message_format import is_storable
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import key_of
 from agent_sessions.repository import maintenance
+from agent_sessions.repository.connections import operation
 from agent_sessions.repository.locking import Check
 from agent_sessions.repository.results import Erased, Page, SessionStats
 from agent_sessions.repository.users import SessionId, SyncUserSessionRepository, User
@@ -161,6 +162,7 @@ class SyncSessionRepository:
         """
         return self.for_user(user_id, tenant).delete_user_data()
 
+    @operation
     def cleanup_expired_sessions(self, progress: Callable[[int], None] | None = None) -> int:
         """Complete the ACTIVE and PAUSED sessions past ``expires_at``; return how many.
 
@@ -169,6 +171,7 @@ class SyncSessionRepository:
         """
         return maintenance.cleanup(self.using, progress)
 
+    @operation
     def purge_old_sessions(
         self, days: float | None = None, progress: Callable[[int], None] | None = None
     ) -> int:
@@ -181,6 +184,7 @@ class SyncSessionRepository:
         days = settings.RETENTION_DAYS if days is None else days
         return 0 if days is None else maintenance.purge(days, self.using, progress)
 
+    @operation
     def verify_counters(
         self, repair: bool = False, progress: Callable[[int], None] | None = None
     ) -> list[UUID]:

@@ -13,6 +13,7 @@ from agent_sessions.ids import Owner, UserKey
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository import append, maintenance, reading, search, sessions
+from agent_sessions.repository.connections import operation
 from agent_sessions.repository.locking import Check
 from agent_sessions.repository.results import Erased, Page, SessionStats, Window
 
@@ -28,7 +29,8 @@ class SyncUserSessionRepository:
 
     ``SyncSessionRepository.for_user()`` makes one. Each operation is one transaction: it
     happens in whole or not at all, and may stand inside a transaction of the caller's (whose
-    locks it then keeps until the end).
+    locks it then keeps until the end). Outside one, what lost its connection, or met others in
+    a way that the database refuses, is tried again where that is safe.
 
     ``session_id`` takes a session, its UUID or the text of that; a text that is none raises
     ValidationError. ``check`` is called with the session, locked, before it is changed. What it
@@ -43,6 +45,7 @@ class SyncUserSessionRepository:
     def _sessions(self) -> SessionQuerySet[Session]:
         return Session.objects.using(self.using).owned_by(self.owner)
 
+    @operation
     def create(self, session: Session, messages: Iterable[Mapping[str, Any]] = ()) -> Session:
         """Store a new session, with its first messages if there are any, and return it.
 
@@ -56,10 +59,12 @@ class SyncUserSessionRepository:
         """
         return sessions.create(session, messages, self.owner, self.using)
 
+    @operation
     def get(self, session_id: SessionId) -> Session:
         """Return the session. Raises Session.DoesNotExist."""
         return self._sessions.get(pk=_uuid(session_id))
 
+    @operation
     def get_user_sessions(self, active_only: bool = True, limit: int = 50) -> list[Session]:
         """Return the user's sessions, newest activity first, at most ``limit``.
 
@@ -69,6 +74,7 @@ class SyncUserSessionRepository:
         found = self._sessions.active() if active_only else self._sessions
         return list(found.newest_activity_first()[: _checked(limit)])
 
+    @operation
     def get_session_with_messages(self, session_id: SessionId) -> Session:
         """Return the session with all its messages loaded, in order.
 
@@ -78,6 +84,7 @@ class SyncUserSessionRepository:
         messages = Prefetch("messages", queryset=Message.objects.using(self.using).in_order())
         return self._sessions.prefetch_related(messages).get(pk=_uuid(session_id))
 
+    @operation
     def get_messages(
         self,
         session_id: SessionId,
@@ -98,6 +105,7 @@ class SyncUserSessionRepository:
             Window(_uuid(session_id), after, before, limit, self.owner), self.using
         )
 
+    @operation
     def add_message_to_session(self, session_id: SessionId, message: Mapping[str, Any]) -> Message:
         """Append one message and return it.
 
@@ -111,14 +119,16 @@ class SyncUserSessionRepository:
 
         Appends to one session wait for each other: none is lost or repeated, and the order of
         the numbers is the order of the commits. Inside a transaction of the caller's the
-        session stays locked until that ends. A call that was cancelled, or whose connection
-        was lost, may have stored the message: repeat it with the same ``idempotency_key``.
+        session stays locked until that ends. Where the connection is lost, a message with an
+        ``idempotency_key`` is sent once more.
 
         Raises ValidationError, keyed by field; Session.DoesNotExist; SessionArchived;
-        IdempotencyConflict if the key came with another message before.
+        IdempotencyConflict if the key came with another message before; AppendOutcomeUnknown if
+        the connection was lost and the message has no key.
         """
         return append.append_one(_uuid(session_id), message, self.owner, self.using)
 
+    @operation
     def add_messages(
         self,
         session_id: SessionId,
@@ -136,6 +146,7 @@ class SyncUserSessionRepository:
             _uuid(session_id), messages, self.owner, self.using, idempotency_key
         )
 
+    @operation
     def update_session_context(
         self,
         session_id: SessionId,
@@ -155,6 +166,7 @@ class SyncUserSessionRepository:
             _uuid(session_id), context, replace, self.owner, check, self.using
         )
 
+    @operation
     def update_session(
         self, session_id: SessionId, changes: Mapping[str, Any], check: Check = None
     ) -> Session:
@@ -168,10 +180,16 @@ class SyncUserSessionRepository:
         """
         return sessions.update(_uuid(session_id), changes, self.owner, check, self.using)
 
+    @operation
     def delete(self, session_id: SessionId, check: Check = None) -> None:
-        """Delete the session with all its messages. Raises Session.DoesNotExist."""
+        """Delete the session with all its messages.
+
+        Raises Session.DoesNotExist, also where the connection was lost and the first try has
+        deleted it.
+        """
         maintenance.delete_session(_uuid(session_id), self.owner, check, self.using)
 
+    @operation
     def delete_user_data(self) -> Erased:
         """Delete all sessions and messages of the user; return how many there were.
 
@@ -180,6 +198,7 @@ class SyncUserSessionRepository:
         """
         return maintenance.delete_user_data(self.owner, self.using)
 
+    @operation
     def bulk_update_session_status(self, session_ids: Iterable[SessionId], status: str) -> int:
         """Set the status of several sessions; return how many of them changed.
 
@@ -190,10 +209,12 @@ class SyncUserSessionRepository:
         ids = [_uuid(session_id) for session_id in session_ids]
         return maintenance.set_status(ids, status, self.owner, self.using)
 
+    @operation
     def get_session_stats(self) -> SessionStats:
         """Return the numbers of the user's sessions, from their counters."""
         return reading.stats(self._sessions)
 
+    @operation
     def get_paginated_user_sessions(self, page: int, page_size: int) -> Page[Session]:
         """Return one page of all the user's sessions, newest activity first.
 
@@ -202,6 +223,7 @@ class SyncUserSessionRepository:
         """
         return reading.page(self._sessions, page, page_size)
 
+    @operation
     def search_sessions(
         self, search_term: str, limit: int = 20, excerpts: int = 3
     ) -> list[Session]:

@@ -115,6 +115,29 @@ class TestExpiry:
         assert repository.get(session.id).expires_at is None
 
 
+def test_times_of_messages_never_go_backwards(repository, session):
+    ahead = timezone.now() + timedelta(minutes=5)
+    Session.objects.filter(pk=session.pk).update(
+        last_message_at=ahead, last_activity_at=ahead, updated_at=ahead
+    )
+    added = repository.add_messages(session.id, [say(), say()])
+    assert [message.created_at for message in added] == [ahead, ahead]
+    assert [message.created_at for message in Message.objects.all()] == [ahead, ahead]
+    stored = repository.get(session.id)
+    assert (stored.last_message_at, stored.last_activity_at, stored.updated_at) == (ahead,) * 3
+
+
+def test_keys_of_messages_cannot_take_the_place_of_a_call(repository, session):
+    for number in range(1, 3):
+        repository.add_message_to_session(session.id, say(idempotency_key=f"q→{number}"))
+    added = repository.add_messages(session.id, [say("a"), say("b")], idempotency_key="q")
+    assert [message.sequence for message in added] == [3, 4]
+    assert repository.add_messages(session.id, [say("a"), say("b")], idempotency_key="q") == added
+    (second,) = [message.idempotency_key for message in added[1:]]
+    with pytest.raises(ValidationError, match="printable"):
+        repository.add_message_to_session(session.id, say(idempotency_key=second))
+
+
 class TestLimit:
     def test_warns_and_still_adds(self, repository, session, settings, caplog):
         settings.AGENT_SESSIONS_MAX_MESSAGES = 2
@@ -127,6 +150,16 @@ class TestLimit:
         assert "3 messages" in record.getMessage()
         assert "limit of 2" in record.getMessage()
         assert repository.get(session.id).message_count == 3
+
+    def test_warns_again_when_the_messages_have_doubled(
+        self, repository, session, settings, caplog
+    ):
+        settings.AGENT_SESSIONS_MAX_MESSAGES = 2
+        for _number in range(10):
+            repository.add_message_to_session(session.id, say())
+        repository.add_messages(session.id, [say()] * 10)
+        warned = [record.getMessage().split(" has ")[1][:2] for record in caplog.records]
+        assert warned == ["3 ", "5 ", "9 ", "20"]
 
     def test_off(self, repository, session, settings, caplog):
         settings.AGENT_SESSIONS_MAX_MESSAGES = None

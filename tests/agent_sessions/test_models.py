@@ -323,16 +323,20 @@ class TestMessage:
         assert loaded.as_dict() == {"role": "user", "content": ["y"]}
         assert Message.objects.get() == loaded
 
-    def test_fixtures_keep_everything(self, repository, session):
+    @pytest.mark.parametrize("format_name", ["json", "jsonl", "xml", "yaml"])
+    def test_fixtures_keep_everything(self, repository, session, format_name):
         given = [
             {"role": "user", "content": [{"type": "text", "text": "hello"}], "name": "ada"},
             {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
             {"role": "user", "content": "plain\x00", "metadata": {"a": 1e300}},
+            {"role": "user", "content": "\ud800", "metadata": {"\ud800": "\ud83d\ude00"}},
+            {"role": "user", "content": ["\ud800", {"text": "x"}]},
         ]
         repository.add_messages(session.id, given)
-        fixture = serializers.serialize("json", Message.objects.all())
+        fixture = serializers.serialize(format_name, Message.objects.all())
+        assert fixture.encode()
         Message.objects.all().delete()
-        for loaded in serializers.deserialize("json", fixture):
+        for loaded in serializers.deserialize(format_name, fixture):
             loaded.save()
         assert [m.as_dict() for m in Message.objects.all()] == given
 

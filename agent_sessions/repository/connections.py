@@ -1,0 +1,136 @@
+"""How an operation meets its database: again after what leaves nothing written, and no leaks."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from django.core.signals import request_finished, request_started
+from django.db import InterfaceError, OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+MOST_ATTEMPTS = 25
+"""How often an operation is begun that others keep from being serialized."""
+
+_LONGEST_WAIT = 0.2
+# Serialization failure and deadlock: PostgreSQL has rolled back.
+_CONFLICTS = frozenset({"40001", "40P01"})
+
+keeps_connection: ContextVar[bool] = ContextVar("agent_sessions_keeps_connection", default=False)
+"""Whether the thread's connection outlives an operation, whoever opened it."""
+
+_thread = threading.local()
+
+
+class HasDatabase(Protocol):
+    """A repository."""
+
+    @property
+    def using(self) -> str:
+        """The alias of the database."""
+
+
+Self = TypeVar("Self", bound=HasDatabase)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def operation(
+    method: Callable[Concatenate[Self, P], R],
+) -> Callable[Concatenate[Self, P], R]:
+    """Make a method of a repository survive what it can survive outside a transaction.
+
+    After a lost connection it is called once more on a new one: it must be a method that may
+    happen twice. After a serialization failure or a deadlock, which leave nothing written, it
+    is called again, at most :data:`MOST_ATTEMPTS` times in all.
+
+    A connection that the call opened is closed again in a thread that serves no request: nobody
+    else would. Inside a transaction of the caller's nothing of this happens.
+    """
+
+    @wraps(method)
+    def run(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        connection = connections[self.using]
+        if _is_callers_transaction(connection):
+            return method(self, *args, **kwargs)
+        close_dead(connection)
+        opens = connection.connection is None
+        # What can be read once only would be empty the second time.
+        given: Any = [list(each) if isinstance(each, Iterator) else each for each in args]
+        named: Any = {k: list(v) if isinstance(v, Iterator) else v for k, v in kwargs.items()}
+        try:
+            return _repeated(lambda: method(self, *given, **named), connection)
+        finally:
+            if opens and not _outlives_operation():
+                connection.close()
+
+    return run
+
+
+def close_dead(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection of which the driver knows that it is lost: the next use opens one."""
+    if getattr(connection.connection, "closed", False):
+        connection.close()
+
+
+def is_lost(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether a connection that was open does not answer any more."""
+    return connection.connection is not None and not connection.is_usable()
+
+
+def _repeated(call: Callable[[], R], connection: BaseDatabaseWrapper) -> R:
+    was_lost = False
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        connection.ensure_connection()
+        opened = connection.connection
+        try:
+            return call()
+        except (OperationalError, InterfaceError) as error:
+            if _is_conflict(error) and attempt < MOST_ATTEMPTS:
+                # Those who met here do not meet again.
+                time.sleep(random.uniform(0, min(_LONGEST_WAIT, 0.002 * 2**attempt)))  # noqa: S311
+                continue
+            # Where the rollback failed, too, Django has opened another connection already.
+            if was_lost or (connection.connection is opened and not is_lost(connection)):
+                raise
+            was_lost = True
+            connection.close()
+    raise AssertionError("The last attempt returns or raises.")
+
+
+def _is_conflict(error: Exception) -> bool:
+    cause = error.__cause__
+    code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    return code in _CONFLICTS
+
+
+def _is_callers_transaction(connection: BaseDatabaseWrapper) -> bool:
+    return connection.in_atomic_block or (
+        connection.connection is not None and not connection.autocommit
+    )
+
+
+def _outlives_operation() -> bool:
+    return (
+        keeps_connection.get()
+        or getattr(_thread, "serves_request", False)
+        or threading.current_thread() is threading.main_thread()
+    )
+
+
+def _begin_request(**kwargs: object) -> None:
+    _thread.serves_request = True
+
+
+def _end_request(**kwargs: object) -> None:
+    _thread.serves_request = False
+
+
+# Django closes the connections of threads that serve requests.
+request_started.connect(_begin_request, dispatch_uid="agent_sessions.begin_request")
+request_finished.connect(_end_request, dispatch_uid="agent_sessions.end_request")

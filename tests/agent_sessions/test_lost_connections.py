@@ -1,0 +1,219 @@
+"""Connections that are lost, met in the way, or would be left open."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.signals import request_finished, request_started
+from django.db import connection, connections, transaction
+
+from agent_sessions import AppendOutcomeUnknown, Session, SessionRepository
+from agent_sessions.models import Message
+from agent_sessions.signals import message_added
+from tests.agent_sessions.data import say
+
+pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def lose() -> Iterator[Callable[[], None]]:
+    """Let PostgreSQL end the connection of the test: nobody has been told yet."""
+    other = connection.copy()
+
+    def lose() -> None:
+        connection.ensure_connection()
+        with other.cursor() as cursor:
+            pid = connection.connection.info.backend_pid
+            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+    yield lose
+    other.close()
+
+
+def run_in_thread(work: Callable[[], Any]) -> None:
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    thread.join(60)
+    assert errors == []
+
+
+class TestLostConnection:
+    def test_is_replaced_for_what_can_be_repeated(self, repository, session, user, lose):
+        keyed = say(idempotency_key="k")
+        messages = (each for each in [say("1"), say("2")])
+        operations: list[Callable[[], Any]] = [
+            lambda: repository.get(session.id),
+            lambda: repository.get_user_sessions(user.pk),
+            lambda: repository.get_messages(session.id),
+            lambda: repository.add_message_to_session(session.id, keyed),
+            lambda: repository.add_messages(session.id, messages, idempotency_key="all"),
+            lambda: repository.update_session_context(session.id, {"a": 1}),
+            lambda: repository.update_session(session.id, {"title": "x"}),
+            lambda: repository.bulk_update_session_status([session.id], "paused"),
+            lambda: repository.search_sessions(user.pk, "hello"),
+            lambda: repository.cleanup_expired_sessions(),
+            lambda: repository.create(Session(user=user, agent_id="a"), [say()]),
+            lambda: repository.delete(session.id),
+            lambda: repository.delete_user_data(user.pk),
+        ]
+        for operation in operations:
+            lose()
+            operation()
+        assert Session.objects.count() == 0
+
+    def test_names_the_unknown_outcome_of_an_append_and_is_not_met_again(
+        self, repository, session, lose
+    ):
+        for append in (
+            lambda: repository.add_message_to_session(session.id, say()),
+            lambda: repository.add_messages(session.id, [say(idempotency_key="k"), say()]),
+        ):
+            lose()
+            with pytest.raises(AppendOutcomeUnknown) as error:
+                append()
+            assert error.value.session_id == session.id
+            append()
+        assert repository.get(session.id).message_count == 3
+
+    def test_that_the_driver_knows_of_is_replaced_before_an_append(self, repository, session):
+        connection.ensure_connection()
+        connection.connection.close()
+        assert repository.add_message_to_session(session.id, say()).sequence == 1
+
+    def test_is_not_replaced_inside_a_transaction(self, repository, session, lose):
+        def twice() -> None:
+            with transaction.atomic():
+                repository.add_message_to_session(session.id, say())
+                lose()
+                repository.get(session.id)
+
+        with pytest.raises(Exception, match=r"closed|terminat"):
+            twice()
+        connection.close()
+        assert repository.get(session.id).message_count == 0
+
+    def test_a_repeated_create_returns_the_session_that_was_stored(self, repository, user):
+        made = Session(user=user, agent_id="a")
+        repository.create(made, [say()])
+        again = Session(id=made.id, user=user, agent_id="a", created_at=made.created_at)
+        assert repository.create(again, [say()]) == made
+        assert repository.get(made.id).message_count == 1
+
+
+class TestOpenConnections:
+    def test_of_threads_that_serve_no_request_are_closed(self, repository, session):
+        def work() -> None:
+            repository.add_message_to_session(session.id, say())
+            assert connection.connection is None
+
+        run_in_thread(work)
+
+    def test_of_the_thread_itself_stay_open(self, repository, session):
+        def work() -> None:
+            connection.ensure_connection()
+            repository.get(session.id)
+            assert connection.connection is not None
+            connection.close()
+
+        run_in_thread(work)
+
+    def test_of_requests_stay_open_until_these_end(self, repository, session):
+        def work() -> None:
+            request_started.send(sender=None)
+            repository.get(session.id)
+            opened = connection.connection
+            repository.get(session.id)
+            assert connection.connection is opened is not None
+            request_finished.send(sender=None)
+            assert connection.connection is None
+
+        run_in_thread(work)
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_contended_operations_are_tried_again(repository, session, level):
+    errors: list[BaseException] = []
+
+    def work(name: int) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {level}")
+        try:
+            for number in range(10):
+                repository.add_message_to_session(session.id, say(f"{name} {number}"))
+                repository.update_session_context(session.id, {f"{name}": number})
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert errors == []
+    numbers = Message.objects.in_order().values_list("sequence", flat=True)
+    assert list(numbers) == list(range(1, 41))
+    assert repository.get(session.id).context == {str(name): 9 for name in range(4)}
+
+
+def test_appends_and_reads_work_where_the_project_commits_by_hand(repository, session, user):
+    heard = []
+
+    def hear(**arguments: Any) -> None:
+        heard.append(arguments)
+
+    message_added.connect(hear)
+    connections["default"].set_autocommit(False)
+    try:
+        for number in range(1, 4):
+            keyed = say(idempotency_key=str(number))
+            assert repository.add_message_to_session(session.id, keyed).sequence == number
+        repository.update_session(session.id, {"title": "x"})
+        repository.create(Session(user=user, agent_id="a"), [say()])
+        connection.commit()
+        repository.add_message_to_session(session.id, say())
+        connection.rollback()
+        assert connection.run_on_commit == []
+    finally:
+        connections["default"].set_autocommit(True)
+        message_added.disconnect(hear)
+    assert heard == []
+    stored = repository.get(session.id)
+    assert (stored.message_count, stored.title) == (3, "x")
+
+
+def test_a_cancelled_append_tells_that_its_outcome_is_unknown(session):
+    async def scenario() -> None:
+        adding = SessionRepository().add_message_to_session(session.id, say())
+        append = asyncio.ensure_future(adding)
+        await asyncio.sleep(0.2)
+        append.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await append
+        assert isinstance(cancelled.value.__cause__, AppendOutcomeUnknown)
+
+    other = connection.copy()
+    other.inc_thread_sharing()
+    with other.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("SELECT FROM agent_sessions_session FOR UPDATE")
+        # The thread of the append waits for the lock until this ends.
+        timer = threading.Timer(1, cursor.execute, ["COMMIT"])
+        timer.start()
+        async_to_sync(scenario)()
+        timer.join()
+    other.close()
