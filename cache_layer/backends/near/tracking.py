@@ -17,7 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cache_layer.backends.near.cache import NearCache
 from cache_layer.backends.redis import internals
-from cache_layer.backends.redis.resp import NOTHING, is_push, make_reader, pack
+from cache_layer.backends.redis.resp import NOTHING, Push, make_reader, pack
 from cache_layer.backends.redis.transport import Transport
 from cache_layer.conf import settings
 from cache_layer.keyspace import Keyspace
@@ -193,7 +193,7 @@ class Tracker(threading.Thread):
         """Handle what has arrived; return whether the question was answered."""
         answered = False
         while (reply := reader.gets()) is not NOTHING:
-            if not is_push(reply):
+            if type(reply) is not Push:
                 if isinstance(reply, Exception):
                     raise reply
                 answered = True

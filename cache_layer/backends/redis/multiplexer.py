@@ -25,7 +25,7 @@ from cache_layer.backends.redis.errors import (
     RedisUnavailableError,
     as_unavailable,
 )
-from cache_layer.backends.redis.resp import NOTHING, is_push, make_reader, pack
+from cache_layer.backends.redis.resp import NOTHING, Push, make_reader, pack
 from cache_layer.breaker import Breaker
 
 #: Calls sent and not answered; further ones wait their turn. It bounds the buffers of both sides,
@@ -165,7 +165,7 @@ class MultiplexedConnection(asyncio.Protocol):
             reader.feed(data)
             while (reply := reader.gets()) is not NOTHING:
                 if type(reply) is not bytes:
-                    if is_push(reply):
+                    if type(reply) is Push:
                         continue
                     if isinstance(reply, AskError):
                         self._answered = answered

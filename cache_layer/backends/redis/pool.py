@@ -20,7 +20,7 @@ from redis.exceptions import ResponseError
 from cache_layer.backends.operations.base import Command
 from cache_layer.backends.redis import internals
 from cache_layer.backends.redis.cluster import SecureSlotConnection, SlotConnection
-from cache_layer.backends.redis.resp import NOTHING, is_push, make_reader, pack
+from cache_layer.backends.redis.resp import NOTHING, Push, make_reader, pack
 
 _CLASSES: Final = frozenset(
     {
@@ -77,7 +77,7 @@ class PooledConnection:
                 if not data:
                     raise RedisConnectionError("Connection closed by server.")
                 reader.feed(data)
-            elif type(reply) is bytes or not is_push(reply):
+            elif type(reply) is bytes or type(reply) is not Push:
                 return reply
 
 

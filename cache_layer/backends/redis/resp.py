@@ -17,6 +17,9 @@ from cache_layer.backends.operations.base import Command
 #: What ``Reader.gets`` returns when the bytes of a reply are not all there yet.
 NOTHING: Final[Any] = object()
 
+#: The type of a reply that was sent unasked.
+Push: Final = PushNotification
+
 #: Returns the bytes of a command of bytes, str and numbers.
 pack: Final[Callable[[Command], bytes]] = pack_command
 
@@ -27,11 +30,6 @@ def make_reader() -> Reader:
     Its ``gets`` raises ``InvalidResponse`` when the bytes are not Redis's protocol.
     """
     return Reader(protocolError=InvalidResponse, replyError=_as_error, notEnoughData=NOTHING)
-
-
-def is_push(reply: object) -> bool:
-    """Return whether a reply was sent unasked."""
-    return type(reply) is PushNotification
 
 
 def _as_error(text: str) -> Exception:
