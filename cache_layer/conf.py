@@ -31,8 +31,8 @@ class Settings(AppSettings, prefix=PREFIX):
     JOURNAL_MAX_ENTRIES: int = 10_000
     #: Longest computation whose result is stored.
     LEASE_TTL: int = 60
-    #: Pause before a function that raised is called again to renew a result.
-    RENEWAL_PAUSE: float = 5.0
+    #: Pause before a function that raised is called again to refresh a result.
+    REFRESH_PAUSE: float = 5.0
     #: Pause between two additions of this process's counters to those of all processes.
     METRICS_FLUSH_INTERVAL: float = 10.0
     #: Pause between two checks that a near cache still receives Redis's invalidations.

@@ -86,7 +86,7 @@ def cached(
     event loop, without the caller's context and transaction; an invalidation wins over it. When
     it raises, the log says so once, and a result past its ``ttl`` is dropped, so that the next
     caller sees the exception. With ``fail_safe=True`` it goes on being served until the end of
-    ``stale_ttl``, and the function is tried again every ``CACHE_LAYER_RENEWAL_PAUSE`` seconds.
+    ``stale_ttl``, and the function is tried again every ``CACHE_LAYER_REFRESH_PAUSE`` seconds.
     ``jitter``: up to so many seconds are taken off ``ttl`` at random, so that what was stored
     together does not end together.
 

@@ -77,7 +77,7 @@ class Refresh:
             kept = self._spec.options.fail_safe or stale.is_fresh
             self._spec.refresh_failed(error, kept=kept)
             if kept:
-                yield factory.release_refresh(result, stale, settings.RENEWAL_PAUSE)
+                yield factory.release_refresh(result, stale, settings.REFRESH_PAUSE)
             else:
                 yield factory.delete_stale(result, stale)
         return None, None

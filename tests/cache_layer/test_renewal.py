@@ -164,7 +164,7 @@ def test_with_fail_safe_the_old_result_goes_on_being_served(
     numbers: Numbers, caplog: pytest.LogCaptureFixture, settings: Any
 ) -> None:
     caplog.set_level(logging.INFO, logger="cache_layer")
-    settings.CACHE_LAYER_RENEWAL_PAUSE = 0.3
+    settings.CACHE_LAYER_REFRESH_PAUSE = 0.3
     numbers.error = LookupError("down")
     numbers.proceed.set()
 
