@@ -27,6 +27,8 @@ class Settings(AppSettings, prefix="AGENT_SESSIONS_"):
     CLEANUP_BATCH_SIZE: int = 500
     #: Largest body of a REST request. JSON escapes make it larger than what it holds.
     MAX_REQUEST_BYTES: int = 32 * 1024 * 1024
+    #: Most strings, containers and values in the JSON of a REST request; each takes memory.
+    MAX_REQUEST_ITEMS: int = 250_000
     #: REST requests that change nothing, by one user, such as "600/min". None: no limit.
     READ_RATE: str | None = "6000/min"
     #: REST requests that change something, by one user, such as "120/min". None: no limit.

@@ -5,6 +5,7 @@ The host's EXCEPTION_HANDLER stays in force for the host's own views.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,7 @@ from django.core.exceptions import (
 )
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.utils.translation import gettext_lazy as _
@@ -28,6 +30,8 @@ from rest_framework.serializers import as_serializer_error
 from agent_sessions.api.parsers import BodyTooLarge
 from agent_sessions.api.renderers import AsciiJSONRenderer
 from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
+
+logger = logging.getLogger("agent_sessions")
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -56,6 +60,16 @@ class Conflict(exceptions.APIException):
     default_code = "conflict"
 
 
+class Unavailable(exceptions.APIException):
+    """The database failed, or did not answer in time (503). A keyed request may be repeated."""
+
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_detail = _("The service cannot answer now. Try again.")
+    default_code = "unavailable"
+    wait = 1
+    """Seconds until the next attempt."""
+
+
 class KeyReused(exceptions.APIException):
     """An Idempotency-Key was sent before with another body (422)."""
 
@@ -70,6 +84,10 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
     if error is None:
         return None
     request: Request | None = context.get("request")
+    unavailable = isinstance(error, Unavailable)
+    if unavailable and request is not None:
+        cause = str(exc).partition("\n")[0]
+        logger.error("%s %s: the database failed: %s", request.method, request.path, cause)
     headers = {}
     if challenge := getattr(error, "auth_header", None):
         headers["WWW-Authenticate"] = challenge
@@ -78,12 +96,15 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
     renderer = getattr(request, "accepted_renderer", None)
     # Pages for people keep their own media type.
     is_page = renderer is not None and not isinstance(renderer, AsciiJSONRenderer)
-    return Response(
+    response = Response(
         problem_document(error, request),
         status=error.status_code,
         headers=headers,
         content_type=None if is_page else PROBLEM_TYPE,
     )
+    # Django logs errors that are not logged yet.
+    setattr(response, "_has_been_logged", unavailable)  # noqa: B010
+    return response
 
 
 def problem_document(
@@ -128,6 +149,8 @@ def _as_api_exception(exc: Exception) -> exceptions.APIException | None:
         return KeyReused()
     if isinstance(exc, DjangoValidationError):
         return exceptions.ValidationError(as_serializer_error(exc))
+    if isinstance(exc, OperationalError | InterfaceError):
+        return Unavailable()
     if isinstance(exc, RequestDataTooBig):
         return BodyTooLarge()
     if isinstance(exc, SuspiciousOperation | MultiPartParserError | UnreadablePostError):

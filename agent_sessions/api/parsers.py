@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, NoReturn
 
 from django.utils.translation import gettext_lazy as _
@@ -15,6 +17,9 @@ from rest_framework.parsers import BaseParser
 from agent_sessions.api.renderers import AsciiJSONRenderer
 from agent_sessions.conf import settings
 from agent_sessions.message_format import MAX_DEPTH as MESSAGE_DEPTH
+
+# A token is a string, the beginning of an object or array, or a comma between values.
+_TOKEN = re.compile(rb'"[^"]*+"?|[\[{,]')
 
 MAX_DEPTH = MESSAGE_DEPTH + 3
 """Levels of objects and arrays in a request: a message as deep as allowed, in a batch."""
@@ -45,12 +50,12 @@ class EncodedBody(APIException):
 
 
 class BoundedJSONParser(BaseParser):
-    """Strict JSON. Refuses what Python's parser lets pass and databases or clients do not.
+    """Parses JSON, and refuses what databases or clients could not read.
 
-    That is NaN and infinities (`1e999` among them), nesting beyond MAX_DEPTH, text that is not
-    UTF-8, and an object that names a key twice: readers differ in which of the two counts. A
-    lone surrogate written as an escape is text like any other here: whether it may stay is
-    decided by the field it stands in.
+    Refused are NaN and infinities (also `1e999`), more than AGENT_SESSIONS_MAX_REQUEST_ITEMS
+    values, nesting beyond MAX_DEPTH, text that is not UTF-8, and an object that names a key twice,
+    of which readers take different ones. A lone surrogate written as an escape is text like any
+    other: each field decides whether to take it.
     """
 
     media_type = "application/json"
@@ -67,6 +72,8 @@ class BoundedJSONParser(BaseParser):
         body = stream.read(limit + 1)
         if len(body) > limit:
             raise BodyTooLarge
+        if _has_more_items(body, settings.MAX_REQUEST_ITEMS):
+            raise ParseError(_("The JSON has too many values."))
         try:
             value = json.loads(
                 body.decode("utf-8"),
@@ -90,6 +97,19 @@ def refuse_unreadable_body(headers: Mapping[str, str]) -> None:
         raise LengthRequired
     if headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise EncodedBody
+
+
+def _has_more_items(body: bytes, limit: int) -> bool:
+    """Return whether the JSON has more strings, containers and values than *limit*.
+
+    A value takes tens of bytes in memory where it takes two in the body, so they are counted
+    before they are made.
+    """
+    if sum(map(body.count, (b'"', b"[", b"{", b","))) <= limit:
+        return False
+    # Without escapes each quotation mark begins or ends a string.
+    plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    return next(islice(_TOKEN.finditer(plain), limit, None), None) is not None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ _ERRORS = {
     415: "The body is not application/json, or it is compressed.",
     422: "The Idempotency-Key was used with another body.",
     429: "Too many requests: see Retry-After.",
+    503: "The database does not answer: see Retry-After.",
 }
 _BODY_METHODS = ("POST", "PUT", "PATCH")
 
@@ -128,6 +129,8 @@ class ApiSchema(AutoSchema):
     def _errors(self) -> set[int]:
         operation = self._operation
         found = {401, 403, 406, 429, *operation.errors}
+        if 503 not in operation.statuses:
+            found.add(503)
         if self._is_owned:
             found.add(400)
         if self.method in _BODY_METHODS:

@@ -1,0 +1,53 @@
+"""What one user may cost: bodies are bounded before they are parsed."""
+
+from __future__ import annotations
+
+import io
+import tracemalloc
+from typing import Any
+
+import pytest
+from rest_framework.exceptions import ParseError
+from rest_framework.test import APIClient
+
+from agent_sessions.api.parsers import BoundedJSONParser
+from agent_sessions.models import Message, Session
+from tests.api.conftest import url
+
+MEGABYTES_31 = 31 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("unit", "end"), [("[", ""), ("[],", "[]]"), ('"",', '""]'), ("1,", "1]"), ('{"a":1},', "1]")]
+)
+def test_a_large_body_of_small_values_is_refused_in_little_memory(unit: str, end: str) -> None:
+    body = ("[" + unit * (MEGABYTES_31 // len(unit)) + end).encode()
+    stream = io.BytesIO(body)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ParseError, match="too many values"):
+            BoundedJSONParser().parse(stream)
+        _now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * 1024 * 1024
+
+
+def test_commas_and_brackets_within_text_are_not_counted(settings: Any) -> None:
+    settings.AGENT_SESSIONS_MAX_REQUEST_ITEMS = 5
+    text = r"[{,\"\\" * 1000
+    assert len(BoundedJSONParser().parse(io.BytesIO(f'{{"a": ["{text}"]}}'.encode()))["a"]) == 1
+    with pytest.raises(ParseError, match="too many values"):
+        BoundedJSONParser().parse(io.BytesIO(b'{"a": [1, 2, 3, 4]}'))
+
+
+@pytest.mark.django_db
+def test_a_request_with_too_many_values_is_400_and_stores_nothing(
+    api: APIClient, session: Session, settings: Any
+) -> None:
+    settings.AGENT_SESSIONS_MAX_REQUEST_ITEMS = 50
+    message = {"role": "user", "content": "?", "tool_calls": [[]] * 50}
+    refused = api.post(url(session, "messages"), message, format="json")
+    assert refused.status_code == 400
+    assert refused.json()["code"] == "parse_error"
+    assert not Message.objects.exists()
