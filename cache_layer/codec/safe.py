@@ -13,6 +13,9 @@ from cache_layer.exceptions import CodecError, UnsupportedValueError
 #: How msgpack writes text of 32 to 255 bytes, and of up to 64 KB.
 _STR8: Final = 0xD9
 _STR16: Final = 0xDA
+_STR8_START: Final = 32
+_STR16_START: Final = 1 << 8
+_STR16_END: Final = 1 << 16
 
 
 class SafeSerializer:
@@ -37,6 +40,8 @@ class SafeSerializer:
             UnsupportedValueError: The value could not be given back exactly. The message says
                 which object in it is the reason, and where it is.
         """
+        if type(value) is str and len(value) < _STR16_END and (text := _text(value)):
+            return text
         try:
             message = messages.write(value)
             if len(message) > messages.MAX_ITEMS:
@@ -75,6 +80,21 @@ class SafeSerializer:
             raise
         except messages.ERRORS as error:
             raise CodecError(f"the bytes are corrupt: {error!r}") from error
+
+
+def _text(value: str) -> bytes | None:
+    """Return the message of a text of usual length, which takes msgpack several times as long."""
+    try:
+        data = value.encode()
+    except UnicodeEncodeError:
+        # Msgpack knows lone surrogates.
+        return None
+    size = len(data)
+    if _STR8_START <= size < _STR16_START:
+        return b"\x01\xd9%c%b" % (size, data)
+    if _STR16_START <= size < _STR16_END:
+        return b"\x01\xda%c%c%b" % (size >> 8, size & 0xFF, data)
+    return None
 
 
 def _unsupported(value: object, refused: Refused) -> UnsupportedValueError:

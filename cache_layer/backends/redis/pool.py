@@ -52,12 +52,18 @@ class PooledConnection:
     def execute(self, command: Command) -> Any:
         """Return the reply, be it the exception that Redis answered with."""
         self._socket.sendall(pack(command))
-        return self._reply()
+        return self._reply(self._reader.gets())
 
     def execute_all(self, commands: Sequence[Command]) -> list[Any]:
         """Return the replies to several commands."""
         self._socket.sendall(b"".join(map(pack, commands)))
-        return [self._reply() for _ in commands]
+        replies: list[Any] = []
+        get = self._reader.gets
+        for _ in commands:
+            # Most replies have come with the first.
+            reply = get()
+            replies.append(reply if type(reply) is bytes else self._reply(reply))
+        return replies
 
     def quiet(self) -> bool:
         """Tell whether it is still there, as far as can be known without asking."""
@@ -68,10 +74,10 @@ class PooledConnection:
         """Close it."""
         self._connection.disconnect()
 
-    def _reply(self) -> Any:
+    def _reply(self, reply: Any) -> Any:
+        """Return what has come, or else the next that comes, where it is an answer."""
         reader = self._reader
         while True:
-            reply = reader.gets()
             if reply is NOTHING:
                 data = self._socket.recv(_READ)
                 if not data:
@@ -79,6 +85,7 @@ class PooledConnection:
                 reader.feed(data)
             elif type(reply) is bytes or type(reply) is not Push:
                 return reply
+            reply = reader.gets()
 
 
 def _readability(connected: Any) -> Callable[[], object]:
