@@ -10,10 +10,9 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 from asgiref.sync import iscoroutinefunction
 
 from cache_layer.functions.arguments import CallKeys
-from cache_layer.functions.invalidation import InvalidationRule
+from cache_layer.functions.invalidation import InvalidationRule, is_unknown_outcome
 from cache_layer.functions.spec import CachedFunctionSpec, Options, expiration_policy
 from cache_layer.functions.templates import TagTemplates
-from cache_layer.functions.transactions import aon_commit, on_commit
 from cache_layer.functions.wrappers import AsyncCachedFunction, CachedFunction
 from cache_layer.interface import Ttl, validate_namespace
 
@@ -148,15 +147,19 @@ def cached(
 def cache_invalidate(
     key_pattern: str = "", namespace: str = "", *, tags: Iterable[str] = ()
 ) -> Callable[[F], F]:
-    """Delete the keys that match a pattern after each call of a function that did not raise.
+    """Delete the keys that match a pattern after each call of a function.
+
+    They are not deleted where the function raised an exception. They are where nobody knows what
+    it did: it was cancelled, interrupted, or ran into a time limit.
 
     In the pattern, ``*``, ``?`` and ``[...]`` are Redis's, and ``{argument}`` is filled from the
     call, so that ``users:get_user:{user_id}`` deletes what ``get_user`` kept for that id. An empty
     pattern means the whole namespace, unless there are ``tags``: then it means no key. Every
     result that has one of the tags is forgotten too; ``{argument}`` works in them as well.
 
-    Inside ``transaction.atomic()`` the keys are deleted after the commit, and not at all after a
-    rollback. A transaction belongs to a thread: an ``async def`` function finds the one of the
+    Inside a transaction the keys are deleted when it ends, by a commit or a rollback, and at once
+    as well where another database has none open, or where the transaction is that of Django's
+    ``TestCase``. A transaction belongs to a thread: an ``async def`` function finds the one of the
     synchronous code that called it through ``async_to_sync``.
 
     :raises ValueError: pattern, namespace and tags are all empty, a placeholder is no argument
@@ -177,22 +180,28 @@ def cache_invalidate(
 
             @functools.wraps(function)
             async def awaited(*args: Any, **kwargs: Any) -> Any:
-                invalidate = rule.of_call(args, kwargs)
-                result = await function(*args, **kwargs)
-                invalidate = invalidate or rule.of_call(args, kwargs) or rule.widened()
-                if not await aon_commit(invalidate):
-                    await invalidate.awaited()
+                before = rule.of_call(args, kwargs)
+                try:
+                    result = await function(*args, **kwargs)
+                except BaseException as error:
+                    if is_unknown_outcome(error):
+                        await (before or rule.after_call(args, kwargs)).aafter_interruption()
+                    raise
+                await (before or rule.after_call(args, kwargs)).aafter_call()
                 return result
 
             return awaited
 
         @functools.wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
-            invalidate = rule.of_call(args, kwargs)
-            result = function(*args, **kwargs)
-            invalidate = invalidate or rule.of_call(args, kwargs) or rule.widened()
-            if not on_commit(invalidate):
-                invalidate()
+            before = rule.of_call(args, kwargs)
+            try:
+                result = function(*args, **kwargs)
+            except BaseException as error:
+                if is_unknown_outcome(error):
+                    (before or rule.after_call(args, kwargs)).after_call()
+                raise
+            (before or rule.after_call(args, kwargs)).after_call()
             return result
 
         return called

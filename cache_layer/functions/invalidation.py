@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +13,7 @@ from cache_layer.backends import Operation, ResilientCache
 from cache_layer.exceptions import UnstableArgumentError
 from cache_layer.functions.arguments import Args, CallKeys, Kwargs, argument_text
 from cache_layer.functions.templates import PLAIN, TagTemplates, Template, as_written
-from cache_layer.functions.transactions import aon_commit, on_commit
+from cache_layer.functions.transactions import aon_commit, asettle, on_commit
 from cache_layer.globs import escape_glob
 from cache_layer.interface import resilient_cache, validate_namespace
 from cache_layer.keyspace import tag_key
@@ -103,11 +105,14 @@ class InvalidationRule:
         except UnstableArgumentError:
             return None
 
-    def widened(self) -> Invalidation:
-        """Return what a call makes stale whose arguments have no stable form.
+    def after_call(self, args: Args, kwargs: Kwargs) -> Invalidation:
+        """Return what a call has made stale whose arguments had no stable form before it.
 
-        That is the pattern that any argument fits. No result has a tag of such an argument.
+        If they have none now, it is what any argument would make stale. No result has a tag of
+        such an argument.
         """
+        if (invalidation := self.of_call(args, kwargs)) is not None:
+            return invalidation
         if not self._warned:
             self._warned = True
             logger.warning(
@@ -148,6 +153,34 @@ class Invalidation:
         backend = resilient_cache()
         return sum([await backend.arun(operation) for operation in self._operations(backend)])
 
+    def after_call(self) -> None:
+        """Do them when the open transactions have ended, or now."""
+        if not on_commit(self):
+            self()
+
+    async def aafter_call(self) -> None:
+        """See ``after_call()``; a cancellation meanwhile does not keep them from being done."""
+        try:
+            if not await aon_commit(self):
+                await self.awaited()
+        except asyncio.CancelledError:
+            await self.aafter_interruption()
+            raise
+
+    async def aafter_interruption(self) -> None:
+        """Do them now, and again once the thread of the ORM has ended what was interrupted.
+
+        The caller raises its CancelledError afterwards; further ones do not shorten this.
+        """
+        task = asyncio.ensure_future(self._now_and_when_settled())
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(task)
+
+    async def _now_and_when_settled(self) -> None:
+        await self.awaited()
+        await asettle(self)
+
     def _operations(self, backend: ResilientCache) -> Iterator[Operation[int]]:
         factory = backend.operations(self._namespace)
         exact = self._keys.copy()
@@ -161,6 +194,22 @@ class Invalidation:
         if exact:
             # One command instead of a walk through all keys.
             yield factory.delete_many(exact)
+
+
+def is_unknown_outcome(error: BaseException) -> bool:
+    """Return whether a call that raised this may have done its work, or may yet do it.
+
+    It was cancelled, interrupted or stopped, itself or something that it waited for.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        # A group ends what the first failure left running.
+        if not isinstance(cause, Exception) or isinstance(cause, BaseExceptionGroup):
+            return True
+        if any(cls.__name__ == "SoftTimeLimitExceeded" for cls in type(cause).__mro__):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 class _Anything(dict[str, str]):
