@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, pre_delete
 from django.utils.translation import gettext_lazy as _
 
 
@@ -17,7 +17,10 @@ class AgentSessionsConfig(AppConfig):
     def ready(self) -> None:
         """Register the checks, what follows a migration, and who tells of new messages."""
         from agent_sessions import checks, notifications  # noqa: F401
+        from agent_sessions.models import Session
         from agent_sessions.postgresql import append_function
         from agent_sessions.repository import connections  # noqa: F401
+        from agent_sessions.repository.locking import lock_before_delete
 
+        pre_delete.connect(lock_before_delete, sender=Session)
         post_migrate.connect(append_function.create_if_missing, sender=self)

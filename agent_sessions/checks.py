@@ -149,3 +149,67 @@ def check_search_index(
                 )
             )
     return found
+
+
+@register(Tags.database)
+def check_transactions(
+    databases: Sequence[str] | None = None, **kwargs: object
+) -> list[CheckMessage]:
+    """Report databases whose settings of transactions cost what users notice (W005, W006)."""
+    found: list[CheckMessage] = []
+    for alias in databases or ():
+        connection = connections[alias]
+        if not router.allow_migrate(alias, "agent_sessions", model_name="session"):
+            continue
+        if not connection.settings_dict["AUTOCOMMIT"]:
+            found.append(
+                Warning(
+                    f"Database {alias!r} has AUTOCOMMIT off: signals of agent_sessions are not "
+                    "sent there, and event streams look for messages at intervals.",
+                    hint="Turn AUTOCOMMIT on, and use transaction.atomic().",
+                    id="agent_sessions.W005",
+                )
+            )
+        mode = str(connection.settings_dict["OPTIONS"].get("transaction_mode", ""))
+        if connection.vendor == "sqlite" and mode.upper() not in ("IMMEDIATE", "EXCLUSIVE"):
+            found.append(
+                Warning(
+                    f"Transactions of database {alias!r} that read before they write fail with "
+                    '"database is locked" when another one writes.',
+                    hint='Set OPTIONS = {"transaction_mode": "IMMEDIATE"} for the database.',
+                    id="agent_sessions.W006",
+                )
+            )
+    return found
+
+
+@register(Tags.database)
+def check_autovacuum(
+    databases: Sequence[str] | None = None, **kwargs: object
+) -> list[CheckMessage]:
+    """Report PostgreSQL databases that do not clean up after appends (W007).
+
+    Each append leaves a dead version of its session's row.
+    """
+    found: list[CheckMessage] = []
+    for alias in databases or ():
+        connection = connections[alias]
+        if connection.vendor != "postgresql":
+            continue
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT current_setting('autovacuum')::boolean AND NOT EXISTS ("
+                "SELECT FROM pg_class WHERE oid = to_regclass('agent_sessions_session') "
+                "AND 'autovacuum_enabled=false' = ANY (reloptions))"
+            )
+            (is_on,) = cursor.fetchone()
+        if not is_on:
+            found.append(
+                Warning(
+                    f"Autovacuum is off for the sessions of database {alias!r}: each append leaves "
+                    "a dead row, and lists become slower and slower.",
+                    hint="Turn autovacuum on. docs/scaling.md has settings for many appends.",
+                    id="agent_sessions.W007",
+                )
+            )
+    return found

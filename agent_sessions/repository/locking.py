@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
-from django.db import connections, transaction
+from django.db import connections, models, transaction
 from django.db.models import F
 
 from agent_sessions.conf import settings
@@ -45,6 +46,31 @@ def lock_one(session_id: UUID, owner: Owner, check: Check, using: str) -> Sessio
     if check is not None:
         check(session)
     return session
+
+
+def lock_before_delete(
+    instance: Session, using: str, origin: models.Model | models.QuerySet[Any] | None, **kwargs: Any
+) -> None:
+    """Keep appends out of sessions that Django deletes, by themselves or with their user.
+
+    Django deletes the messages first: one that came between would keep the session. Nothing is
+    done for the repository (which gives no ``origin``): it has locked the sessions.
+    """
+    connection = connections[using]
+    if origin is None or not connection.features.has_select_for_update:
+        return
+    sessions = Session.objects.using(using)
+    if isinstance(origin, Session):
+        lock(sessions.filter(pk=instance.pk))
+        return
+    # All the user's sessions at once, and once in a transaction.
+    block = connection.atomic_blocks[-1]
+    before, users = vars(origin).get("_agent_sessions_locked", (None, set()))
+    if before is not block:
+        users = set()
+    if instance.user_id not in users:
+        lock(sessions.for_user(instance.user_id))
+        vars(origin)["_agent_sessions_locked"] = (block, users | {instance.user_id})
 
 
 def in_batches(

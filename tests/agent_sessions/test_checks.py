@@ -99,15 +99,44 @@ def test_no_schedule_is_no_news(settings):
     assert ours() == {}
 
 
+def in_database() -> list[str]:
+    """Return the ids that checks of the database report, but for a server without autovacuum."""
+    found = [*ours(databases=["default"])]
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW autovacuum")
+            if cursor.fetchone() == ("off",):
+                found.remove("W007")
+    return found
+
+
 class TestDatabase:
     def test_is_fine(self):
-        assert ours(databases=["default"]) == {}
+        assert in_database() == []
 
     @pytest.mark.postgres
     def test_a_missing_index_is_reported(self):
         with connection.cursor() as cursor:
             cursor.execute(f"DROP INDEX {search_index.NAME}")
+        assert in_database() == ["W003"]
         found = ours(databases=["default"])
-        assert list(found) == ["W003"]
         assert "CREATE EXTENSION IF NOT EXISTS pg_trgm" in found["W003"].hint
         assert ours() == {}
+
+    @pytest.mark.postgres
+    def test_autovacuum_that_is_off_is_reported(self):
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE agent_sessions_session SET (autovacuum_enabled = false)")
+        assert "W007" in ours(databases=["default"])
+
+    def test_a_project_that_commits_by_hand_is_told(self, monkeypatch):
+        monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
+        assert in_database() == ["W005"]
+
+    @pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite locks whole databases.")
+    @pytest.mark.parametrize(("mode", "ids"), [("DEFERRED", ["W006"]), ("IMMEDIATE", [])])
+    def test_transactions_of_sqlite_that_begin_by_reading_are_reported(
+        self, monkeypatch, mode, ids
+    ):
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "transaction_mode", mode)
+        assert in_database() == ids

@@ -170,6 +170,33 @@ def test_contended_operations_are_tried_again(repository, session, level):
     assert repository.get(session.id).context == {str(name): 9 for name in range(4)}
 
 
+@pytest.mark.parametrize("what", ["user", "session", "sessions"])
+def test_an_append_beside_a_deletion_does_not_stop_it(repository, session, user, what):
+    repository.add_message_to_session(session.id, say())
+    refused: list[BaseException] = []
+
+    def append() -> None:
+        try:
+            repository.add_message_to_session(session.id, say())
+        except Session.DoesNotExist as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=append)
+
+    def appending(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        result = execute(sql, params, many, context)
+        if sql.startswith('DELETE FROM "agent_sessions_message"'):
+            thread.start()
+            thread.join(1)
+        return result
+
+    with connection.execute_wrapper(appending):
+        {"user": user, "session": session, "sessions": Session.objects.all()}[what].delete()
+    thread.join(60)
+    assert len(refused) == 1
+    assert Message.objects.count() == Session.objects.count() == 0
+
+
 def test_appends_and_reads_work_where_the_project_commits_by_hand(repository, session, user):
     heard = []
 
