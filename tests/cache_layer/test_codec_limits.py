@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth.models import Group
 from django.test import override_settings
 
-from cache_layer.codec import CodecError, SafeSerializer, UnsupportedValueError, messages, register
+from cache_layer.codec import CodecError, SafeSerializer, UnsupportedValueError, register, safe
 
 codec = SafeSerializer({})
 TOO_MANY = r"more than 1,000|exceeds max_"
@@ -34,7 +34,7 @@ def test_a_model_that_this_project_did_not_store_is_not_built() -> None:
         codec.loads(foreign)
     # The same records without a signature.
     with pytest.raises(CodecError):
-        codec.loads(messages.PLAIN + foreign[33:])
+        codec.loads(safe.PLAIN + foreign[33:])
 
 
 def test_a_model_stored_with_an_earlier_secret_is_read() -> None:
@@ -68,14 +68,14 @@ def test_an_object_needed_by_a_later_one_is_built_first() -> None:
 
 
 def test_millions_of_items_are_refused_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "MAX_ITEMS", 1000)
+    monkeypatch.setattr(safe, "MAX_ITEMS", 1000)
     assert codec.loads(codec.dumps([[]] * 490)) == [[]] * 490
     assert codec.loads(codec.dumps(["x" * 10_000])) == ["x" * 10_000]
     for value in ([[]] * 1000, [{}] * 1000, {n: [] for n in range(990)}, [(1,), *[[]] * 1000]):
         with pytest.raises(UnsupportedValueError, match=TOO_MANY):
             codec.dumps(value)
     with pytest.raises(CodecError, match=TOO_MANY):
-        codec.loads(messages.PLAIN + b"\xdc\x05\x00" + b"\x90" * 0x500)
+        codec.loads(safe.PLAIN + b"\xdc\x05\x00" + b"\x90" * 0x500)
 
 
 def test_an_exception_of_a_signal_handler_is_not_taken_for_corruption() -> None:

@@ -1,4 +1,4 @@
-"""The place of an object inside a value, for error messages. Slow, and run after a refusal only."""
+"""The errors of values that cannot be stored: which object is the reason, and where it is."""
 
 from __future__ import annotations
 
@@ -6,10 +6,35 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from cache_layer.codec.types import Refused, type_name
+from cache_layer.exceptions import UnsupportedValueError
+
 _MOST_VISITED: Final = 100_000
 
 
-def value_path(target: object, value: object) -> str:
+def unsupported(value: object, refused: Refused) -> UnsupportedValueError:
+    """Return the error of an object in a value that cannot be stored exactly."""
+    name = type_name(type(refused.value))
+    path = _value_path(refused.value, value)
+    place = f"at value{path}" if path else "as the value itself"
+    reason = f" ({refused.reason})" if refused.reason else ""
+    return UnsupportedValueError(
+        f"{name}, {place}, cannot be stored exactly{reason}. Store something plainer, register "
+        f"the type with cache_layer.codec.register, or opt for pickle with SERIALIZER: "
+        f'"cache_layer.codec.SignedPickleSerializer".'
+    )
+
+
+def too_deep(value: object) -> UnsupportedValueError:
+    """Return the error of a value that contains itself, or too many containers in each other."""
+    return UnsupportedValueError(
+        f"{type_name(type(value))}, as the value itself, cannot be stored: it contains itself or "
+        "is nested too deeply (over 500 lists and dicts inside each other). Store something "
+        "flatter."
+    )
+
+
+def _value_path(target: object, value: object) -> str:
     """Return the way from a value to an object inside it, such as ``['a'][3].b``.
 
     Empty where the object is the value itself; ``[…]`` where it was not found again, because it
