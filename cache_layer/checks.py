@@ -33,6 +33,8 @@ RULES: Final = {
     "REFRESH_PAUSE": ("E009", SECONDS),
     "METRICS_FLUSH_INTERVAL": ("E010", SECONDS),
     "NEAR_PING_INTERVAL": ("E011", SECONDS),
+    "MAX_VALUE_BYTES": ("E012", COUNT),
+    "MAX_DECODED_BYTES": ("E013", COUNT),
 }
 
 _SCHEMES: Final = ("redis", "rediss", "unix")

@@ -37,6 +37,10 @@ class Settings(AppSettings, prefix=PREFIX):
     METRICS_FLUSH_INTERVAL: float = 10.0
     #: Pause between two checks that a near cache still receives Redis's invalidations.
     NEAR_PING_INTERVAL: float = 0.5
+    #: Largest value that is stored or read, in bytes as they stand in Redis.
+    MAX_VALUE_BYTES: int = 32 * 1024 * 1024
+    #: Largest value that a ``COMPRESSOR`` may make of them, in bytes.
+    MAX_DECODED_BYTES: int = 128 * 1024 * 1024
 
 
 settings: Final = Settings()

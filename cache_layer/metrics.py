@@ -76,6 +76,8 @@ _flushed: _Counts = {}
 
 def counted_as(namespace: str) -> str:
     """Return the name under which a namespace is counted, which is its own for the first 1,000."""
+    if namespace in _namespaces:
+        return namespace
     with _lock:
         if namespace in _namespaces or len(_namespaces) < MAX_NAMESPACES:
             _namespaces.add(namespace)
@@ -87,13 +89,17 @@ def record(namespace: str, event: str, n: int = 1) -> None:
     """Count occurrences of an event.
 
     Args:
-        namespace: A name from ``counted_as``.
+        namespace: Where they happened; ``""`` is what has no namespace.
         event: One of ``EVENTS``, or ``NEAR_HITS``.
         n: How many there were.
     """
     counts = own_counts.counts
     key = (namespace, event)
-    counts[key] = counts.get(key, 0) + n
+    before = counts.get(key)
+    if before is None:
+        key = (counted_as(namespace), event)
+        before = counts.get(key, 0)
+    counts[key] = before + n
 
 
 def snapshot() -> Report:

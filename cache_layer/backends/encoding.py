@@ -17,7 +17,7 @@ token; then the encoded value.
 
 from __future__ import annotations
 
-import contextlib
+import pickle
 import secrets
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +25,8 @@ from typing import Any, Final
 
 from django.utils.module_loading import import_string
 
+from cache_layer.backends.compression import TooLargeError, decompressor
+from cache_layer.conf import settings
 from cache_layer.exceptions import UnsupportedValueError
 from cache_layer.keyspace import FUNCTION_TAG, TAG
 
@@ -62,6 +64,23 @@ _TAG_KEYS: Final = (FUNCTION_TAG.encode(), TAG.encode())
 Lookup = Callable[[str], bytes | None]
 
 
+#: What serializers raise on bytes that they did not write. Anything else is not about the bytes:
+#: Celery's SoftTimeLimitExceeded, for example, comes from a signal handler.
+_UNREADABLE: Final = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.PickleError,
+    TooLargeError,
+)
+
+
 class UnreadableValueError(Exception):
     """Bytes that this alias did not write, or that were damaged."""
 
@@ -76,17 +95,24 @@ class Codec:
     def __init__(self, options: dict[str, Any]) -> None:
         serializer = options.get("SERIALIZER", DEFAULT_SERIALIZER)
         self._serializer: Any = import_string(serializer)(options=options)
+        #: Serializers have exceptions of their own, too.
+        self._packages = {"django_redis", "msgpack", serializer.partition(".")[0]}
         compressor = options.get("COMPRESSOR")
-        self._compressor: Any = import_string(compressor)(options=options) if compressor else None
-        self._load: Callable[[bytes], Any] = (
-            self._serializer.loads if self._compressor is None else self._decompressed
-        )
+        self._compress: Callable[[bytes], bytes] | None = None
+        self._load: Callable[[bytes], object] = self._serializer.loads
+        if compressor:
+            made = import_string(compressor)(options=options)
+            self._packages.add(compressor.partition(".")[0])
+            self._compress = made.compress
+            self._decompress = decompressor(made)
+            self._load = self._decompressed
 
     def encode(self, key: str, value: object) -> bytes:
         """Return the bytes of a value; ``key`` is named in errors.
 
         Raises:
-            UnsupportedValueError: The serializer cannot store this value exactly.
+            UnsupportedValueError: The serializer cannot store this value exactly, or the value is
+                larger than allowed.
         """
         if type(value) is int and _SMALLEST <= value <= _LARGEST:
             return b"%d" % value
@@ -95,7 +121,22 @@ class Codec:
         except UnsupportedValueError as error:
             # The same class: a serializer may raise one that callers of its kind expect.
             raise type(error)(f"Key {key!r}: {error}") from error
-        return data if self._compressor is None else self._compressor.compress(data)
+        if data[:1].isdigit() and data.isdigit():
+            # Such bytes are read as a number. A serializer that writes them does not tell an
+            # integer from a subclass either.
+            if not isinstance(value, int):
+                raise UnsupportedValueError(
+                    f"Key {key!r}: the serializer writes {type(value).__name__} as it writes "
+                    "numbers."
+                )
+            return b"%d" % value
+        if self._compress is not None:
+            if len(data) > settings.MAX_DECODED_BYTES:
+                raise _too_large(key, data, "MAX_DECODED_BYTES", settings.MAX_DECODED_BYTES)
+            data = self._compress(data)
+        if len(data) > settings.MAX_VALUE_BYTES:
+            raise _too_large(key, data, "MAX_VALUE_BYTES", settings.MAX_VALUE_BYTES)
+        return data
 
     def decode(self, data: bytes) -> Any:
         """Return the value of bytes.
@@ -108,18 +149,25 @@ class Codec:
                 data.isdigit() or (data[0] == _MINUS and data[1:].isdigit())
             ):
                 return int(data)
+            if len(data) > settings.MAX_VALUE_BYTES:
+                raise TooLargeError
             return self._load(data)
-        # Serializers and compressors may raise anything on foreign bytes.
-        except Exception as error:
+        except _UNREADABLE as error:
             raise UnreadableValueError from error
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] in self._packages:
+                raise UnreadableValueError from error
+            raise
 
-    def _decompressed(self, data: bytes) -> Any:
-        from django_redis.exceptions import CompressorError
+    def _decompressed(self, data: bytes) -> object:
+        return self._serializer.loads(self._decompress(data, settings.MAX_DECODED_BYTES))
 
-        # Short values are stored as they are.
-        with contextlib.suppress(CompressorError):
-            data = self._compressor.decompress(data)
-        return self._serializer.loads(data)
+
+def _too_large(key: str, data: bytes, name: str, limit: int) -> UnsupportedValueError:
+    return UnsupportedValueError(
+        f"Key {key!r}: the encoded value has {len(data):,} bytes, and CACHE_LAYER_{name} is "
+        f"{limit:,}. Store less, or raise the setting."
+    )
 
 
 class ResultKey:

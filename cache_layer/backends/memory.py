@@ -15,11 +15,12 @@ class MemoryStore:
     """
 
     def __init__(
-        self, max_entries: Callable[[], int], clock: Callable[[], float] = time.monotonic
+        self, max_entries: Callable[[], int], clock: Callable[[], float] | None = None
     ) -> None:
         self.lock = threading.RLock()
         self._max_entries = max_entries
-        self._clock = clock
+        # Looked up at each call: tests that freeze or move the clock replace it.
+        self._clock = clock or (lambda: time.monotonic())
         self._entries: OrderedDict[str, tuple[bytes, float | None]] = OrderedDict()
 
     def __len__(self) -> int:

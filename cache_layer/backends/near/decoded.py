@@ -20,7 +20,7 @@ from cache_layer.backends.encoding import (
 from cache_layer.backends.near.cache import Entry, NearCache
 from cache_layer.backends.operations.base import Read
 from cache_layer.backends.operations.results import ReadResult, StaleValue
-from cache_layer.metrics import NEAR_HITS, own_counts, record
+from cache_layer.metrics import NEAR_HITS, counted_as, own_counts, record
 
 #: Bytes that a decoded value takes beside itself.
 _OVERHEAD: Final = 550
@@ -51,7 +51,7 @@ class _DecodedValue:
         self.until = until
         self.value = value if payload is None else None
         self.payload = payload
-        self.counter = (name, NEAR_HITS)
+        self.counter = (counted_as(name), NEAR_HITS)
 
 
 class DecodedValues:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH
+from django.http.response import HttpResponseBase
 
 from cache_layer.backends.encoding import ResultKey
 from cache_layer.backends.operations.base import Operation, OperationContext, raw
@@ -36,8 +38,12 @@ from cache_layer.backends.operations.single import (
     SetExpired,
 )
 from cache_layer.conf import settings
-from cache_layer.exceptions import CacheLayerError
+from cache_layer.exceptions import CacheLayerError, UnsupportedValueError
 from cache_layer.keyspace import KeyFunction, KeyTemplate
+
+logger = logging.getLogger("cache_layer")
+#: Names of classes of responses that a warning told of.
+_warned: set[str] = set()
 
 #: As in Django's API: anything that can be written may be a key, anything may be a value.
 Key = Any
@@ -145,9 +151,21 @@ class OperationFactory:
         return Remaining(self.context, self.key(key, version))
 
     def set(self, key: Key, value: Value, timeout: Timeout, version: int | None) -> Operation[bool]:
-        """Store a value; the result tells whether it is stored."""
+        """Store a value; the result tells whether it is stored.
+
+        A response that cannot be stored is removed instead: ``cache_page`` serves it uncached.
+
+        Raises:
+            UnsupportedValueError: Another value cannot be stored exactly.
+        """
         full = self.key(key, version)
-        data = self._codec.encode(full, value)
+        try:
+            data = self._codec.encode(full, value)
+        except UnsupportedValueError as error:
+            if not isinstance(value, HttpResponseBase):
+                raise
+            _warn_once(type(value), str(error))
+            return SetExpired(self.context, full)
         milliseconds = self.milliseconds(timeout)
         if milliseconds == 0:
             return SetExpired(self.context, full)
@@ -382,6 +400,13 @@ class ResultOperationFactory(OperationFactory):
         if not policy.stale_ttl and not policy.refresh_before:
             return fresh, 0
         return min(LONGEST, fresh + _ms(policy.stale_ttl)), int(time.time() * 1000) + fresh
+
+
+def _warn_once(cls: type, reason: str) -> None:
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    if name not in _warned:
+        _warned.add(name)
+        logger.warning("Responses of the class %s are served uncached. %s", name, reason)
 
 
 def _ms(seconds: float) -> int:

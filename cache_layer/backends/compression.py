@@ -1,0 +1,96 @@
+"""Decompression that stops at a largest size: two megabytes of bytes may stand for gigabytes."""
+
+from __future__ import annotations
+
+import lzma
+import zlib
+from collections.abc import Callable
+from importlib import import_module
+from typing import Final, Protocol
+
+from django.utils.module_loading import import_string
+
+
+class TooLargeError(Exception):
+    """Bytes stand for more than is allowed, or for a part only."""
+
+
+class Compressor(Protocol):
+    """What django-redis's ``COMPRESSOR`` option names."""
+
+    def compress(self, value: bytes) -> bytes:
+        """Return compressed bytes, or the bytes themselves where they are short."""
+
+    def decompress(self, value: bytes) -> bytes:
+        """Return what ``compress`` was given."""
+
+
+class _Stepwise(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+def _pyzstd() -> _Stepwise:
+    made: _Stepwise = import_module("pyzstd").ZstdDecompressor()
+    return made
+
+
+def _lz4() -> _Stepwise:
+    made: _Stepwise = import_module("lz4.frame").LZ4FrameDecompressor()
+    return made
+
+
+#: How each of django-redis's compressors can be asked for a part of the result.
+_STEPWISE: Final[dict[str, Callable[[], _Stepwise]]] = {
+    "django_redis.compressors.gzip.GzipCompressor": lambda: zlib.decompressobj(wbits=31),
+    "django_redis.compressors.lz4.Lz4Compressor": _lz4,
+    "django_redis.compressors.lzma.LzmaCompressor": lzma.LZMADecompressor,
+    "django_redis.compressors.zlib.ZlibCompressor": zlib.decompressobj,
+    "django_redis.compressors.zstd.ZStdCompressor": _pyzstd,
+}
+
+
+def decompressor(compressor: Compressor) -> Callable[[bytes, int], bytes]:
+    """Return a function of bytes and a largest size that undoes a compressor.
+
+    The function returns bytes that are not compressed as they are. It raises ``TooLargeError``
+    before it takes the memory, where the compressor is one of django-redis's; a project's own
+    compressor is measured afterwards.
+    """
+    cls = type(compressor)
+    for base in cls.__mro__:
+        name = f"{base.__module__}.{base.__qualname__}"
+        if name in _STEPWISE and getattr(cls, "decompress", None) is vars(base)["decompress"]:
+            return _by_steps(_STEPWISE[name])
+    refused = import_string("django_redis.exceptions.CompressorError")
+
+    def decompress(data: bytes, largest: int) -> bytes:
+        try:
+            result = compressor.decompress(data)
+        except refused:
+            return data
+        if len(result) > largest:
+            raise TooLargeError
+        return result
+
+    return decompress
+
+
+def _by_steps(make: Callable[[], _Stepwise]) -> Callable[[bytes, int], bytes]:
+    errors: tuple[type[Exception], ...] = (lzma.LZMAError, zlib.error, EOFError, RuntimeError)
+    if make is _pyzstd:
+        errors = (*errors, import_module("pyzstd").ZstdError)
+
+    def decompress(data: bytes, largest: int) -> bytes:
+        steps = make()
+        try:
+            result = steps.decompress(data, largest + 1)
+        except errors:
+            return data
+        if len(result) > largest or not steps.eof:
+            raise TooLargeError
+        return result
+
+    return decompress
