@@ -27,7 +27,7 @@ def install(session: nox.Session, django: str) -> None:
 def make(session: nox.Session, django: str, target: str) -> None:
     install(session, django)
     environment = Path(session.virtualenv.location)
-    # Tells make that the environment is ready, so that it does not move Django's version.
+    # Tells make that the environment is ready; it would change Django's version.
     (environment / ".dev").touch()
     session.run("make", target, f"VENV={environment}", *session.posargs, external=True)
 
@@ -44,7 +44,7 @@ def tests(session: nox.Session, django: str) -> None:
 def slow_tests(session: nox.Session, django: str) -> None:
     """The tests that the README's command leaves out."""
     make(session, django, "test-slow")
-    # By themselves: they measure.
+    # Alone, because they measure.
     make(session, django, "faults")
 
 

@@ -13,7 +13,7 @@ BODIES = json.loads(os.environ.get("BENCH_BODIES", "{}"))
 
 
 class Empty(APIView):
-    """What DRF costs without any work: the answer is there before the request."""
+    """A view that does no work: its answer is prepared before the request."""
 
     permission_classes = [IsAuthenticated]
 

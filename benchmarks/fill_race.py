@@ -83,7 +83,7 @@ def configure(url: str) -> None:
 
 
 def read(url: str) -> None:
-    """The reader: for each line of a way and a key, read it and write a line when done."""
+    """Run the reader: for each line with a way and a key, read the key and write a line."""
     made = ways(url)
     print("ready", flush=True)
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""Timing side by side: contestants take turns, so a slow moment of the machine hits all alike."""
+"""Timing side by side: contestants take turns, so that a slow moment affects all of them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class _Runner:
         self.spent += sum(times) * inner
 
     def forget(self) -> None:
-        """What came before was the warming up."""
+        """Forget the measurements so far: they warmed up."""
         self.wall, self.cpu, self.calls = [], 0.0, 0
 
     def result(self) -> Result | Failed:
@@ -137,7 +137,7 @@ def race(
 
 
 def server_cpu(pid: int) -> float:
-    """Return the seconds that a process of this machine has run; 0 where that cannot be seen.
+    """Return the CPU seconds of a process of this machine; 0 where they cannot be read.
 
     Finer than the clock ticks of ``stat``.
     """

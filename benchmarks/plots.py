@@ -10,7 +10,7 @@ from benchmarks.report import DOCS
 
 FOLDER = DOCS.parent / "benchmarks"
 OURS, OTHERS = "#0c6b58", "#b8bfc6"
-#: Rows of ours stand out.
+#: Colours of our rows and of the others.
 OUR_ROWS = ("cache_layer", "agent_sessions")
 
 

@@ -1,4 +1,4 @@
-"""Tables: as Markdown for people, as JSON for plots and for comparing runs."""
+"""Tables of results, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 @dataclass
 class Table:
-    """One subject: a row a contestant, ``name`` for plots and tools."""
+    """The results of one subject, a row for each contestant. Plots and tools use ``name``."""
 
     title: str
     columns: list[str]
@@ -41,7 +41,7 @@ class Table:
         return "\n".join(lines)
 
     def column(self, name: str) -> dict[str, float]:
-        """The numbers of one column, by row; rows that failed are left out."""
+        """Return the numbers of one column by row, without rows that failed."""
         index = self.columns.index(name)
         return {
             row: cells[index]
@@ -72,7 +72,7 @@ def timings(
     note: str = "",
     cpu_base: float | None = None,
 ) -> Table:
-    """A table of times; ratios are to the row *floor*, CPU ratios to *cpu_base* if it is given."""
+    """Return a table of times, with ratios to the row *floor* (CPU: *cpu_base* if given)."""
     scale = UNITS[unit]
     made = Table(
         title,
@@ -94,7 +94,7 @@ def timings(
 
 @dataclass
 class Report:
-    """The tables of one run, with what it ran on."""
+    """The tables of one run, and the versions and machine it ran on."""
 
     subject: str
     packages: Iterable[str]
@@ -104,7 +104,7 @@ class Report:
     load: float = field(default_factory=lambda: os.getloadavg()[0])
 
     def add(self, *tables: Table) -> None:
-        """Keep the tables, and print them at once: a long run shows what it has."""
+        """Add tables and print them at once, so that a long run shows its progress."""
         for made in tables:
             self.tables.append(made)
             print(made.markdown(), flush=True)
@@ -112,7 +112,7 @@ class Report:
     def conditions(self) -> str:
         python = platform.python_version()
         found = ", ".join(f"{name} {number}" for name, number in self.versions().items())
-        # What else the machine did says how far the figures may be trusted.
+        # The load of the machine shows how far the figures can be trusted.
         load = f"load {self.load:.1f} before the run"
         return f"{os.cpu_count()} cores ({load}), {self.server}, Python {python}; {found}."
 
@@ -136,7 +136,7 @@ class Report:
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def write_docs(self, plots: Iterable[Path]) -> None:
-        """Put the tables and plots between this subject's marks in docs/benchmarks.md."""
+        """Write the tables and plots between this subject's marks in docs/benchmarks.md."""
         images = [f"![{path.stem.replace('-', ' ')}](benchmarks/{path.name})" for path in plots]
         content = [f"Measured on {self.conditions()}", "", *images]
         content += [made.markdown() for made in self.tables]

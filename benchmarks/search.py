@@ -88,7 +88,7 @@ class Texts:
 
 
 class Data:
-    """Sessions of ten messages; a thousand of them at a time take turns, as in life."""
+    """Yield sessions of ten messages, a thousand of them interleaved."""
 
     def __init__(self, messages: int) -> None:
         from django.contrib.auth import get_user_model
@@ -247,7 +247,7 @@ def explain_search(user: Any, term: str) -> None:
         SyncSessionRepository().search_sessions(user, term, excerpts=0)
     print(f"\n`{term}`:\n")
     with connection.cursor() as cursor:
-        # The statement stands there as it was sent, with its values in it.
+        # The log has the statement with its values.
         cursor.execute("EXPLAIN (ANALYZE, BUFFERS) " + queries[0]["sql"])
         print("\n".join(line for (line,) in cursor.fetchall()))
 
@@ -264,7 +264,7 @@ def search_admin(rounds: int) -> None:
 
 
 def writers(messages: int = 4_000) -> None:
-    """CPU time of the server for a message inserted into the full table, put-off work included."""
+    """Return the server's CPU time of an insert into the full table, deferred work included."""
     from django.db import connection
 
     from agent_sessions.postgresql import search_index

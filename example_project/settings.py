@@ -24,10 +24,10 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 if env.bool("DJANGO_READ_DOT_ENV", default=True) and (BASE_DIR / ".env").exists():
     environ.Env.read_env(BASE_DIR / ".env")
-# Compose files and shells hand on variables that are not set as empty ones.
+# Compose files and shells pass unset variables as empty ones.
 env.ENVIRON = {name: value for name, value in os.environ.items() if value}
 
-# Everything the project writes on a machine without services: database, broker, key.
+# Where the project writes on a machine without services: database, broker, key.
 DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".demo")))
 
 
@@ -50,7 +50,7 @@ def number(name: str, default: float | None) -> Any:
 # --- Security -----------------------------------------------------------------------------------
 
 DEBUG = env.bool("DEBUG", default=False)
-# Never a key that others know: without SECRET_KEY each installation makes and keeps its own.
+# Without SECRET_KEY each installation creates and keeps a key of its own.
 SECRET_KEY = env.str("SECRET_KEY", default="") or local_secret_key(DATA_DIR / "secret_key")
 SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])

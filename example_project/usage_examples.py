@@ -1,4 +1,4 @@
-"""Every feature, used once: `python -m example_project.usage_examples`.
+"""Use every feature once: `python -m example_project.usage_examples`.
 
 Runs on whatever the environment names (SQLite and memory without any variable, PostgreSQL and
 Redis with DATABASE_URL and REDIS_URL), checks what it gets, and leaves nothing behind.
@@ -50,19 +50,19 @@ async def values() -> None:
     assert await books.increment("lent") == 1
     assert await books.increment("lent", amount=4) == 5
 
-    # None can be a value, too: exists() and a default tell it from a missing key.
+    # None is a value too: exists() and a default tell it from a missing key.
     await books.set("translator", None)
     assert await books.exists("translator")
     assert await books.get("translator", "unknown") is None
     assert await books.get("illustrator", "unknown") == "unknown"
 
-    # No ttl is the default of the alias; without end has a name of its own.
+    # Without a ttl the alias's default applies; FOREVER stores without an end.
     await books.set("founded", 1999, ttl=FOREVER)
     assert await books.ttl("founded") is FOREVER
 
 
 async def batches() -> None:
-    """Many keys in one round trip; a value that is computed when it is missing."""
+    """Read and write many keys in one round trip; compute a value that is missing."""
     scores = await get_cache(namespace="scores")
     assert await scores.set_many({"ada": 3, "bob": 5}, ttl=60)
     assert await scores.get_many(["ada", "bob", "eve"]) == {"ada": 3, "bob": 5}
@@ -71,7 +71,7 @@ async def batches() -> None:
 
 
 async def namespaces() -> None:
-    """One namespace never sees or clears another; Django's own API sees them all."""
+    """Separate namespaces: none reads or clears another. Django's own API reads all of them."""
     drafts, letters = await get_cache("drafts"), await get_cache("letters")
     await drafts.set("1", "Dear")
     await letters.set("1", "Sincerely")
@@ -82,7 +82,7 @@ async def namespaces() -> None:
 
 
 async def results() -> None:
-    """Keep what a function returned, and drop it when the facts change."""
+    """Cache what a function returns, and invalidate it when the data changes."""
     prices = {"tea": 3}
     calls: list[str] = []
 
@@ -103,7 +103,7 @@ async def results() -> None:
     assert await get_price.refresh("tea") == 4
     assert calls == ["tea"] * 3
 
-    # Only what concerns the article; {article} is filled from the call.
+    # Only the results for this article: {article} is filled from the call.
     @cache_invalidate(key_pattern="shop:get_price:{article}")
     async def touch(article: str) -> None:
         """Nothing but the invalidation."""
@@ -117,7 +117,7 @@ async def results() -> None:
 
 
 async def choices() -> None:
-    """What is kept is chosen: results that are None, arguments that make no difference."""
+    """Choose what is cached: results that are None, arguments that make no difference."""
     calls: list[str] = []
 
     @cached(ttl=60, key_prefix="shop")
@@ -144,7 +144,7 @@ async def choices() -> None:
 
 
 async def what_may_be_stored() -> None:
-    """Plain values come back as they were; anything else says how to help itself."""
+    """Store exact values; a value that cannot be stored raises an error that says what to do."""
 
     @dataclass
     class Point:
@@ -170,7 +170,7 @@ async def what_may_be_stored() -> None:
 
 
 async def manager() -> None:
-    """Look into the cache as a whole: keys, batches, patterns, metrics."""
+    """Scan keys, read batches, delete by pattern, read metrics."""
     redis = await get_redis_manager()
     assert await redis.mset({"parts:bolt": "10", "parts:nut": "20"})
     assert sorted(await redis.scan_keys("parts:*")) == ["parts:bolt", "parts:nut"]
@@ -194,11 +194,10 @@ async def manager() -> None:
 
 
 async def conversation(user: Any) -> None:
-    """A session, its messages, its context, and what they add up to."""
-    sessions = SessionRepository()
+    """Create a session, append messages, change its context, search, and count."""
+    sessions = SessionRepository().for_user(user)
     session = await sessions.create(
         Session(
-            user_id=user.pk,
             agent_id="travel_agent",
             title="A week in Lisbon",
             status=SessionStatus.ACTIVE,
@@ -217,7 +216,7 @@ async def conversation(user: Any) -> None:
             {"role": "assistant", "content": [{"type": "text", "text": "In Alfama."}]},
         ],
     )
-    # A client that is not sure asks again with the same key, and adds nothing.
+    # A client that lost the answer sends the message again with the same key: nothing is added.
     once = {"role": "user", "content": "Thanks!", "idempotency_key": "request-7"}
     first = await sessions.add_message_to_session(session.id, once)
     again = await sessions.add_message_to_session(session.id, once)
@@ -237,12 +236,12 @@ async def conversation(user: Any) -> None:
     session = await sessions.update_session_context(session.id, {"days": 8})
     assert session.context == {"city": "Lisbon", "days": 8}
 
-    active = await sessions.get_user_sessions(user.pk, active_only=True)
+    active = await sessions.get_user_sessions(active_only=True)
     assert [one.title for one in active] == ["A week in Lisbon"]
     for term in ("lisbon", "alfama"):
-        assert [one.pk for one in await sessions.search_sessions(user.pk, term)] == [session.pk]
+        assert [one.pk for one in await sessions.search_sessions(term)] == [session.pk]
 
-    stats = await sessions.get_session_stats(user.pk)
+    stats = await sessions.get_session_stats()
     print(
         f"  {stats.total_sessions} sessions, {stats.active_sessions} active, "
         f"{stats.total_messages} messages, {stats.avg_messages_per_session:.1f} a session"
@@ -251,13 +250,13 @@ async def conversation(user: Any) -> None:
 
 
 async def many_sessions(user: Any) -> None:
-    """Pages, statuses of many at once, the archive."""
-    sessions = SessionRepository()
+    """Read pages, set the status of many sessions, archive, delete."""
+    sessions = SessionRepository().for_user(user)
     made = [
-        await sessions.create(Session(user_id=user.pk, agent_id="quiz", title=f"Round {number}"))
+        await sessions.create(Session(agent_id="quiz", title=f"Round {number}"))
         for number in range(1, 8)
     ]
-    page = await sessions.get_paginated_user_sessions(user_id=user.pk, page=1, page_size=3)
+    page = await sessions.get_paginated_user_sessions(page=1, page_size=3)
     assert (page.page, page.total_pages, page.total_items) == (1, 3, 8)
     assert (page.has_next, page.has_previous) == (True, False)
     assert [session.title for session in page.items] == ["Round 7", "Round 6", "Round 5"]
@@ -287,15 +286,13 @@ async def many_sessions(user: Any) -> None:
 
 
 async def expiry(user: Any) -> None:
-    """What nobody went on with is completed; a message opens it again."""
-    sessions = SessionRepository()
+    """Complete expired sessions; a message opens one again."""
+    sessions = SessionRepository().for_user(user)
     past = timezone.now() - timedelta(hours=1)
-    session = await sessions.create(
-        Session(user_id=user.pk, agent_id="quiz", title="Forgotten", expires_at=past)
-    )
-    assert session.pk not in [one.pk for one in await sessions.get_user_sessions(user.pk)]
-    # What agent_sessions.tasks.cleanup_expired_sessions does every few minutes under Celery.
-    assert await sessions.cleanup_expired_sessions() >= 1
+    session = await sessions.create(Session(agent_id="quiz", title="Forgotten", expires_at=past))
+    assert session.pk not in [one.pk for one in await sessions.get_user_sessions()]
+    # For all users, as agent_sessions.tasks.cleanup_expired_sessions does every few minutes.
+    assert await SessionRepository().cleanup_expired_sessions() >= 1
     assert (await sessions.get(session.pk)).status == SessionStatus.COMPLETED
     await sessions.add_message_to_session(session.pk, {"role": "user", "content": "I am back"})
     session = await sessions.get(session.pk)
@@ -305,17 +302,17 @@ async def expiry(user: Any) -> None:
 
 
 async def the_message_limit(user: Any) -> None:
-    """Above SESSION_MAX_MESSAGES each append logs a warning, and still appends."""
-    sessions = SessionRepository()
-    session = await sessions.create(Session(user_id=user.pk, agent_id="quiz", title="Long"))
+    """Append beyond SESSION_MAX_MESSAGES: it logs a warning and works."""
+    sessions = SessionRepository().for_user(user)
+    session = await sessions.create(Session(agent_id="quiz", title="Long"))
     await sessions.add_messages(session.pk, [{"role": "user", "content": "again"}] * 101)
     assert (await sessions.get(session.pk)).message_count == 101
 
 
 async def with_cached_reads(user: Any) -> None:
-    """Both together: a cached read of a session, dropped by the write."""
-    sessions = SessionRepository()
-    session = await sessions.create(Session(user_id=user.pk, agent_id="quiz", title="Both"))
+    """Cache a read of a session, and invalidate it with each write."""
+    sessions = SessionRepository().for_user(user)
+    session = await sessions.create(Session(agent_id="quiz", title="Both"))
 
     @cached(ttl=60, key_prefix="counts", namespace="sessions")
     async def count(session_id: Any) -> int:
@@ -331,14 +328,14 @@ async def with_cached_reads(user: Any) -> None:
 
 
 def from_synchronous_code(user: Any) -> None:
-    """The same operations, and Django's querysets, without await."""
-    sessions = SessionRepository().sync
-    titles = [one.title for one in sessions.get_user_sessions(user.pk, limit=3)]
+    """Use the same operations, and Django's querysets, without await."""
+    sessions = SessionRepository().for_user(user).sync
+    titles = [one.title for one in sessions.get_user_sessions(limit=3)]
     assert len(titles) == 3
     assert Session.objects.for_user(user).active().search("lisbon").count() == 1
     django_cache.set("greeting", "hello", timeout=60)
     assert django_cache.get("greeting") == "hello"
-    assert sessions.delete_user_data(user.pk).sessions > 0
+    assert sessions.delete_user_data().sessions > 0
 
 
 CACHE_EXAMPLES: list[Callable[[], Awaitable[None]]] = [
@@ -360,7 +357,7 @@ SESSION_EXAMPLES: list[Callable[[Any], Awaitable[None]]] = [
 
 
 async def run(user: Any) -> None:
-    """Run all examples that are awaited."""
+    """Run all awaited examples."""
     for namespace in ("books", "scores", "letters", "shapes", "pages", "sessions"):
         await (await get_cache(namespace)).clear()
     await (await get_redis_manager()).delete_by_pattern("shop:*")
@@ -373,7 +370,7 @@ async def run(user: Any) -> None:
 
 
 def main() -> None:
-    """Run everything as a user made for it."""
+    """Run all examples with a user made for them."""
     call_command("migrate", verbosity=0, interactive=False, skip_checks=True)
     users = get_user_model()._default_manager
     users.filter(username="usage-examples").delete()

@@ -38,7 +38,7 @@ def main() -> None:
     report = Report("cache", PACKAGES, asdict(options), server=redis_version())
     names = chosen.only or list(SUITES)
     if chosen.smoke:
-        # Starting processes is most of its time: what can be is in one.
+        # Starting processes takes most of the time, so suites share one where they can.
         report.add(*run([name for name in names if name in ALIKE], options))
         names = [name for name in names if name not in ALIKE]
     for name in names:

@@ -61,7 +61,7 @@ class Suite:
         )
         results |= self.failed
         for peer in self.peers.values():
-            # Figures of a cache that gave Redis up meanwhile are not those of Redis.
+            # A cache that turned to memory during the measurement did not measure Redis.
             if peer.answering() != answering[peer.name]:
                 rows = [row for row in results if f"{row}, ".startswith(f"{peer.name}, ")]
                 results |= dict.fromkeys(rows, Failed("Redis did not answer in time meanwhile"))

@@ -69,7 +69,7 @@ def _peer(name: str, url: str) -> Peer:
 
 
 def _write(name: str, url: str, seconds: float) -> tuple[dict[str, str], int]:
-    """Write ``number:time`` to random keys; return the last of each key, and how many."""
+    """Write ``number:time`` to random keys; return the last value of each, and the count."""
     raw = redis.Redis.from_url(url)
 
     async def write() -> tuple[dict[str, str], int]:
@@ -93,7 +93,7 @@ def _write(name: str, url: str, seconds: float) -> tuple[dict[str, str], int]:
 
 
 def _read(name: str, url: str) -> tuple[dict[str, Any], list[float]]:
-    """Read all keys until the writer is done; return what is read at the end, and delays."""
+    """Read all keys until the writer is done; return the final values and the delays."""
     raw = redis.Redis.from_url(url)
 
     async def read() -> tuple[dict[str, Any], list[float]]:

@@ -1,4 +1,4 @@
-"""A TCP proxy that is far away: what passes arrives later, as much at once as was sent."""
+"""A TCP proxy that delays what it passes on, to simulate distance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 
 class _Side(asyncio.Protocol):
-    """Passes on what it receives, *delay* seconds later, and an end of the connection too."""
+    """Passes on bytes, and the end of a connection, *delay* seconds later."""
 
     def __init__(self, delay: float) -> None:
         self._delay = delay

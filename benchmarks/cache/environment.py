@@ -63,7 +63,7 @@ def configure(url: str, *, near: bool = False) -> None:
         settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "cacheops"]
         settings.CACHEOPS_REDIS = url
         settings.CACHEOPS = {"auth.user": {"ops": (), "timeout": 600}}
-    # What contestants have to say is not part of the tables.
+    # Logs of contestants are not part of the tables.
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     django.setup()

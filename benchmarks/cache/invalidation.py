@@ -1,4 +1,4 @@
-"""Dropping 1,000 keys among very many: by pattern, by tag, by function, by namespace."""
+"""Delete 1,000 keys among very many: by pattern, by tag, by function, by namespace."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from benchmarks.report import Cell, Table
 
 MATCHING = 1000
 VALUE = "x" * 200
-#: Of a way that takes longer, in seconds, once is enough.
+#: Seconds from which on a way is measured once only.
 SLOW = 1.0
-#: Of one that takes less, several times each round.
+#: Seconds below which a way is measured several times each round.
 QUICK = 0.02
 AGAIN = 5
-#: After a thousand calls at once.
+#: Seconds to wait after a thousand concurrent calls.
 SETTLING = 0.02
 
-#: Other keys of the database, made where they live: a client would take minutes.
+#: Creates the other keys of the database inside Redis: a client would take minutes.
 FILL = """
 for number = ARGV[1], ARGV[2] do
     redis.call('SET', 'other:' .. number, ARGV[3], 'EX', 36000)
@@ -38,11 +38,11 @@ end
 
 @dataclass
 class Way:
-    """How a library drops what ``fill`` put there; both are awaited."""
+    """How a library deletes the keys that ``fill`` created; both are awaited."""
 
     fill: Callable[[], Awaitable[Any]]
     drop: Callable[[], Awaitable[Any]]
-    #: Whether one of the dropped values is still served.
+    #: Whether one of the deleted values is still served.
     served: Callable[[], Awaitable[Any]] | None = None
 
 
@@ -76,7 +76,7 @@ async def _table(url: str, count: int, options: Options) -> Table:
                 continue
             again = 1 if not turn or times[name][0] > QUICK else AGAIN
             if turn == 1:
-                # The first round was the warming up, but for those of which once is enough.
+                # The first round warmed up, except for ways that are measured once.
                 times[name].clear()
             try:
                 for _ in range(again):

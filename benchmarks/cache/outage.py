@@ -1,4 +1,4 @@
-"""Redis hung (SIGSTOP) and killed: what a call costs then, and how soon Redis is used again."""
+"""Calls while Redis hangs (SIGSTOP) or is killed, and how soon Redis is used again."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _observe(
     break_it: Callable[[RedisServer], None],
     heal: Callable[[RedisServer], None],
 ) -> dict[str, list[Cell]]:
-    """All peers at once, each in a process of its own: most of the time they only wait."""
+    """Measure all peers at once, each in its own process: most of the time they wait."""
     context = multiprocessing.get_context("spawn")
     names = options.peers or tuple(_classes())
     pipes: dict[str, Connection] = {}
@@ -143,7 +143,7 @@ def _suffer(name: str, url: str, pipe: Connection, wait: float) -> None:
 
 
 def _back(name: str, url: str, set: Callable[[str, str], Any], healed: float) -> float | None:
-    """Set keys until one of them is in Redis; return the seconds since it was healed."""
+    """Set keys until one of them is in Redis; return the seconds since Redis runs again."""
     raw = redis.Redis.from_url(url)
     number = 0
     while time.monotonic() < healed + 15:

@@ -1,4 +1,4 @@
-"""The suites, and how one is run: in a process of its own, on a Redis of its own."""
+"""The suites, each run in its own process on its own Redis."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SUITES: dict[str, Suite] = {
     "outage": outage.measure,
     "loops": loops.measure,
 }
-#: Those that may share a process: the same Redis, without a near cache.
+#: Suites that may share a process: they use the same Redis, and no near cache.
 ALIKE = ("calls", "large", "invalidation", "stampede", "loops")
-#: How far away Redis is in the suite of that name, in seconds.
+#: Delay of Redis in the suite "far", in seconds.
 FAR = 0.002
 
 
 def run(names: list[str], options: Options) -> list[Table]:
-    """Run suites in a process of their own, on a Redis of their own."""
+    """Run suites in one new process, on a new Redis server."""
     from tests.services import RedisServer
 
     if not names:

@@ -36,7 +36,7 @@ def measure(
     for name, peer in peers.items():
         maker = peers["agent_sessions"] if name.startswith("agent_sessions") else peer
         distinct.rows[name] = _tried(lambda: _distinct(pool, name, maker, options))  # noqa: B023
-        # One INSERT gives no order: there is nothing to follow.
+        # A plain INSERT has no order that a reader could follow.
         if name != "raw psycopg":
             shared.rows[name] = _tried(lambda: _shared(pool, name, maker))  # noqa: B023
     floor = distinct.column("messages/s")["raw psycopg"]
@@ -74,7 +74,7 @@ def _shared(pool: Workers, name: str, maker: Peer) -> list[Cell]:
 
 
 def _append_for(name: str, talk: str, seconds: float) -> tuple[float, int]:
-    """Append for so long; return how many a second, and how many failed."""
+    """Append for some seconds; return the rate and the number of failures."""
     peer, count, errors = workers.peers[name], 0, 0
     opened = peer.open(talk)
     peer.run(peer.append(opened, text(0)))
@@ -90,7 +90,7 @@ def _append_for(name: str, talk: str, seconds: float) -> tuple[float, int]:
 
 
 def _append_times(name: str, talk: str, number: int) -> int:
-    """Append so many times; return how many failed."""
+    """Append a number of times; return how many failed."""
     peer, errors = workers.peers[name], 0
     opened = peer.open(talk)
     for turn in range(EACH):
@@ -104,7 +104,7 @@ def _append_times(name: str, talk: str, number: int) -> int:
 
 
 def _follow(name: str, talk: str) -> tuple[int, int]:
-    """Read again and again; return how many messages appeared too late, and how many there are."""
+    """Read until the writers end; return how many messages came too late, and how many exist."""
     peer = workers.peers[name]
     opened = peer.open(talk)
     seen: set[str] = set()

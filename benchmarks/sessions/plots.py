@@ -1,4 +1,4 @@
-"""The tables that say more as pictures, for docs/benchmarks."""
+"""The plots of docs/benchmarks."""
 
 from __future__ import annotations
 

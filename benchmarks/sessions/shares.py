@@ -15,7 +15,7 @@ from benchmarks.sessions.options import Options
 from benchmarks.sessions.peers import Peer, text
 from benchmarks.sessions.single import FLOOR
 
-#: What is dropped, one after the other, while the function is called.
+#: Indexes and constraints that are dropped, one after the other.
 DROPS = {
     "without the search index": "DROP INDEX {search_index}",
     "and without the session's indexes on what an append changes": (
@@ -30,7 +30,7 @@ ONE, MANY = 1, 100
 
 
 class Share:
-    """Appends of so many messages at once, through more and more of the layers."""
+    """Appends of a number of messages, through more and more of the layers."""
 
     def __init__(self, peers: dict[str, Peer], count: int) -> None:
         from django.db import connection
@@ -88,7 +88,7 @@ class Share:
 
 
 def measure(peers: dict[str, Peer], options: Options) -> list[Table]:
-    """Spoils the tables: nothing can be measured afterwards."""
+    """Measure the layers. This drops indexes: nothing can be measured afterwards."""
     from django.db import connection
 
     from agent_sessions.postgresql import search_index

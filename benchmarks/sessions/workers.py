@@ -1,4 +1,4 @@
-"""Processes that write at the same moment: connected beforehand, so that only work is measured."""
+"""Processes that write at the same time, connected before the measurement begins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Workers:
     def together(
         self, work: Callable[..., Any], calls: Sequence[tuple[Any, ...]]
     ) -> tuple[list[Any], float]:
-        """Call *work* in as many processes at once; return the answers and the seconds."""
+        """Call *work* in all writers at once; return the answers and the seconds."""
         start = time.time() + 0.3
         jobs = [self._pool.apply_async(_at, (start, work, *call)) for call in calls]
         answers = [job.get(LIMIT) for job in jobs]
@@ -39,7 +39,7 @@ class Workers:
 
     @contextlib.contextmanager
     def beside(self, work: Callable[..., Any], *args: Any) -> Iterator[list[Any]]:
-        """*work* goes on in a process until the block ends; then the list has its answer."""
+        """Run *work* in one process until the block ends; its answer is then in the list."""
         self._done.clear()
         job = self._pool.apply_async(work, args)
         answers: list[Any] = []
@@ -58,13 +58,13 @@ def workers(dsn: Dsn, names: Sequence[str], writers: int) -> Iterator[Workers]:
     context.set_forkserver_preload(["benchmarks.sessions.preload"])
     done = context.Event()
     with context.Pool(writers + 1, _start, (dsn, list(names), done)) as pool:
-        # As each of these waits, each worker takes one, and so has connected.
+        # Each of these waits, so that each worker takes one and connects.
         pool.map(time.sleep, [0.5] * (writers + 1), chunksize=1)
         yield Workers(pool, done, writers)
 
 
 def over() -> bool:
-    """In a worker: whether what it stands beside has ended."""
+    """In a worker: return whether the block of ``beside`` has ended."""
     return _done.is_set()
 
 

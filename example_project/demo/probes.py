@@ -1,4 +1,4 @@
-"""Does the running demo answer, and does its background work get done?"""
+"""Checks that the running demo answers and does its background work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGES = ("/", "/admin/login/", "/api/schema/", "/api/docs/", "/static/admin/css/
 
 
 class NotWorkingError(Exception):
-    """Something did not happen in time."""
+    """A part of the demo did not answer in time."""
 
 
 def fetch(port: int, path: str, login: tuple[str, str] | None = None) -> tuple[int, bytes]:
@@ -39,7 +39,7 @@ def fetch(port: int, path: str, login: tuple[str, str] | None = None) -> tuple[i
 
 
 def wait_until(what: str, happened: Callable[[], bool], seconds: float) -> None:
-    """Ask until it happened. Raises NotWorkingError."""
+    """Wait until the condition holds. Raises NotWorkingError."""
     deadline = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > deadline:
@@ -71,5 +71,5 @@ def expired_session(user_id: Any) -> Session:
 
 
 def is_completed(session: Session) -> bool:
-    """Whether somebody completed it."""
+    """Return whether the session was completed."""
     return Session.objects.filter(pk=session.pk, status=SessionStatus.COMPLETED).exists()

@@ -25,14 +25,14 @@ class Children:
         """Run `python -m` with the command, in a process group of its own."""
         # In its own group it does not see the terminal's Ctrl-C: it is told to end, once.
         self._processes[name] = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "example_project.demo.lifeline", *command],
+            [sys.executable, "-m", "example_project.demo.exit_with_parent", *command],
             stdin=subprocess.PIPE,
             env=self._environment,
             start_new_session=True,
         )
 
     def ended(self) -> list[str]:
-        """The names of those that have ended, with how."""
+        """Return the processes that have ended, with their exit codes."""
         return [
             f"{name} (status {process.returncode})"
             for name, process in self._processes.items()

@@ -38,7 +38,7 @@ def members(group: int) -> list[str]:
         if parent in children:
             children.add(pid)
             lines.append((pid, command))
-    return [pid for pid, command in lines if "lifeline" in command]
+    return [pid for pid, command in lines if "exit_with_parent" in command]
 
 
 def alive(pid: str) -> bool:

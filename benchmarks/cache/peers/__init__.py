@@ -32,7 +32,7 @@ class Peer:
     hits: Mapping[str, Callable[[int], Any]] = {}
     ahits: Mapping[str, Callable[[int], Awaitable[Any]]] = {}
 
-    #: Ways to have an expensive function run once: ``way(key, function)``, by name.
+    #: Ways to run an expensive function once: ``way(key, function)``, by name.
     once: Mapping[str, Callable[[str, Callable[[], str]], Any]] = {}
     aonce: Mapping[str, Callable[[str, Callable[[], Awaitable[str]]], Awaitable[Any]]] = {}
 
@@ -40,10 +40,10 @@ class Peer:
         """Connect."""
 
     def answering(self) -> object:
-        """Who answers, and since when: it may not change while the peer is measured."""
+        """Return what answers and since when; it must not change during a measurement."""
 
     async def aclose(self) -> None:
-        """Close what belongs to the loop."""
+        """Close what belongs to the event loop."""
 
 
 def classes() -> dict[str, Callable[[str, str], Peer]]:
@@ -66,7 +66,7 @@ def classes() -> dict[str, Callable[[str, str], Peer]]:
     }
 
 
-#: The rows that need nothing but what the project itself depends on.
+#: The rows that need only dependencies of the project itself.
 OWN = ("redis-py", "redis.asyncio", "cache_layer")
 
 

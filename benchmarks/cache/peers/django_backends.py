@@ -15,7 +15,7 @@ class _Backend(Peer):
         self.get_many, self.aget_many = cache.get_many, cache.aget_many
         self.set_many, self.aset_many = cache.set_many, cache.aset_many
 
-        # They have no decorator for functions; this is what stands in its place.
+        # They have no decorator for functions; get_or_set takes its place.
         def hit(number):
             return cache.get_or_set(f"hit:{number}", lambda: value, 600)
 
@@ -31,7 +31,7 @@ class DjangoRedis(_Backend):
 
 
 class CarefulDjangoRedis(_Backend):
-    """With the options that its documentation offers for a Redis that may be away."""
+    """django-redis or django-vcache with the documented options for an unavailable Redis."""
 
     name = "django-redis, 250 ms timeouts, IGNORE_EXCEPTIONS"
 

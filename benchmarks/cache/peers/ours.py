@@ -48,5 +48,5 @@ class Ours(Peer):
 
     def answering(self) -> object:
         state = self._backend.store.describe()
-        # Memory is never what is to be measured: like nothing else, so that it counts as a change.
+        # A value unlike any other, so that an answer from memory counts as a change.
         return state["since"] if state["state"] == "redis" else object()

@@ -34,14 +34,14 @@ class Peer:
         """Connect."""
 
     def set_up(self) -> None:
-        """Create the tables, and what else there has to be once."""
+        """Create the tables, and whatever else is needed once."""
 
     def converse(self, length: int) -> str:
         """Make a conversation of so many messages, in bulk; return its name."""
         raise NotImplementedError
 
     def open(self, name: str) -> Any:
-        """What the store gives to work on a conversation."""
+        """Return the store's own object for a conversation."""
         return name
 
     def append(self, conversation: Any, content: str) -> Any:
@@ -59,7 +59,7 @@ class Peer:
         raise NotImplementedError
 
     def populate(self, user: str, count: int) -> None:
-        """Make so many sessions of a user, in bulk, where the mass has none for it."""
+        """Create so many sessions of a user, in bulk, unless the loaded data has them."""
         raise NotImplementedError
 
     def newest(self, user: str, count: int) -> Any:
@@ -87,7 +87,7 @@ class Peer:
         return getattr(type(self), operation) is not getattr(Peer, operation)
 
     async def aclose(self) -> None:
-        """Close what belongs to the loop."""
+        """Close what belongs to the event loop."""
 
 
 def classes() -> dict[str, Callable[[Dsn], Peer]]:

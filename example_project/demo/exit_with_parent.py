@@ -1,4 +1,4 @@
-"""`python -m example_project.demo.lifeline MODULE ARGS…`: a module that ends with its parent.
+"""Run a module that ends with its parent: `python -m example_project.demo.exit_with_parent NAME`.
 
 The parent holds the other end of standard input. However it goes, also by SIGKILL, that pipe
 closes, and everything in this process group ends.
