@@ -9,8 +9,8 @@ from typing import Any
 from benchmarks.report import DOCS
 
 FOLDER = DOCS.parent / "benchmarks"
-OURS, OTHERS = "#0c6b58", "#b8bfc6"
 #: Colours of our rows and of the others.
+OURS, OTHERS = "#0c6b58", "#b8bfc6"
 OUR_ROWS = ("cache_layer", "agent_sessions")
 
 
