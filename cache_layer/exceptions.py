@@ -18,6 +18,13 @@ class NotAnIntegerError(CacheLayerError, ValueError):
     """``increment`` found a value that is not an integer, and changed nothing."""
 
 
+class CommandRefusedError(CacheLayerError):
+    """Redis refuses a command, to this user or to everybody, and nothing else can do its work.
+
+    What was to be deleted may still be there, in part or as a whole.
+    """
+
+
 class CodecError(CacheLayerError, ValueError):
     """Stored bytes are corrupt, foreign or tampered with; the backend answers with a miss."""
 

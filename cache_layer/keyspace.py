@@ -33,6 +33,11 @@ class Keyspace:
     pattern: str
     expression: bytes
 
+    @property
+    def start(self) -> str:
+        """What every key begins with, whatever its version."""
+        return literal_start(self.pattern)
+
     def owns(self, key: bytes) -> bool:
         """Return whether a key that matches the pattern belongs to this alias.
 
@@ -54,6 +59,17 @@ class Keyspace:
             for part in (before, after)
         )
         return cls(pattern, expression.encode("utf-8", "surrogatepass") + rb"\Z")
+
+
+def literal_start(pattern: str) -> str:
+    """Return what every text that matches a pattern begins with."""
+    text = []
+    characters = iter(pattern)
+    for character in characters:
+        if character in "*?[":
+            break
+        text.append(next(characters, "") if character == "\\" else character)
+    return "".join(text)
 
 
 def _any_version(template: str) -> str:

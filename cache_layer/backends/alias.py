@@ -76,6 +76,12 @@ class CacheAlias(BaseCache):
         near = steady and self.keyspace is not None and self.store.near_enabled(namespace, near)
         return OperationContext(namespace, self.store.codec, self.keyspace, steady, near)
 
+    def own_key(self, name: str) -> str:
+        """Return a key beside the caller's, under the same prefix: no scan or clear finds it."""
+        keyspace = self.keyspace
+        start = f"{self.key_prefix}:" if keyspace is None else keyspace.start
+        return f"{start}@cache_layer:{name}"
+
     @property
     def single_prefix(self) -> bool:
         """Whether every instance of the alias makes the same keys.

@@ -8,7 +8,14 @@ from typing import Final
 
 from cache_layer.backends.alias import CacheAlias
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Operation, OperationContext, Steps, chunks, raw
+from cache_layer.backends.operations.base import (
+    Operation,
+    OperationContext,
+    Refusal,
+    Steps,
+    chunks,
+    raw,
+)
 from cache_layer.backends.operations.lua import Script
 from cache_layer.backends.redis.errors import as_unavailable
 
@@ -18,7 +25,7 @@ class Channel:
 
     def __init__(self, backend: CacheAlias, name: str) -> None:
         self._backend = backend
-        self._name = f"{backend.key_prefix}:notices:{name}"
+        self._name = backend.own_key(f"channel:{name}")
 
     @property
     def exists(self) -> bool:
@@ -85,6 +92,7 @@ class _Publish(Operation[int]):
     """Publish texts; return how many received them."""
 
     __slots__ = ("channel", "texts")
+    refusal = Refusal.PASSED
     writes = False
     long = True
 

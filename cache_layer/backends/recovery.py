@@ -21,14 +21,16 @@ from cache_layer.backends.operations import lua
 from cache_layer.backends.operations.base import (
     Operation,
     OperationContext,
+    Refusal,
     Steps,
     chunks,
     raw,
 )
-from cache_layer.backends.operations.scans import RefusedError, drop_matching
-from cache_layer.backends.redis.errors import RedisUnavailableError
+from cache_layer.backends.operations.scans import drop_matching
+from cache_layer.backends.redis.errors import RedisUnavailableError, is_refusal
 from cache_layer.breaker import Breaker
 from cache_layer.conf import settings
+from cache_layer.exceptions import CommandRefusedError
 from cache_layer.globs import translate_glob
 from cache_layer.journal import Entries, Journal
 from cache_layer.keyspace import Keyspace
@@ -60,8 +62,16 @@ class Circuit:
         self.journal = _new_journal()
         #: All keys of the aliases that share the store.
         self.keyspaces: dict[Keyspace, None] = {}
+        #: What Redis refuses and the cache does without, with the reply.
+        self.refused: dict[str, str] = {}
         if not has_redis:
             self.breaker.failure("no LOCATION is configured", decisive=True)
+
+    def switch_off(self, what: str, reply: Exception) -> None:
+        """Do without something that Redis refuses, and log that once."""
+        if what not in self.refused:
+            self.refused[what] = str(reply)
+            logger.warning("Redis refuses %s (%s); the cache does without.", what, reply)
 
     def give_back(self, entries: Entries, reason: str = "") -> bool:
         """Remember again what was not replayed; return whether that opened the circuit.
@@ -142,7 +152,7 @@ class Recovery(threading.Thread):
             try:
                 if self._is_trusted() and self._is_prepared() and self._is_replayed():
                     return True
-            except RefusedError as error:
+            except CommandRefusedError as error:
                 self._fail(str(error))
                 self._complain(f"Redis is back but refuses to be brought up to date: {error}")
             # A thread that died would leave the cache on memory for ever.
@@ -174,10 +184,18 @@ class Recovery(threading.Thread):
         transport, server = self._transport, self._transport.server
         try:
             if server.found == server.trusted:
-                transport.run(EndConnections(self._context, server.connections()))
-            else:
-                keyspaces = list(self._circuit.keyspaces)
-                transport.run(PurgeKeyspaces(self._context, keyspaces, server.found, transport.tag))
+                ended = transport.run(EndConnections(self._context, server.connections()))
+                if ended is not None:
+                    self._circuit.switch_off("CLIENT KILL", ended)
+            if server.found:
+                transport.run(
+                    PurgeKeyspaces(
+                        self._context,
+                        list(self._circuit.keyspaces),
+                        server.found,
+                        is_trusted=server.found == server.trusted,
+                    )
+                )
         except RedisUnavailableError as error:
             self._fail(error.reason)
             return False
@@ -217,10 +235,11 @@ class Recovery(threading.Thread):
 class Replay(Operation[None]):
     """Delete everything that a journal remembered.
 
-    Raises ``RefusedError`` where Redis does not do it: it must not be read yet.
+    Raises ``CommandRefusedError`` where Redis does not do it: it must not be read yet.
     """
 
     __slots__ = ("entries",)
+    refusal = Refusal.ERROR
     long = True
 
     def __init__(self, context: OperationContext, entries: Entries) -> None:
@@ -231,9 +250,7 @@ class Replay(Operation[None]):
         keys = [key for changes in self.entries.values() for key in changes.keys]
         deletions = [lua.DELETE([raw(key) for key in chunk]) for chunk in chunks(keys)]
         for start in range(0, len(deletions), _PIPELINE):
-            for reply in (yield deletions[start : start + _PIPELINE]):
-                if isinstance(reply, Exception):
-                    raise RefusedError(str(reply)) from reply
+            yield deletions[start : start + _PIPELINE]
         for keyspace, changes in self.entries.items():
             if keyspace is not None and changes.everything:
                 yield from _drop_keyspace(keyspace)
@@ -245,51 +262,70 @@ class Replay(Operation[None]):
                     yield from drop_matching(pattern)
 
 
-class EndConnections(Operation[None]):
-    """End connections of before the outage, by their ids, with all that is still on its way."""
+class EndConnections(Operation[Exception | None]):
+    """End connections of before the outage, by their ids, with all that is still on its way.
+
+    The result is the reply where Redis refuses that: a command that is delivered late may then be
+    carried out.
+    """
 
     __slots__ = ("ids",)
+    refusal = Refusal.PASSED
     long = True
 
     def __init__(self, context: OperationContext, ids: list[int]) -> None:
         self.context = context
         self.ids = ids
 
-    def steps(self) -> Steps[None]:
-        # A connection that has ended since is an error reply.
-        yield [("CLIENT", "KILL", "ID", number, "SKIPME", "yes") for number in self.ids]
+    def steps(self) -> Steps[Exception | None]:
+        replies = yield [("CLIENT", "KILL", "ID", number, "SKIPME", "yes") for number in self.ids]
+        # An id whose connection has ended since is an error reply, too.
+        return next((reply for reply in replies if is_refusal(reply)), None)
 
 
 class PurgeKeyspaces(Operation[None]):
-    """Drop all keys of some aliases from a server process that was never seen before.
+    """Drop all keys of some keyspaces from a server that may hold what was deleted before.
 
-    The first process of the project to do so leaves a mark with the server's run id, so that the
-    others do not drop what was stored since. Raises ``RefusedError`` where Redis does not do it.
+    The first process of the project to do so leaves a mark with the server's identity, so that the
+    others do not drop what was stored since.
+
+    Args:
+        keyspaces: what to drop.
+        server: the server's identity.
+        is_trusted: whether a keyspace without a mark is left as it is.
     """
 
-    __slots__ = ("keyspaces", "run_id", "tag")
+    __slots__ = ("is_trusted", "keyspaces", "server")
+    refusal = Refusal.ERROR
     long = True
 
     def __init__(
         self,
         context: OperationContext,
         keyspaces: Sequence[Keyspace],
-        run_id: str,
-        tag: bytes = b"",
+        server: str,
+        *,
+        is_trusted: bool,
     ) -> None:
         self.context = context
         self.keyspaces = keyspaces
-        self.run_id = run_id.encode()
-        self.tag = tag
+        self.server = server.encode()
+        self.is_trusted = is_trusted
 
     def steps(self) -> Steps[None]:
         for keyspace in self.keyspaces:
-            digest = hashlib.sha256(keyspace.expression).hexdigest()[:16]
-            mark = f"cache_layer:clean:{digest}".encode() + self.tag
+            mark = clean_mark(keyspace)
             (known,) = yield [("GET", mark)]
-            if known != self.run_id:
-                yield from _drop_keyspace(keyspace)
-                yield [("SET", mark, self.run_id)]
+            if known != self.server:
+                if not (known is None and self.is_trusted):
+                    yield from _drop_keyspace(keyspace)
+                yield [("SET", mark, self.server)]
+
+
+def clean_mark(keyspace: Keyspace) -> bytes:
+    """Return the key that says which server process holds nothing stale of a keyspace."""
+    digest = hashlib.sha256(keyspace.expression).hexdigest()[:16]
+    return raw(f"{keyspace.start}@cache_layer:clean:{digest}")
 
 
 def _drop_keyspace(keyspace: Keyspace) -> Steps[int]:

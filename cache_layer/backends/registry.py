@@ -16,13 +16,13 @@ from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from cache_layer.backends.alias import CacheAlias
 from cache_layer.backends.encoding import Codec
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.near.cache import NearCache, NearOptions
-from cache_layer.backends.recovery import Circuit
+from cache_layer.backends.recovery import Circuit, clean_mark
 from cache_layer.backends.store import Store
 from cache_layer.conf import PREFIX, options_of, settings
-from cache_layer.keyspace import Keyspace
 from cache_layer.redact import without_password
 from cache_layer.signals import cache_state_changed
 
@@ -33,11 +33,7 @@ _lock = threading.Lock()
 
 
 def store_for(
-    location: Any,
-    params: dict[str, Any],
-    backend: BaseCache,
-    keyspace: Keyspace | None,
-    sender: type[BaseCache],
+    location: Any, params: dict[str, Any], backend: CacheAlias, sender: type[BaseCache]
 ) -> Store:
     """Return the store of a ``CACHES`` entry, made at first use.
 
@@ -45,7 +41,6 @@ def store_for(
         location: the entry's LOCATION.
         params: the entry.
         backend: an instance of the entry's backend.
-        keyspace: all keys of the entry; None where they cannot be told from others.
         sender: the class that sends ``cache_state_changed``.
 
     Raises:
@@ -60,7 +55,7 @@ def store_for(
             store = _stores.get(key)
             if store is None or store.closed:
                 store = _stores[key] = _make_store(location, params, backend, slot, sender)
-    if keyspace is not None:
+    if (keyspace := backend.keyspace) is not None:
         store.circuit.keyspaces[keyspace] = None
     return store
 
@@ -114,7 +109,7 @@ def cluster_hash_tag(options: dict[str, Any], backend: BaseCache) -> str:
 def _make_store(
     location: Any,
     params: dict[str, Any],
-    backend: BaseCache,
+    backend: CacheAlias,
     slot: str,
     sender: type[BaseCache],
 ) -> Store:
@@ -128,9 +123,18 @@ def _make_store(
     import_client()
     from cache_layer.backends.near.tracking import Tracking
     from cache_layer.backends.redis.async_transport import AsyncTransport
+    from cache_layer.backends.redis.handshake import ServerIdentity
     from cache_layer.backends.redis.transport import Transport
 
-    transport = Transport(location, params, backend)
+    def new_server() -> ServerIdentity:
+        return ServerIdentity(
+            trust_after_restart=bool(options.get("KEEP_AFTER_RESTART")),
+            clustered=bool(slot),
+            marks=lambda: list(map(clean_mark, list(circuit.keyspaces))),
+            switch_off=circuit.switch_off,
+        )
+
+    transport = Transport(location, params, backend, backend.own_key("probe"), new_server)
     near = tracking = None
     near_options = NearOptions.of(options.get("NEAR_CACHE"))
     # On a cluster, reports would go on coming from a server that no longer owns the keys.
@@ -157,7 +161,8 @@ def _readable(location: Any) -> str:
 def _announce(sender: type[BaseCache], location: str, description: dict[str, Any]) -> None:
     """Tell the log and the signal who answers from now on."""
     if description["state"] == "redis":
-        logger.info("Redis at %s answers again; the cache uses it.", location)
+        # At the same level as the failure: Django prints no others by default.
+        logger.warning("Redis at %s answers again; the cache uses it.", location)
     else:
         logger.warning(
             "Redis at %s cannot be used (%s); the cache answers from memory until it can.",

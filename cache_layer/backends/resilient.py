@@ -32,7 +32,7 @@ class ResilientCache(ClientApi, GetOrSet):
     @cached_property
     def store(self) -> Store:
         """What all instances of the alias in this process share."""
-        return store_for(self._location, self._params, self, self.keyspace, ResilientCache)
+        return store_for(self._location, self._params, self, sender=ResilientCache)
 
     def get(
         self, key: Any, default: Any = None, version: int | None = None, client: Any = None

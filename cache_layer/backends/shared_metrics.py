@@ -1,8 +1,8 @@
 # ruff: noqa: D102 - the methods of an operation are described in ``operations.base``
 """The counters of all processes, added up in a Redis hash.
 
-The hash is beside the alias's keys, not among them: no scan finds it and no clear drops it. It
-expires a week after a process last added to it.
+The hash is under the alias's prefix, beside its keys and not among them: no scan finds it and no
+clear drops it. It expires a week after a process last added to it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from django.core.exceptions import ImproperlyConfigured
 from cache_layer import metrics
 from cache_layer.backends.alias import CacheAlias
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Operation, Steps, raw
+from cache_layer.backends.operations.base import Operation, Refusal, Steps, raw
 from cache_layer.conf import settings
 from cache_layer.exceptions import CacheLayerError
 
 T = TypeVar("T")
+
+#: How the log and the metrics call this, where Redis refuses it.
+_WHAT: Final = "the counters of all processes"
 
 #: Milliseconds.
 _LIFETIME: Final = 7 * 24 * 3600 * 1000
@@ -41,7 +44,7 @@ class _Counting(Operation[T]):
 
     def __init__(self, backend: CacheAlias, deltas: Mapping[str, int]) -> None:
         self.context = backend.context
-        self.key = raw(f"cache_layer:counters:{backend.key_prefix}")
+        self.key = raw(backend.own_key("counters"))
         self.deltas = deltas
 
     def in_memory(self, store: MemoryStore) -> T:
@@ -52,6 +55,7 @@ class AddCounts(_Counting[None]):
     """Add to counters, all or none."""
 
     __slots__ = ()
+    refusal = Refusal.PASSED
 
     def steps(self) -> Steps[None]:
         additions = [("HINCRBY", self.key, name, n) for name, n in self.deltas.items()]
@@ -64,6 +68,7 @@ class LoadCounts(_Counting[dict[str, int]]):
     """Return every counter."""
 
     __slots__ = ()
+    refusal = Refusal.PASSED
     writes = False
 
     def steps(self) -> Steps[dict[str, int]]:
@@ -112,12 +117,14 @@ def flush_when_due(backend: CacheAlias) -> None:
 
 def flush(backend: CacheAlias) -> None:
     """Add this process's counters to those of all, where there is a Redis."""
-    if backend.store.describe()["state"] == "redis":
+    circuit = backend.store.circuit
+    if circuit.breaker.closed and _WHAT not in circuit.refused:
         try:
             metrics.flush(SharedCounters(backend))
-        except NoSharedCountersError:
-            # Redis went away meanwhile; nothing is lost.
-            return
+        except NoSharedCountersError as error:
+            # Otherwise Redis went away meanwhile. Nothing is lost.
+            if isinstance(error.__cause__, Exception):
+                circuit.switch_off(_WHAT, error.__cause__)
 
 
 def _flush_at_exit() -> None:

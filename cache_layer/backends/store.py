@@ -14,15 +14,15 @@ from cache_layer.backends.near.cache import NearCache, NearJournal
 from cache_layer.backends.near.decoded import DecodedValues
 from cache_layer.backends.near.operations import NearOperation, near_operation
 from cache_layer.backends.operations.base import (
-    NeedsTagTokens,
+    Detour,
     Operation,
     OperationContext,
     Read,
     Single,
 )
-from cache_layer.backends.operations.scans import RefusedError
 from cache_layer.backends.recovery import Circuit, Recovery, Replay
 from cache_layer.backends.redis.errors import CircuitOpenError, RedisUnavailableError
+from cache_layer.exceptions import CommandRefusedError
 from cache_layer.journal import Entries
 
 if TYPE_CHECKING:
@@ -146,15 +146,18 @@ class Store:
     def describe(self) -> dict[str, Any]:
         """Return who answers (``state``: ``"redis"`` or ``"memory"``), ``since`` when, and why.
 
-        ``since`` is an aware datetime, ``reason`` is empty while Redis answers. ``near`` says what
-        the near cache holds, once it was used.
+        ``since`` is an aware datetime, ``reason`` is empty while Redis answers. ``refused`` names
+        what Redis refuses and the cache does without, if there is anything. ``near`` says what the
+        near cache holds, once it was used.
         """
         breaker, near = self.breaker, self.near
-        description = {
+        description: dict[str, Any] = {
             "state": "redis" if breaker.closed else "memory",
             "since": dt.datetime.fromtimestamp(breaker.since, dt.UTC),
             "reason": breaker.reason,
         }
+        if self.circuit.refused:
+            description["refused"] = dict(self.circuit.refused)
         if near is None or self._tracking is None:
             return description
         if near.options.namespaces == frozenset() and not self._tracking.is_used:
@@ -196,7 +199,7 @@ class Store:
             if transport is not None and breaker.closed:
                 try:
                     result = transport.run(operation)
-                except NeedsTagTokens as detour:
+                except Detour as detour:
                     operation = detour.operation
                     continue
                 except RedisUnavailableError as failure:
@@ -224,7 +227,7 @@ class Store:
                         result = await transport.run(operation)
                     else:
                         result = transport.received(operation, await sent)
-                except NeedsTagTokens as detour:
+                except Detour as detour:
                     operation = detour.operation
                     continue
                 except RedisUnavailableError as failure:
@@ -328,7 +331,7 @@ class Store:
         """Remember entries again that a writer could not replay."""
         try:
             yield
-        except (RedisUnavailableError, RefusedError) as failure:
+        except (RedisUnavailableError, CommandRefusedError) as failure:
             if self.circuit.give_back(entries, str(failure)):
                 self._opened()
         except BaseException:

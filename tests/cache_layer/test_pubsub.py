@@ -108,7 +108,7 @@ def test_who_listens_notices_that_the_network_was_cut_without_a_word(
     with redis.Redis.from_url(server.url, socket_timeout=5) as client:
 
         def tell(notice: str) -> None:
-            client.publish("n:notices:test", notice)
+            client.publish("n:@cache_layer:channel:test", notice)
 
         until(lambda: "before" in found, lambda: tell("before"))
         listener = client.client_list("pubsub")[0]["id"]
@@ -145,8 +145,8 @@ def test_names_and_prefixes_are_apart(server: RedisServer, heard: list[str]) -> 
     until(lambda: "mine" in heard, lambda: notices.publish("mine"))
     PubSub("other").publish("of another name")
     with redis.Redis.from_url(server.url, socket_timeout=5) as client:
-        client.publish("another:notices:test", "of another project")
-        client.publish("n:notices:test", "last")
+        client.publish("another:@cache_layer:channel:test", "of another project")
+        client.publish("n:@cache_layer:channel:test", "last")
     until(lambda: "last" in heard)
     assert set(heard) == {"mine", "last"}
 

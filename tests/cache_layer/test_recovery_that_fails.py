@@ -147,10 +147,10 @@ def test_an_outage_during_the_recovery_is_a_part_of_the_same_outage(
             assert cache.get("k") is None
         proxy.fault = "none"
         back(cache)
-        wait_for(lambda: "INFO" in {each.levelname for each in caplog.records}, "the last line")
+        wait_for(lambda: "answers again" in caplog.text, "the last line")
     assert cache.get("k") is None
     # One line when it went, one when it came back, whatever happened in between.
-    assert [each.levelname for each in caplog.records] == ["WARNING", "INFO"]
+    assert [each.levelname for each in caplog.records] == ["WARNING", "WARNING"]
 
 
 def test_a_server_that_was_replaced_is_read_only_after_it_was_emptied(

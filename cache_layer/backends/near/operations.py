@@ -9,7 +9,15 @@ from typing import Any, Generic, TypeVar, cast
 from cache_layer.backends.encoding import ENVELOPE, MARKER, UnreadableValueError
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.near.cache import NearCache
-from cache_layer.backends.operations.base import Command, Operation, Read, Steps, raw
+from cache_layer.backends.operations.base import (
+    Command,
+    Detour,
+    Operation,
+    Read,
+    Refusal,
+    Steps,
+    raw,
+)
 from cache_layer.backends.operations.batches import GetMany
 from cache_layer.metrics import NEAR_HITS, record
 
@@ -34,6 +42,7 @@ class NearRead(NearOperation[T]):
     """A ``Read``, answered by its keys' entries."""
 
     __slots__ = ("read",)
+    refusal = Refusal.PASSED
 
     def __init__(self, near: NearCache, read: Read[T]) -> None:
         self.context = read.context
@@ -57,7 +66,8 @@ class NearRead(NearOperation[T]):
         try:
             reply, *left = yield [read.command(), *_lifetimes(keys)]
             if isinstance(reply, Exception):
-                return read.rejected()
+                # The read itself knows what that means.
+                raise Detour(read)
             if pending is not None:
                 held = reply if isinstance(reply, list) else [reply]
                 if self._is_cacheable(held) and _are_numbers(left):
@@ -89,6 +99,7 @@ class NearMany(NearOperation[dict[Any, Any]]):
     """A ``GetMany``: Redis is asked for the keys that have no entry."""
 
     __slots__ = ("here", "many")
+    refusal = Refusal.PASSED
     long = True
 
     def __init__(self, near: NearCache, many: GetMany) -> None:
@@ -114,7 +125,7 @@ class NearMany(NearOperation[dict[Any, Any]]):
         try:
             read, left = yield from many.execute(keys, lifetimes)
             if read is None:
-                return {}
+                raise Detour(many)
             tokens = yield from many.tokens(read)
             held = self.here.copy()
             for number, data in zip(asked, read, strict=True):

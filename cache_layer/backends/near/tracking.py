@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cache_layer.backends.near.cache import NearCache
+from cache_layer.backends.operations.base import raw
 from cache_layer.backends.redis import internals
 from cache_layer.backends.redis.resp import NOTHING, Push, make_reader, pack
 from cache_layer.backends.redis.transport import Transport
@@ -214,7 +215,7 @@ class Tracker(threading.Thread):
             self._near.turn_on(until, lambda: self._is_usable() and not self._stopped.is_set())
 
     def _command(self) -> tuple[Any, ...]:
-        every = sorted({literal_start(keyspace.pattern) for keyspace in self.keyspaces})
+        every = sorted({raw(keyspace.start) for keyspace in self.keyspaces})
         # Redis refuses prefixes of which one begins with another.
         prefixes = [
             prefix
@@ -239,14 +240,3 @@ def _text(key: bytes) -> str | None:
     except UnicodeDecodeError:
         # Not one of our keys, which are text.
         return None
-
-
-def literal_start(pattern: str) -> bytes:
-    """Return the bytes that every key which matches a pattern begins with."""
-    text = []
-    characters = iter(pattern)
-    for character in characters:
-        if character in "*?[":
-            break
-        text.append(next(characters, "") if character == "\\" else character)
-    return "".join(text).encode("utf-8", "surrogatepass")

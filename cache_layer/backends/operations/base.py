@@ -10,6 +10,7 @@ must forget before it is read again, had the operation happened during an outage
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -82,6 +83,22 @@ def cover(store: MemoryStore, data: bytes | None, milliseconds: int | None) -> N
             store.expire(tag, None if milliseconds is None else milliseconds + TAG_SURPLUS)
 
 
+class Refusal(enum.Enum):
+    """What it means that Redis refuses an operation's command, to this user or to everybody.
+
+    It is not asked where the command was right and the key's content was not, such as a key of a
+    foreign type: then the operation has a result of its own.
+    """
+
+    #: Redis cannot be used: memory answers, and what changes is remembered to be replayed.
+    OUTAGE = "outage"
+    #: The caller gets ``CommandRefusedError``. Memory could not do it in Redis's place, and a later
+    #: replay would be refused too.
+    ERROR = "error"
+    #: The operation gets the reply: it is not needed for a right answer.
+    PASSED = "passed"
+
+
 class Operation(Generic[T]):
     """What all operations have in common."""
 
@@ -91,8 +108,8 @@ class Operation(Generic[T]):
     #: Whether the number of round trips depends on how many keys there are; then the time for
     #: each round trip is limited, not that of the call.
     long: ClassVar[bool] = False
-    #: Whether a user of Redis who may not do this is told so, instead of memory answering.
-    reports_permissions: ClassVar[bool] = False
+    #: What a refusal means; each operation says so for itself.
+    refusal: ClassVar[Refusal]
 
     context: OperationContext
 
@@ -135,11 +152,11 @@ class Single(Operation[T]):
         return self.parse(None)
 
 
-class NeedsTagTokens(Exception):  # noqa: N818 - a detour, not an error
-    """A read met an envelope whose tags it did not ask for.
+class Detour(Exception):  # noqa: N818 - not an error
+    """An operation that cannot answer alone, such as a read of an envelope without its tags.
 
     Args:
-        operation: Asks for the tags and answers in place of the read.
+        operation: What is to be done in its place.
     """
 
     def __init__(self, operation: Operation[Any]) -> None:
@@ -168,7 +185,7 @@ class Read(Single[T]):
         """
         try:
             return True, self.parse(held[0])
-        except NeedsTagTokens:
+        except Detour:
             return False, None
 
 

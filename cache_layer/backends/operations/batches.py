@@ -13,6 +13,7 @@ from cache_layer.backends.operations.base import (
     Command,
     Operation,
     OperationContext,
+    Refusal,
     Reply,
     Steps,
     chunks,
@@ -31,6 +32,7 @@ class GetMany(Operation[dict[Any, Any]]):
     """The values of those keys that hold one, under the caller's names for them."""
 
     __slots__ = ("keys", "names")
+    refusal = Refusal.OUTAGE
     writes = False
     long = True
 
@@ -101,6 +103,7 @@ class SetMany(Operation[list[str]]):
     """Store several values; returns the keys that Redis refused."""
 
     __slots__ = ("entries", "milliseconds")
+    refusal = Refusal.OUTAGE
     long = True
 
     def __init__(
@@ -143,6 +146,7 @@ class DeleteMany(Operation[int]):
     """Delete keys; returns how many held a value."""
 
     __slots__ = ("keys",)
+    refusal = Refusal.OUTAGE
     long = True
 
     def __init__(self, context: OperationContext, keys: list[str]) -> None:

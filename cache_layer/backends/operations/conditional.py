@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Command, OperationContext, held, px, raw
+from cache_layer.backends.operations.base import Command, OperationContext, Refusal, held, px, raw
 from cache_layer.backends.operations.lua import Script
 from cache_layer.backends.operations.single import Add, Expire, Set
 from cache_layer.backends.outage import CacheUnavailableError
@@ -36,6 +36,7 @@ class AddOnRedis(Add):
     """
 
     __slots__ = ("_unavailable",)
+    refusal = Refusal.OUTAGE
 
     def __init__(self, add: Add, unavailable: Callable[[str], CacheUnavailableError]) -> None:
         super().__init__(add.context, add.key, add.data, add.milliseconds)
@@ -52,6 +53,7 @@ class Replace(Set):
     """Store a value where there is one; tells whether there was one."""
 
     __slots__ = ()
+    refusal = Refusal.OUTAGE
 
     def command(self) -> Command:
         return _REPLACE([raw(self.key)], self.data, px(self.milliseconds))
@@ -64,6 +66,7 @@ class Persist(Expire):
     """Let a key never expire; tells whether it would have."""
 
     __slots__ = ()
+    refusal = Refusal.OUTAGE
 
     def __init__(self, context: OperationContext, key: str) -> None:
         super().__init__(context, key, None)

@@ -31,6 +31,7 @@ from cache_layer.backends.operations.base import (
     TAG_SURPLUS,
     Command,
     OperationContext,
+    Refusal,
     Reply,
     Single,
     cover,
@@ -73,6 +74,7 @@ class Claim(ReadResult):
     """
 
     __slots__ = ("_random", "claimed", "milliseconds", "tag_milliseconds")
+    refusal = Refusal.OUTAGE
     writes = True
 
     def __init__(
@@ -168,6 +170,7 @@ class Fill(Single[bool]):
     """
 
     __slots__ = ("data", "lease", "milliseconds", "result")
+    refusal = Refusal.OUTAGE
 
     def __init__(
         self,
@@ -212,6 +215,7 @@ class Release(Single[bool]):
     """Give a lease back without storing anything; tells whether it was still held."""
 
     __slots__ = ("lease",)
+    refusal = Refusal.OUTAGE
 
     def __init__(self, context: OperationContext, key: str, lease: Lease) -> None:
         super().__init__(context, key)

@@ -53,6 +53,12 @@ local function cover(tag, px)
     redis.call('PEXPIRE', tag, string.format('%.0f', tonumber(px) + 60000))
   end
 end
+local function unlink(key)
+  local reply = redis.pcall('UNLINK', key)
+  -- A server or a user without this command has DEL.
+  if type(reply) == 'table' and reply.err then return redis.call('DEL', key) end
+  return reply
+end
 local function put(key, data, px)
   if px == '' then
     redis.call('SET', key, data)
@@ -68,24 +74,30 @@ end
 class Script:
     """A Lua script that is called by its digest and sent in full where the server lacks it."""
 
-    __slots__ = ("body", "sha")
+    __slots__ = ("body", "plain", "sha")
 
-    #: Every script by its digest.
+    #: Every script by its digest and by its body.
     known: Final[dict[str, Script]] = {}
 
-    def __init__(self, body: str) -> None:
+    def __init__(self, body: str, *, plain: str = "") -> None:
         self.body = _COMMON + body
         self.sha = hashlib.sha1(self.body.encode(), usedforsecurity=False).hexdigest()
-        self.known[self.sha] = self
+        #: A command of Redis's own that does the same to the keys, but for the result.
+        self.plain = plain
+        self.known[self.sha] = self.known[self.body] = self
 
     def __call__(self, keys: Sequence[bytes], *arguments: Any) -> tuple[Any, ...]:
         """Return the command that calls the script."""
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
     @classmethod
-    def in_full(cls, command: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the command that does the same on a server that does not know the script."""
-        return ("EVAL", cls.known[command[1]].body, *command[2:])
+    def otherwise(cls, command: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Return another command that does the same, where Redis refuses this one; None: none."""
+        if command[0] == "EVALSHA":
+            return ("EVAL", cls.known[command[1]].body, *command[2:])
+        if command[0] == "EVAL" and (plain := cls.known[command[1]].plain):
+            return (plain, *command[3 : 3 + command[2]])
+        return None
 
 
 #: data, px -> 1 when stored.
@@ -104,15 +116,18 @@ return 1
 """)
 
 #: Any number of keys -> how many of them held a value. A key of a foreign type counts.
-DELETE = Script("""
+DELETE = Script(
+    """
 local deleted = 0
 for _, key in ipairs(KEYS) do
   local head = redis.pcall('GETRANGE', key, 0, 47)
   if type(head) ~= 'string' or alive(key, head) then deleted = deleted + 1 end
-  redis.call('UNLINK', key)
+  unlink(key)
 end
 return deleted
-""")
+""",
+    plain="DEL",
+)
 
 #: Any number of keys -> those that hold a value.
 LIVING = Script("""
@@ -242,5 +257,5 @@ return 1
 #: is gone now.
 DELETE_IF = Script("""
 if redis.call('GETRANGE', KEYS[1], 0, 17) ~= ARGV[1] then return 0 end
-return redis.call('UNLINK', KEYS[1])
+return unlink(KEYS[1])
 """)

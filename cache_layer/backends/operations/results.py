@@ -30,6 +30,7 @@ from cache_layer.backends.operations.base import (
     Command,
     OperationContext,
     Read,
+    Refusal,
     Reply,
     Single,
     cover,
@@ -78,6 +79,7 @@ class ReadResult(Read[Any]):
     """
 
     __slots__ = ("early", "result", "unreadable")
+    refusal = Refusal.OUTAGE
 
     def __init__(self, context: OperationContext, result: ResultKey, early: int) -> None:
         self.context = context
@@ -171,6 +173,7 @@ class ClaimRefresh(_OfStaleValue):
     """
 
     __slots__ = ("again", "milliseconds")
+    refusal = Refusal.OUTAGE
 
     def __init__(
         self,
@@ -204,6 +207,7 @@ class StoreRefreshed(_OfStaleValue):
     """Store another value under the same tags; tells whether it is stored."""
 
     __slots__ = ("envelope", "milliseconds")
+    refusal = Refusal.OUTAGE
 
     def __init__(
         self,
@@ -239,6 +243,7 @@ class DeleteStale(_OfStaleValue):
     """Delete the value, if it is still the same; tells whether it was."""
 
     __slots__ = ()
+    refusal = Refusal.OUTAGE
 
     def command(self) -> Command:
         return lua.DELETE_IF([raw(self.key)], self.stale.identity)

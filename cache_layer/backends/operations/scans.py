@@ -13,6 +13,7 @@ from cache_layer.backends.operations.base import (
     Command,
     Operation,
     OperationContext,
+    Refusal,
     Steps,
     chunks,
     held,
@@ -27,14 +28,11 @@ from cache_layer.metrics import record
 STEP: Final = 2000
 
 
-class RefusedError(Exception):
-    """Redis is there and answers, but refused a command."""
-
-
 class ScanKeys(Operation[list[str]]):
     """The full keys that match a pattern and hold a value, each once, in no order."""
 
     __slots__ = ("count", "pattern")
+    refusal = Refusal.ERROR
     writes = False
     long = True
 
@@ -66,6 +64,7 @@ class ScanPage(Operation[tuple[int, list[str]]]):
     """One step of ``ScanKeys``: where to go on, 0 at the end, and keys, some of them twice."""
 
     __slots__ = ("count", "cursor", "pattern")
+    refusal = Refusal.ERROR
     writes = False
     long = True
 
@@ -76,16 +75,11 @@ class ScanPage(Operation[tuple[int, list[str]]]):
         self.cursor = cursor
 
     def steps(self) -> Steps[tuple[int, list[str]]]:
-        (reply,) = yield [_scan(self.cursor, self.pattern, self.count)]
-        if isinstance(reply, Exception):
-            self.error()
-            return 0, []
-        cursor, found = reply
+        ((cursor, found),) = yield [_scan(self.cursor, self.pattern, self.count)]
         keys: list[str | None] = []
         for chunk in chunks(found):
             (alive,) = yield [lua.LIVING(chunk)]
-            if not isinstance(alive, Exception):
-                keys += map(_text, alive)
+            keys += map(_text, alive)
         return int(cursor), [key for key in keys if key is not None]
 
     def in_memory(self, store: MemoryStore) -> tuple[int, list[str]]:
@@ -97,6 +91,7 @@ class DeletePattern(Operation[int]):
     """Delete the keys that match a pattern, leases included; returns how many held a value."""
 
     __slots__ = ("count", "pattern")
+    refusal = Refusal.ERROR
     long = True
 
     def __init__(self, context: OperationContext, pattern: str, count: int = STEP) -> None:
@@ -109,11 +104,7 @@ class DeletePattern(Operation[int]):
         return list(keys)
 
     def steps(self) -> Steps[int]:
-        try:
-            return self._count((yield from drop_matching(self.pattern, self.owned, self.count)))
-        except RefusedError:
-            self.error()
-            return 0
+        return self._count((yield from drop_matching(self.pattern, self.owned, self.count)))
 
     def in_memory(self, store: MemoryStore) -> int:
         found = [
@@ -139,6 +130,7 @@ class Clear(DeletePattern):
     """Delete every key of the alias, of all versions, and of nobody else."""
 
     __slots__ = ("keyspace",)
+    refusal = Refusal.ERROR
 
     def __init__(self, context: OperationContext, keyspace: Keyspace) -> None:
         super().__init__(context, keyspace.pattern)
@@ -152,21 +144,15 @@ class Clear(DeletePattern):
 
 
 def drop_matching(pattern: str, owned: Any = list, count: int = STEP) -> Steps[int]:
-    """Delete what matches a pattern; one round trip a step deletes and looks further.
-
-    :raises RefusedError: Redis does not let its keys be listed.
-    """
+    """Delete what matches a pattern; one round trip a step deletes and looks further."""
     dropped = 0
     cursor: Any = 0
     deletions: list[Command] = []
     # Last, so that the values under them are still counted as such.
     tags: list[bytes] = []
     while True:
-        *counts, page = yield [*deletions, _scan(cursor, pattern, count)]
-        dropped += sum(count for count in counts if isinstance(count, int))
-        if isinstance(page, Exception):
-            raise RefusedError from page
-        cursor, found = page
+        *counts, (cursor, found) = yield [*deletions, _scan(cursor, pattern, count)]
+        dropped += sum(counts)
         values: list[bytes] = []
         for key in owned(found):
             (tags if is_tag(key) else values).append(key)
@@ -175,8 +161,7 @@ def drop_matching(pattern: str, owned: Any = list, count: int = STEP) -> Steps[i
             break
     deletions += [lua.DELETE(chunk) for chunk in chunks(tags)]
     if deletions:
-        counts = yield deletions
-        dropped += sum(count for count in counts if isinstance(count, int))
+        dropped += sum((yield deletions))
     return dropped
 
 

@@ -17,10 +17,11 @@ from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations import lua
 from cache_layer.backends.operations.base import (
     Command,
-    NeedsTagTokens,
+    Detour,
     Operation,
     OperationContext,
     Read,
+    Refusal,
     Reply,
     Single,
     Steps,
@@ -39,6 +40,7 @@ class Get(Read[Any]):
     """The value of a key, or the default."""
 
     __slots__ = ("default",)
+    refusal = Refusal.OUTAGE
 
     def __init__(self, context: OperationContext, key: str, default: Any = None) -> None:
         self.context = context
@@ -55,7 +57,7 @@ class Get(Read[Any]):
                 record(context.namespace, "misses")
                 return self.default
             if tags := named_tags([reply]):
-                raise NeedsTagTokens(_GetUnderTags(self, reply, tags))
+                raise Detour(_GetUnderTags(self, reply, tags))
             reply = living(reply, lambda _key: None) or b""
         try:
             value = context.codec.decode(reply)
@@ -72,6 +74,7 @@ class _GetUnderTags(Single[Any]):
     """The rest of a ``Get`` that met an envelope."""
 
     __slots__ = ("data", "get", "tags")
+    refusal = Refusal.OUTAGE
     writes = False
 
     def __init__(self, get: Get, data: bytes, tags: list[str]) -> None:
@@ -95,6 +98,7 @@ class HasKey(Single[bool]):
     """Whether a key holds a value, be it None."""
 
     __slots__ = ()
+    refusal = Refusal.OUTAGE
     writes = False
 
     def command(self) -> Command:
@@ -111,6 +115,7 @@ class IsMissing(HasKey):
     """Whether a key is missing: what adding a value that expires at once amounts to."""
 
     __slots__ = ()
+    refusal = Refusal.OUTAGE
 
     def parse(self, reply: int | None) -> bool:
         return not super().parse(reply)
@@ -123,6 +128,7 @@ class Remaining(Single[int | None]):
     """The milliseconds a key has left: -1 when it never expires, None when it is missing."""
 
     __slots__ = ()
+    refusal = Refusal.OUTAGE
     writes = False
 
     def command(self) -> Command:
@@ -142,6 +148,7 @@ class Set(Writing[bool]):
     """Store a value."""
 
     __slots__ = ("data", "milliseconds")
+    refusal = Refusal.OUTAGE
 
     def __init__(
         self, context: OperationContext, key: str, data: bytes, milliseconds: int | None
@@ -169,6 +176,7 @@ class Add(Set):
     """Store a value where there is none; tells whether it did."""
 
     __slots__ = ()
+    refusal = Refusal.OUTAGE
 
     def command(self) -> Command:
         return lua.ADD([raw(self.key)], self.data, px(self.milliseconds))
@@ -183,6 +191,7 @@ class Delete(Writing[bool]):
     """Delete a key; tells whether it held a value."""
 
     __slots__ = ()
+    refusal = Refusal.OUTAGE
 
     def command(self) -> Command:
         return lua.DELETE([raw(self.key)])
@@ -202,6 +211,7 @@ class SetExpired(Delete):
     """Storing a value that expires at once: the key is gone, and nothing was stored."""
 
     __slots__ = ()
+    refusal = Refusal.OUTAGE
 
     def parse(self, reply: Reply) -> bool:
         return False
@@ -211,6 +221,7 @@ class Expire(Writing[bool]):
     """Change the expiry of a key; tells whether it holds a value."""
 
     __slots__ = ("milliseconds",)
+    refusal = Refusal.OUTAGE
 
     def __init__(self, context: OperationContext, key: str, milliseconds: int | None) -> None:
         super().__init__(context, key)
@@ -234,6 +245,7 @@ class Rename(Operation[bool]):
     """Move a value with its expiry to another key; tells whether there was one."""
 
     __slots__ = ("new", "old")
+    refusal = Refusal.OUTAGE
 
     def __init__(self, context: OperationContext, old: str, new: str) -> None:
         self.context = context
@@ -267,6 +279,7 @@ class Increment(Operation[int]):
     """
 
     __slots__ = ("amount", "creates", "key", "milliseconds")
+    refusal = Refusal.OUTAGE
 
     def __init__(
         self,

@@ -19,16 +19,21 @@ from redis.asyncio import connection as async_connection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
 from redis.sentinel import SentinelConnectionPool as SyncSentinelConnectionPool
 
-from cache_layer.backends.operations.base import Command, Operation, Read, Single
-from cache_layer.backends.operations.lua import Script
+from cache_layer.backends.operations.base import Operation, Read, Single
 from cache_layer.backends.redis import cluster, internals
 from cache_layer.backends.redis.errors import translated
 from cache_layer.backends.redis.multiplexer import CommandQueue
 from cache_layer.backends.redis.pool import called_back
-from cache_layer.backends.redis.transport import Transport, checked, refused, unknown_scripts
+from cache_layer.backends.redis.transport import (
+    Transport,
+    checked,
+    merge,
+    otherwise,
+    refused,
+    to_repeat,
+)
 from cache_layer.breaker import Breaker
 
 T = TypeVar("T")
@@ -86,15 +91,14 @@ class AsyncTransport:
                 single: Single[T] = operation
                 command = single.command()
                 reply = await queue.send(command)
-                if isinstance(reply, NoScriptError):
-                    reply = await queue.send(Script.in_full(command))
-                if isinstance(reply, Exception):
-                    return refused(single, reply)
+                while isinstance(reply, Exception):
+                    again = otherwise(command, reply)
+                    if again is None:
+                        return refused(single, reply)
+                    command, reply = again, await queue.send(again)
                 callback = entry.callbacks.get(command[0])
                 return single.parse(reply if callback is None else callback(reply))
-            # Time in which the event loop is busy counts as well, and is not Redis's fault.
-            deadline = math.inf if operation.long else self._transport.deadline(2)
-            return await self._run_steps(entry, queue, operation, deadline)
+            return await self._run_steps(entry, queue, operation)
 
     def sent(self, operation: Operation[T]) -> asyncio.Future[Any] | None:
         """Send a read of one command; return the future of its reply, for ``received()``.
@@ -153,31 +157,25 @@ class AsyncTransport:
                 await entry.queue.close()
 
     async def _run_steps(
-        self, entry: _LoopEntry, queue: CommandQueue, operation: Operation[T], deadline: float
+        self, entry: _LoopEntry, queue: CommandQueue, operation: Operation[T]
     ) -> T:
+        # Time in which the event loop is busy counts as well, and is not Redis's fault.
+        deadline = math.inf if operation.long else self._transport.deadline(2)
         steps = operation.steps()
         try:
             commands = next(steps)
             while True:
-                replies = await self._replies(entry, queue, commands)
-                commands = steps.send(checked(replies, operation.reports_permissions))
+                replies = await queue.send_all(commands)
+                while again := to_repeat(commands, replies):
+                    repeated = await queue.send_all(list(again.values()))
+                    merge(again, repeated, commands, replies)
+                replies = called_back(entry.callbacks, commands, replies)
+                commands = steps.send(checked(operation, replies))
                 if time.monotonic() > deadline:
                     raise TimeoutError("one call took several slow replies")
         except StopIteration as stop:
             result: T = stop.value
             return result
-
-    @staticmethod
-    async def _replies(
-        entry: _LoopEntry, queue: CommandQueue, commands: list[Command]
-    ) -> list[Any]:
-        replies = await queue.send_all(commands)
-        unknown = unknown_scripts(commands, replies)
-        if unknown:
-            again = await queue.send_all([Script.in_full(commands[index]) for index in unknown])
-            for index, reply in zip(unknown, again, strict=True):
-                replies[index] = reply
-        return called_back(entry.callbacks, commands, replies)
 
 
 def _connector(client: Any, handshake: Handshake) -> Connect | None:

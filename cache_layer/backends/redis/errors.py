@@ -1,18 +1,23 @@
-"""Which exceptions mean that Redis cannot be used, as opposed to one refused command."""
+"""What an error of Redis or its client means: an outage, a refused command, or one key's matter."""
 
 from __future__ import annotations
 
-from typing import Final
+import enum
+from typing import Final, TypeVar
 
-#: Replies that say so in words: any further command, or any further write, would get the same.
-_PREFIXES: Final = (
+from cache_layer.backends.operations.base import Operation, Refusal
+from cache_layer.exceptions import CommandRefusedError
+
+T = TypeVar("T")
+
+#: Replies that any further command, or any further write, would get too.
+_OUTAGES: Final = (
     "BUSY ",
     "CLUSTERDOWN",
     "LOADING",
     "MASTERDOWN",
     "MISCONF",
     "NOAUTH",
-    "NOPERM",
     "NOREPLICAS",
     "OOM",
     "READONLY",
@@ -20,17 +25,45 @@ _PREFIXES: Final = (
     "WRONGPASS",
 )
 
+#: Replies to a command that was right, about what a key holds or about a value.
+_OF_KEYS: Final = (
+    "WRONGTYPE",
+    "against a key holding the wrong kind of value",
+    "exceeds maximum",
+    "is not an integer",
+    "no such key",
+    "No such client",
+    "would overflow",
+)
+
+#: Replies of scripts that ran into a command which they may not use.
+_FORBIDDEN_IN_SCRIPTS: Final = ("ACL failure", "can't run this command", "NOPERM", "nknown Redis")
+
+
+class Meaning(enum.Enum):
+    """What an error reply means."""
+
+    OUTAGE = "Redis cannot be used"
+    REFUSED = "Redis does not do this command"
+    KEY = "the command does not fit what the key holds"
+
 
 class RedisUnavailableError(Exception):
     """Redis cannot be used now.
 
-    ``decisive``: it is not worth asking again before a probe has found it healthy.
+    Args:
+        reason: what happened.
+        decisive: whether Redis is not to be asked again before a probe has found it healthy.
     """
 
     def __init__(self, reason: str, *, decisive: bool) -> None:
         super().__init__(reason)
         self.reason = reason
         self.decisive = decisive
+
+
+class WrongServerError(Exception):
+    """The server answers, but is not one that this cache may use."""
 
 
 class CircuitOpenError(RedisUnavailableError):
@@ -40,41 +73,75 @@ class CircuitOpenError(RedisUnavailableError):
         super().__init__("the circuit is open", decisive=False)
 
 
+def meaning(error: Exception) -> Meaning:
+    """Return what an error reply of Redis means.
+
+    A reply of no known kind counts as a refusal: the operation decides what that means.
+    """
+    from redis import exceptions
+
+    text = str(error)
+    if isinstance(
+        error,
+        exceptions.OutOfMemoryError
+        | exceptions.ReadOnlyError
+        | exceptions.ClusterDownError
+        | exceptions.MovedError
+        | exceptions.AskError
+        | exceptions.TryAgainError
+        | exceptions.AuthenticationWrongNumberOfArgsError,
+    ) or text.startswith(_OUTAGES):
+        return Meaning.OUTAGE
+    if "user_script" in text or "f_" in text:
+        # An older server wraps what a script ran into: "Error running script ...: -OOM command".
+        if any(f"-{prefix}" in text for prefix in _OUTAGES):
+            return Meaning.OUTAGE
+        # Otherwise it met a key that holds something else than the cache stored.
+        forbidden = any(part in text for part in _FORBIDDEN_IN_SCRIPTS)
+        return Meaning.REFUSED if forbidden else Meaning.KEY
+    return Meaning.KEY if any(part in text for part in _OF_KEYS) else Meaning.REFUSED
+
+
+def is_refusal(reply: object) -> bool:
+    """Return whether a reply says that Redis does not do the command."""
+    return isinstance(reply, Exception) and meaning(reply) is Meaning.REFUSED
+
+
+def raise_refusal(operation: Operation[T], reply: Exception) -> None:
+    """Raise what it means that Redis answered an operation with an error.
+
+    Nothing is raised where the operation handles the reply itself.
+
+    Raises:
+        RedisUnavailableError: Redis cannot be used, or the operation cannot do without.
+        CommandRefusedError: the operation is refused for good.
+    """
+    found = meaning(reply)
+    if found is Meaning.KEY or (found is Meaning.REFUSED and operation.refusal is Refusal.PASSED):
+        return
+    reason = f"{type(reply).__name__}: {reply}"
+    if found is Meaning.REFUSED and operation.refusal is Refusal.ERROR:
+        raise CommandRefusedError(
+            f"Redis refuses a command that this takes ({reason}). Allow it to the user of this "
+            "cache, or do without."
+        ) from reply
+    raise RedisUnavailableError(reason, decisive=True) from reply
+
+
 def as_unavailable(error: BaseException) -> RedisUnavailableError | None:
     """Return what an exception of the client means, or None when it concerns one command only."""
     from redis import exceptions
-
-    from cache_layer.backends.redis.handshake import ClusterNodeError, OtherServerError
 
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, exceptions.TimeoutError | TimeoutError):
         return RedisUnavailableError(reason, decisive=True)
     if isinstance(error, exceptions.ResponseError):
-        outages = (
-            exceptions.OutOfMemoryError,
-            exceptions.ReadOnlyError,
-            exceptions.NoPermissionError,
-            exceptions.ClusterDownError,
-            exceptions.MovedError,
-            exceptions.AskError,
-            exceptions.TryAgainError,
-            exceptions.AuthenticationWrongNumberOfArgsError,
-        )
-        # An older server wraps what a script ran into: "Error running script ...: -OOM command".
-        text = str(error)
-        if (
-            isinstance(error, outages)
-            or text.startswith(_PREFIXES)
-            or any(f"-{prefix}" in text for prefix in _PREFIXES)
-        ):
-            return RedisUnavailableError(reason, decisive=True)
-        return None
+        if meaning(error) is Meaning.KEY:
+            return None
+        return RedisUnavailableError(reason, decisive=True)
     if isinstance(
         error,
-        exceptions.AuthenticationError
-        | exceptions.AuthorizationError
-        | ClusterNodeError
-        | OtherServerError,
+        exceptions.AuthenticationError | exceptions.AuthorizationError | WrongServerError,
     ):
         return RedisUnavailableError(reason, decisive=True)
     if isinstance(

@@ -12,43 +12,60 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-_QUESTIONS: Final = (("CLIENT", "ID"), ("INFO", "server"))
+from cache_layer.backends.redis.errors import WrongServerError, is_refusal
+
+_QUESTIONS: Final = (("CLIENT", "ID"), ("INFO", "server"), ("INFO", "replication"))
 #: Connections remembered; what could be delivered late is on the newest.
 _MOST: Final = 1000
 
 
-class OtherServerError(RedisConnectionError):
-    """A server process answered that is not the trusted one."""
+class OtherServerError(RedisConnectionError, WrongServerError):
+    """A server answered that is not the trusted one."""
 
 
-class ClusterNodeError(RedisConnectionError):
+class ClusterNodeError(RedisConnectionError, WrongServerError):
     """The server is a node of a Redis Cluster."""
+
+
+Steps = Generator[list[tuple[Any, ...]], list[Any], None]
 
 
 class ServerIdentity:
     """What one store in one process knows of its server.
 
-    A server that does not say who it is (a proxy, an access list without INFO) is taken for always
-    the same.
+    A server is known by its process and its history: one that was demoted and promoted again is
+    another. A server that does not say who it is (a proxy, a user without INFO) is taken for
+    always the same.
 
     Args:
         trust_after_restart: whether every other server is trusted as well.
         clustered: whether the server has to be a node of a cluster; otherwise it must not be.
+        marks: returns the keys that say which server holds nothing stale, one for each keyspace.
+        switch_off: called with what the server refuses, and its reply.
     """
 
-    def __init__(self, *, trust_after_restart: bool, clustered: bool = False) -> None:
-        #: The process whose content is trusted; empty before the first connection.
+    def __init__(
+        self,
+        *,
+        trust_after_restart: bool,
+        clustered: bool,
+        marks: Callable[[], list[bytes]],
+        switch_off: Callable[[str, Exception], None],
+    ) -> None:
+        #: The server whose content is trusted; empty before the first connection.
         self.trusted = ""
-        #: The process that recovery connected to.
+        #: The server that recovery connected to.
         self.found = ""
         self._trust_after_restart = trust_after_restart
         self._clustered = clustered
+        self._marks = marks
+        self._switch_off = switch_off
         self._met = ""
         self._recovery: int | None = None
         self._connections: deque[int] = deque(maxlen=_MOST)
@@ -57,27 +74,35 @@ class ServerIdentity:
         """Set up a new connection; ``redis_connect_func`` of synchronous connections."""
         _silence(connection)
         connection.on_connect()
-        connection.send_packed_command(connection.pack_commands(_QUESTIONS))
-        answers = []
-        for _question in _QUESTIONS:
-            try:
-                answers.append(connection.read_response())
-            except ResponseError as error:
-                answers.append(error)
-        self._meet(*answers)
+        steps = self._steps()
+        with contextlib.suppress(StopIteration):
+            commands = next(steps)
+            while True:
+                connection.send_packed_command(connection.pack_commands(commands))
+                replies = []
+                for _command in commands:
+                    try:
+                        replies.append(connection.read_response())
+                    except ResponseError as error:
+                        replies.append(error)
+                commands = steps.send(replies)
 
     async def ahandshake(self, connection: Any) -> None:
         """See ``handshake()``."""
         _silence(connection)
         await connection.on_connect()
-        await connection.send_packed_command(connection.pack_commands(_QUESTIONS))
-        answers = []
-        for _question in _QUESTIONS:
-            try:
-                answers.append(await connection.read_response())
-            except ResponseError as error:
-                answers.append(error)
-        self._meet(*answers)
+        steps = self._steps()
+        with contextlib.suppress(StopIteration):
+            commands = next(steps)
+            while True:
+                await connection.send_packed_command(connection.pack_commands(commands))
+                replies = []
+                for _command in commands:
+                    try:
+                        replies.append(await connection.read_response())
+                    except ResponseError as error:
+                        replies.append(error)
+                commands = steps.send(replies)
 
     @contextlib.contextmanager
     def recovering(self) -> Iterator[None]:
@@ -94,26 +119,44 @@ class ServerIdentity:
         """Return the ids of the connections made to the process met last."""
         return list(self._connections)
 
-    def _meet(self, connection: Any, info: Any) -> None:
-        if isinstance(info, bytes) and b"redis_mode:cluster" in info and not self._clustered:
+    def _steps(self) -> Steps:
+        marks = self._marks()
+        questions = [*_QUESTIONS, *[("GET", mark) for mark in marks]]
+        connection, process, history, *known = yield questions
+        for what, reply in (("CLIENT ID", connection), ("INFO", process)):
+            if is_refusal(reply):
+                self._switch_off(what, reply)
+        self._meet(connection, process, history, known)
+        server = self._met.encode()
+        missing = [mark for mark, found in zip(marks, known, strict=True) if found is None]
+        if missing and server and self._met == self.trusted:
+            # From now on a process that begins can tell this server from another.
+            yield [("SET", mark, server) for mark in missing]
+
+    def _meet(self, connection: Any, process: Any, history: Any, known: list[Any]) -> None:
+        if isinstance(process, bytes) and b"redis_mode:cluster" in process and not self._clustered:
             raise ClusterNodeError(
                 "it is a node of a Redis Cluster, which needs ClusterConnectionFactory"
             )
-        process = _run_id(info)
-        if process != self._met:
+        server = _field(process, b"run_id:")
+        if server:
+            server = f"{server}:{_field(history, b'master_replid:')}"
+        if server != self._met:
             # The ids of one server are other clients' on another.
             self._connections.clear()
-            self._met = process
+            self._met = server
         if isinstance(connection, int):
             self._connections.append(connection)
-        if not self.trusted or self._trust_after_restart:
-            self.trusted = process
+        others = {mark.decode("ascii", "replace") for mark in known if isinstance(mark, bytes)}
+        others.discard(server)
+        if self._trust_after_restart:
+            self.trusted = server
+        elif not self.trusted:
+            self.trusted = min(others, default=server) if server else ""
         if threading.get_ident() == self._recovery:
-            self.found = process
-        elif process and process != self.trusted:
-            raise OtherServerError(
-                "another server process answers: it restarted, or another was promoted"
-            )
+            self.found = server
+        elif server and not self._trust_after_restart and (server != self.trusted or others):
+            raise OtherServerError("another server answers: it restarted, or another was promoted")
 
 
 def _silence(connection: Any) -> None:
@@ -124,10 +167,9 @@ def _silence(connection: Any) -> None:
             setattr(connection, name, None)
 
 
-def _run_id(info: Any) -> str:
-    if not isinstance(info, bytes):
-        return ""
-    for line in info.splitlines():
-        if line.startswith(b"run_id:"):
-            return line.removeprefix(b"run_id:").decode("ascii", "replace")
+def _field(info: Any, name: bytes) -> str:
+    if isinstance(info, bytes):
+        for line in info.splitlines():
+            if line.startswith(name):
+                return line.removeprefix(name).decode("ascii", "replace")
     return ""

@@ -15,7 +15,13 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.commands.cluster import READ_COMMANDS
 
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Command, Operation, OperationContext, Steps
+from cache_layer.backends.operations.base import (
+    Command,
+    Operation,
+    OperationContext,
+    Refusal,
+    Steps,
+)
 from cache_layer.backends.outage import CacheUnavailableError
 
 T = TypeVar("T")
@@ -42,7 +48,7 @@ class RedisCommand(Operation[Any]):
     """Any command, which nothing but Redis can do; its reply, be it an exception."""
 
     __slots__ = ("_backend", "_command", "_sent")
-    reports_permissions = True
+    refusal = Refusal.PASSED
 
     def __init__(self, backend: Backend, command: Command) -> None:
         self.context = backend.context
@@ -69,6 +75,7 @@ class ReadCommand(RedisCommand):
     """A command that changes nothing."""
 
     __slots__ = ()
+    refusal = Refusal.PASSED
     writes = False
 
 

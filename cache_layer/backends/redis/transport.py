@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
@@ -13,41 +14,50 @@ from django.utils.module_loading import import_string
 from django_redis.client import DefaultClient, ShardClient
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from cache_layer.backends.encoding import DEFAULT_SERIALIZER
 from cache_layer.backends.operations.base import Command, Operation, Single, raw
 from cache_layer.backends.operations.lua import Script
 from cache_layer.backends.redis.cluster import hash_tag, is_clustered, slot_of
-from cache_layer.backends.redis.errors import as_unavailable, translated
+from cache_layer.backends.redis.errors import Meaning, meaning, raise_refusal, translated
 from cache_layer.backends.redis.handshake import ServerIdentity
 from cache_layer.backends.redis.pool import Executor, executor_for
 from cache_layer.conf import options_of, settings
 
 T = TypeVar("T")
 
-#: Written by probes, so that a Redis that only reads is not taken for healthy. It is under no
-#: alias's prefix and expires by itself.
-PROBE_KEY: Final = b"cache_layer:probe"
-
 
 class Transport:
-    """One per process and alias; threads share it."""
+    """Carries operations to the Redis of one store, for all threads of the process.
 
-    def __init__(self, location: Any, params: dict[str, Any], backend: BaseCache) -> None:
+    Args:
+        location: the LOCATION of the ``CACHES`` entry.
+        params: the entry.
+        backend: an instance of the entry's backend.
+        probe_key: a key that the user may write, for probes. They write, so that a Redis that only
+            reads is not taken for healthy.
+        new_server: makes what the process knows of its server, at first and after a fork.
+    """
+
+    def __init__(
+        self,
+        location: Any,
+        params: dict[str, Any],
+        backend: BaseCache,
+        probe_key: str,
+        new_server: Callable[[], ServerIdentity],
+    ) -> None:
+        self._probe_key = raw(probe_key)
+        self._new_server = new_server
         self._location = location
         self._backend = backend
         self._params = {**params, "OPTIONS": with_defaults(options_of(params))}
         options = self._params["OPTIONS"]
-        #: What all keys that are written beside the alias's own end with: its hash tag on a
-        #: cluster, nothing elsewhere.
-        self.tag = b""
         if is_clustered(options):
-            tag = hash_tag(backend)
-            self.tag = raw(tag)
-            options["CONNECTION_POOL_KWARGS"]["slot"] = slot_of(tag)
-        self._new_server()
+            options["CONNECTION_POOL_KWARGS"]["slot"] = slot_of(hash_tag(backend))
+        self.server = new_server()
         #: Seconds that a reply may take; None where the project wants no timeout.
         self.timeout: float | None = options["SOCKET_TIMEOUT"]
         timeouts = self.timeout, options["SOCKET_CONNECT_TIMEOUT"]
@@ -69,8 +79,7 @@ class Transport:
             if isinstance(operation, Single):
                 single: Single[T] = operation
                 return self._run_single(executor, single)
-            deadline = math.inf if operation.long else self.deadline()
-            return self._run_steps(executor, operation, deadline)
+            return self._run_steps(executor, operation)
 
     def probe(self) -> None:
         """Look whether Redis can be read and written.
@@ -79,11 +88,13 @@ class Transport:
         """
         # As many round trips as the calls that are made most, in the time that they have.
         deadline = self.deadline()
-        key = PROBE_KEY + self.tag
+        key = self._probe_key
         with translated:
             try:
                 for command in (("SET", key, b"1", "PX", 1000), ("GET", key)):
-                    checked([self._executor().execute(command)])
+                    reply = self._executor().execute(command)
+                    if isinstance(reply, Exception):
+                        raise reply
                 if time.monotonic() > deadline:
                     raise TimeoutError("Redis is slow to answer")
             except Exception:
@@ -128,13 +139,7 @@ class Transport:
         self._lock = threading.Lock()
         self._inherited.append(self._made)
         self._made = None
-        self._new_server()
-
-    def _new_server(self) -> None:
-        self.server = ServerIdentity(
-            trust_after_restart=bool(self._params["OPTIONS"].get("KEEP_AFTER_RESTART")),
-            clustered=bool(self.tag),
-        )
+        self.server = self._new_server()
 
     def _executor(self) -> Executor:
         made = self._made
@@ -165,60 +170,68 @@ class Transport:
     def _run_single(self, executor: Executor, operation: Single[T]) -> T:
         command = operation.command()
         reply = executor.execute(command)
-        if isinstance(reply, NoScriptError):
-            reply = executor.execute(Script.in_full(command))
-        return refused(operation, reply) if isinstance(reply, Exception) else operation.parse(reply)
+        while isinstance(reply, Exception):
+            again = otherwise(command, reply)
+            if again is None:
+                return refused(operation, reply)
+            command, reply = again, executor.execute(again)
+        return operation.parse(reply)
 
-    def _run_steps(self, executor: Executor, operation: Operation[T], deadline: float) -> T:
+    def _run_steps(self, executor: Executor, operation: Operation[T]) -> T:
+        deadline = math.inf if operation.long else self.deadline()
         steps = operation.steps()
         try:
             commands = next(steps)
             while True:
-                replies = self._replies(executor, commands)
-                commands = steps.send(checked(replies, operation.reports_permissions))
+                replies = executor.execute_all(commands)
+                while again := to_repeat(commands, replies):
+                    repeated = executor.execute_all(list(again.values()))
+                    merge(again, repeated, commands, replies)
+                commands = steps.send(checked(operation, replies))
                 if time.monotonic() > deadline:
                     raise TimeoutError("one call took several slow replies")
         except StopIteration as stop:
             result: T = stop.value
             return result
 
-    @staticmethod
-    def _replies(executor: Executor, commands: list[Command]) -> list[Any]:
-        replies = executor.execute_all(commands)
-        unknown = unknown_scripts(commands, replies)
-        if unknown:
-            again = executor.execute_all([Script.in_full(commands[index]) for index in unknown])
-            for index, reply in zip(unknown, again, strict=True):
-                replies[index] = reply
-        return replies
+
+def otherwise(command: Command, reply: object) -> Command | None:
+    """Return another command to do the same, where Redis does not know or allow this one."""
+    if not isinstance(reply, Exception):
+        return None
+    if isinstance(reply, NoScriptError) or meaning(reply) is Meaning.REFUSED:
+        return Script.otherwise(command)
+    return None
+
+
+def to_repeat(commands: list[Command], replies: list[Any]) -> dict[int, Command]:
+    """Return what to send in the place of refused commands, by their positions."""
+    return {
+        index: again
+        for index, reply in enumerate(replies)
+        if isinstance(reply, Exception) and (again := otherwise(commands[index], reply))
+    }
+
+
+def merge(
+    again: dict[int, Command], repeated: list[Any], commands: list[Command], replies: list[Any]
+) -> None:
+    """Put the commands that were sent again, and their replies, in the place of the refused."""
+    for (index, command), reply in zip(again.items(), repeated, strict=True):
+        commands[index], replies[index] = command, reply
 
 
 def refused(operation: Single[T], reply: Exception) -> T:
-    """Return what it means that one command was refused, or raise: nothing would be done."""
-    if isinstance(reply, ResponseError) and as_unavailable(reply) is None:
-        return operation.rejected()
-    raise reply
+    """Return the result of an operation whose command Redis refused, or raise what that means."""
+    raise_refusal(operation, reply)
+    return operation.rejected()
 
 
-def unknown_scripts(commands: list[Command], replies: list[Any]) -> list[int]:
-    """Return which commands called a script that the server does not know."""
-    return [
-        index
-        for index, reply in enumerate(replies)
-        if isinstance(reply, NoScriptError) and commands[index][0] == "EVALSHA"
-    ]
-
-
-def checked(replies: list[Any], reports_permissions: bool = False) -> list[Any]:
-    """Return replies as they are, or raise the one that says that Redis cannot be used.
-
-    ``reports_permissions``: see ``Operation``.
-    """
+def checked(operation: Operation[T], replies: list[Any]) -> list[Any]:
+    """Return replies that the operation can handle, or raise what a refusal means."""
     for reply in replies:
-        if isinstance(reply, Exception) and as_unavailable(reply) is not None:
-            if reports_permissions and isinstance(reply, NoPermissionError):
-                continue
-            raise reply
+        if isinstance(reply, Exception):
+            raise_refusal(operation, reply)
     return replies
 
 
