@@ -35,6 +35,7 @@ RULES: Final = {
     "NEAR_PING_INTERVAL": ("E011", SECONDS),
     "MAX_VALUE_BYTES": ("E012", COUNT),
     "MAX_DECODED_BYTES": ("E013", COUNT),
+    "MEMORY_MAX_BYTES": ("E014", COUNT),
 }
 
 _SCHEMES: Final = ("redis", "rediss", "unix")

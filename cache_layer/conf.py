@@ -18,6 +18,8 @@ class Settings(AppSettings, prefix=PREFIX):
     ALIAS: str = "default"
     #: Largest number of entries in memory, unless ``OPTIONS["MAX_ENTRIES"]`` gives another one.
     MEMORY_MAX_ENTRIES: int = 10_000
+    #: Largest number of bytes in memory, of all aliases with the same LOCATION and OPTIONS.
+    MEMORY_MAX_BYTES: int = 64 * 1024 * 1024
     #: Longest wait for Redis to answer one command.
     OPERATION_TIMEOUT: float = 0.25
     #: Longest wait for a connection to Redis.

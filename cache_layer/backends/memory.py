@@ -1,4 +1,4 @@
-"""The memory side: a bounded LRU of the same bytes that Redis would hold."""
+"""The memory side: the same bytes that Redis would hold, bounded in number and size."""
 
 from __future__ import annotations
 
@@ -6,19 +6,34 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
+
+#: Bytes that an entry takes beside its key and data.
+_OVERHEAD: Final = 300
 
 
 class MemoryStore:
-    """Encoded values by full key, with an expiry each.
+    """Encoded values by full key, with an expiry each. The entry unused for longest goes first.
 
     Whoever calls a method holds ``lock``: an operation of several steps is atomic that way.
+
+    Args:
+        max_entries: returns the largest number of entries.
+        max_bytes: returns the largest number of bytes of keys and data, with what it takes to keep
+            them.
+        clock: returns the time in seconds.
     """
 
     def __init__(
-        self, max_entries: Callable[[], int], clock: Callable[[], float] | None = None
+        self,
+        max_entries: Callable[[], int],
+        max_bytes: Callable[[], int],
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.lock = threading.RLock()
+        self.bytes = 0
         self._max_entries = max_entries
+        self._max_bytes = max_bytes
         # Looked up at each call: tests that freeze or move the clock replace it.
         self._clock = clock or (lambda: time.monotonic())
         self._entries: OrderedDict[str, tuple[bytes, float | None]] = OrderedDict()
@@ -33,31 +48,25 @@ class MemoryStore:
             return None
         data, deadline = entry
         if deadline is not None and deadline <= self._clock():
-            del self._entries[key]
+            self.drop(key)
             return None
         self._entries.move_to_end(key)
         return data
 
     def write(self, key: str, data: bytes, milliseconds: int | None) -> None:
-        """Store bytes; ``None`` milliseconds never expire. Drops what was unused the longest."""
+        """Store bytes; None milliseconds never expire. Bytes beyond the limit are not stored."""
         deadline = None if milliseconds is None else self._clock() + milliseconds / 1000
-        entries = self._entries
-        if key in entries:
-            entries.move_to_end(key)
-        else:
-            # A limit below one would make the store useless and the loop endless.
-            limit = max(1, self._max_entries())
-            while len(entries) >= limit:
-                entries.popitem(last=False)
-        entries[key] = (data, deadline)
+        self._put(key, data, deadline)
 
     def replace(self, key: str, data: bytes) -> None:
         """Change the bytes of a key that ``read`` found, and keep its expiry."""
-        self._entries[key] = (data, self._entries[key][1])
+        self._put(key, data, self._entries[key][1])
 
     def drop(self, key: str) -> None:
         """Forget a key, if there."""
-        self._entries.pop(key, None)
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.bytes -= _size(key, entry[0])
 
     def expire(self, key: str, milliseconds: int | None) -> None:
         """Change the expiry of a key that ``read`` found."""
@@ -66,7 +75,9 @@ class MemoryStore:
 
     def rename(self, old: str, new: str) -> None:
         """Move a key that ``read`` found, with its expiry."""
-        self._entries[new] = self._entries.pop(old)
+        data, deadline = self._entries[old]
+        self.drop(old)
+        self._put(new, data, deadline)
 
     def remaining(self, key: str) -> int | None:
         """Return the milliseconds that a key found by ``read`` has left; None: never expires."""
@@ -80,8 +91,27 @@ class MemoryStore:
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()
+        self.bytes = 0
 
     def after_fork(self) -> None:
         """Begin empty in a forked child: another thread may have held the lock."""
-        self._entries.clear()
+        self.clear()
         self.lock = threading.RLock()
+
+    def _put(self, key: str, data: bytes, deadline: float | None) -> None:
+        self.drop(key)
+        size = _size(key, data)
+        # A limit of no entries would make the store useless and the loop endless.
+        max_entries, max_bytes = max(1, self._max_entries()), self._max_bytes()
+        if size > max_bytes:
+            return
+        entries = self._entries
+        while len(entries) >= max_entries or self.bytes + size > max_bytes:
+            oldest, (dropped, _deadline) = entries.popitem(last=False)
+            self.bytes -= _size(oldest, dropped)
+        entries[key] = (data, deadline)
+        self.bytes += size
+
+
+def _size(key: str, data: bytes) -> int:
+    return len(key) + len(data) + _OVERHEAD

@@ -116,7 +116,10 @@ def _make_store(
     options = options_of(params)
     limit = options.get("MAX_ENTRIES")
     codec = Codec(options)
-    memory = MemoryStore(lambda: settings.MEMORY_MAX_ENTRIES if limit is None else int(limit))
+    memory = MemoryStore(
+        lambda: settings.MEMORY_MAX_ENTRIES if limit is None else int(limit),
+        lambda: settings.MEMORY_MAX_BYTES,
+    )
     circuit = Circuit(memory.lock, has_redis=bool(location))
     if not location:
         return Store(codec, memory, circuit)
