@@ -187,7 +187,7 @@ class Recovery(threading.Thread):
                 ended = transport.run(EndConnections(self._context, server.connections()))
                 if ended is not None:
                     self._circuit.switch_off("CLIENT KILL", ended)
-            if server.found:
+            if server.found and not server.trust_after_restart:
                 transport.run(
                     PurgeKeyspaces(
                         self._context,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tests.services import free_port
 
-Fault = Literal["none", "delay", "cut", "silent", "garbage", "hold"]
+Fault = Literal["none", "delay", "cut", "silent", "garbage", "hold", "trickle", "slow"]
 
 #: Connections beyond these are closed at once, so that no mistake can fill the machine.
 MOST = 200
@@ -20,7 +20,8 @@ class Proxy:
 
     ``delay``: every reply waits ``seconds``. ``cut``: half of a reply, then the end. ``silent``:
     accepts and swallows. ``garbage``: answers like a web server. ``hold``: keeps what clients say
-    until ``deliver()``, even when they have long gone.
+    until ``deliver()``, even when they have long gone. ``trickle``: a byte of each reply every
+    ``seconds``. ``slow``: a link of so many bytes a second as ``rate`` says, in both directions.
 
     Whatever the fault, a connection that says one of the words in ``refuse`` is closed instead of
     being answered; ``refused`` counts them. With ``alternate`` so is whoever says anything in every
@@ -32,6 +33,7 @@ class Proxy:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.fault: Fault = "none"
         self.seconds = 0.0
+        self.rate = 2_500_000
         self.refuse: tuple[bytes, ...] = ()
         self.refused = 0
         self.alternate = False
@@ -118,6 +120,8 @@ class Proxy:
                 continue
             if self.fault == "hold":
                 await self._delivery.wait()
+            if self.fault == "slow":
+                await asyncio.sleep(len(data) / self.rate)
             to_server.write(data)
             await to_server.drain()
 
@@ -134,6 +138,13 @@ class Proxy:
             while data := await from_server.read(65536):
                 if self.fault == "delay":
                     await asyncio.sleep(self.seconds)
+                if self.fault == "slow":
+                    await asyncio.sleep(len(data) / self.rate)
+                if self.fault == "trickle":
+                    for number in range(len(data)):
+                        to_client.write(data[number : number + 1])
+                        await asyncio.sleep(self.seconds)
+                    continue
                 if self.fault == "cut":
                     to_client.write(data[: len(data) // 2])
                     break

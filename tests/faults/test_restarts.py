@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from cache_layer.backends import ResilientCache
-from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
-from tests.services import RedisServer
+from tests.cache_layer.caches import Awaited, close, make_cache, state, wait_for
+from tests.services import RedisServer, free_port
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +95,60 @@ def test_a_refusing_server_keeps_its_content(saving_server: RedisServer) -> None
     assert cache.get("kept") == 1
     assert cache.get("k") is None
     cache.store.close()
+
+
+@pytest.mark.parametrize("face", [lambda cache: cache, Awaited], ids=["sync", "async"])
+def test_a_process_that_begins_after_a_restart_does_not_trust_the_snapshot(
+    saving_server: RedisServer, face: Any
+) -> None:
+    before = make_cache(saving_server.url)
+    before.set("k", "old")
+    before.set_many({"kept": 1})
+    save(saving_server)
+    before.delete("k")
+    close(before)
+    saving_server.restart()
+    after = make_cache(saving_server.url, KEY_PREFIX=before.key_prefix)
+    assert face(after).get("k") is None
+    wait_for(lambda: state(after) == "redis", "the new server is trusted")
+    assert face(after).get("k") is None
+    face(after).set("k", "new")
+    close(after)
+    # The next process finds that it was done.
+    later = make_cache(saving_server.url, KEY_PREFIX=before.key_prefix)
+    assert face(later).get("k") == "new"
+    assert state(later) == "redis"
+    close(later)
+
+
+@pytest.mark.parametrize("face", [lambda cache: cache, Awaited], ids=["sync", "async"])
+def test_a_server_that_was_demoted_and_promoted_again_is_not_trusted(
+    redis_server: RedisServer, face: Any
+) -> None:
+    """Another server took its place meanwhile, and other processes invalidated there."""
+    cache = make_cache(redis_server.url)
+    face(cache).set("k", "old")
+    with redis.Redis.from_url(redis_server.url, socket_timeout=10) as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", str(free_port()))
+        client.execute_command("REPLICAOF", "NO", "ONE")
+        # As Sentinel does.
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert face(cache).get("k") is None
+    wait_for(lambda: state(cache) == "redis", "the server is trusted again")
+    assert face(cache).get("k") is None
+    close(cache)
+
+
+def test_a_project_that_wants_what_was_saved_keeps_it_after_an_outage(
+    saving_server: RedisServer,
+) -> None:
+    cache = make_cache(saving_server.url, OPTIONS={"KEEP_AFTER_RESTART": True})
+    cache.set("k", "saved")
+    save(saving_server)
+    saving_server.kill()
+    cache.set("other", 1)
+    assert state(cache) == "memory"
+    saving_server.restart()
+    wait_for(lambda: state(cache) == "redis", "Redis answers again")
+    assert cache.get("k") == "saved"
+    close(cache)

@@ -8,6 +8,7 @@ tasks share. It is closed when the loop shuts its async generators down, as ``as
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import math
 import time
@@ -19,6 +20,7 @@ from redis.asyncio import connection as async_connection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.sentinel import SentinelConnectionPool as SyncSentinelConnectionPool
 
 from cache_layer.backends.operations.base import Operation, Read, Single
@@ -37,6 +39,10 @@ from cache_layer.backends.redis.transport import (
 from cache_layer.breaker import Breaker
 
 T = TypeVar("T")
+
+#: Into how many pieces the wait for a connection is cut.
+_PIECES: Final = 10
+
 Connect = Callable[[], Awaitable[Any]]
 Handshake = Callable[[Any], Awaitable[None]]
 
@@ -138,7 +144,7 @@ class AsyncTransport:
                 entry.queue.abandon()
         transport = self._transport
         client = transport.client.get_client(write=True)
-        connect = _connector(client, transport.server.ahandshake)
+        connect = _connector(client, transport.server.ahandshake, transport.budget)
         queue = CommandQueue(connect, transport.timeout, self._breaker) if connect else None
         entry = _LoopEntry(queue, dict(client.response_callbacks))
         self._loops[loop] = entry
@@ -178,22 +184,28 @@ class AsyncTransport:
             return result
 
 
-def _connector(client: Any, handshake: Handshake) -> Connect | None:
+def _connector(client: Any, handshake: Handshake, patience: float | None) -> Connect | None:
     """Return what makes connections that match those of a synchronous client.
 
-    ``handshake`` sets up each new connection. None when ``redis.asyncio`` has no such connection
-    (a class of the project's own).
+    Args:
+        client: the synchronous client.
+        handshake: sets up each new connection.
+        patience: seconds that connecting may take in all; None for ever.
+
+    Returns:
+        None when ``redis.asyncio`` has no such connection (a class of the project's own).
     """
     pool = getattr(client, "connection_pool", None)
     if isinstance(pool, SyncSentinelConnectionPool):
-        return _through_sentinel(pool, handshake) if _is_known() else None
+        return _through_sentinel(pool, handshake, patience) if _is_known() else None
     connection_class = _async_class(getattr(pool, "connection_class", None))
     if pool is None or connection_class is None or not _is_known():
         return None
     options = _options(pool.connection_kwargs, connection_class)
 
     async def connect() -> Any:
-        return await _connected(connection_class(redis_connect_func=handshake, **options))
+        connection = connection_class(redis_connect_func=handshake, **options)
+        return await _connected(connection, patience)
 
     return connect
 
@@ -202,9 +214,11 @@ def _is_known() -> bool:
     return internals.are_known(async_connection.Connection(), internals.ASYNC)
 
 
-async def _connected(connection: Any) -> Any:
+async def _connected(connection: Any, patience: float | None) -> Any:
+    # Redis-py's limits would count the time in which this loop was busy.
+    connection.socket_connect_timeout = connection.socket_timeout = None
     try:
-        await connection.connect()
+        await _within(connection.connect(), patience)
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
@@ -222,7 +236,28 @@ def _async_class(connection_class: Any) -> Any:
     return classes.get(connection_class)
 
 
-def _through_sentinel(pool: Any, handshake: Handshake) -> Connect:
+async def _within(connecting: Awaitable[None], patience: float | None) -> None:
+    """Wait for a connection, in pieces: one in which the loop was busy counts as any other.
+
+    Raises:
+        RedisTimeoutError: it took longer.
+    """
+    task = asyncio.ensure_future(connecting)
+    try:
+        for _piece in range(_PIECES):
+            pause = None if patience is None else patience / _PIECES
+            done, _ = await asyncio.wait([task], timeout=pause)
+            if done:
+                return task.result()
+        raise RedisTimeoutError("Timeout connecting to server")
+    finally:
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+def _through_sentinel(pool: Any, handshake: Handshake, patience: float | None) -> Connect:
     manager = pool.sentinel_manager
     addresses = [
         (kwargs["host"], kwargs["port"])
@@ -243,7 +278,8 @@ def _through_sentinel(pool: Any, handshake: Handshake) -> Connect:
 
     async def connect() -> Any:
         try:
-            return await _connected(found.make_connection())  # type: ignore[no-untyped-call]
+            connection: Any = found.make_connection()  # type: ignore[no-untyped-call]
+            return await _connected(connection, patience)
         finally:
             for each in sentinel.sentinels:
                 await each.aclose(close_connection_pool=True)

@@ -10,9 +10,9 @@ once the server has ended the connection it comes over.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextvars import ContextVar
 from typing import Any, Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -32,6 +32,9 @@ class OtherServerError(RedisConnectionError, WrongServerError):
 class ClusterNodeError(RedisConnectionError, WrongServerError):
     """The server is a node of a Redis Cluster."""
 
+
+#: Whose recovery this thread does.
+_recovering: ContextVar[ServerIdentity | None] = ContextVar("recovering", default=None)
 
 Steps = Generator[list[tuple[Any, ...]], list[Any], None]
 
@@ -62,12 +65,11 @@ class ServerIdentity:
         self.trusted = ""
         #: The server that recovery connected to.
         self.found = ""
-        self._trust_after_restart = trust_after_restart
+        self.trust_after_restart = trust_after_restart
         self._clustered = clustered
         self._marks = marks
         self._switch_off = switch_off
         self._met = ""
-        self._recovery: int | None = None
         self._connections: deque[int] = deque(maxlen=_MOST)
 
     def handshake(self, connection: Any) -> None:
@@ -106,14 +108,13 @@ class ServerIdentity:
 
     @contextlib.contextmanager
     def recovering(self) -> Iterator[None]:
-        """Let this thread, and no other, talk to whatever server process answers."""
+        """Let this context, and no other, talk to whatever server answers."""
         self.found = self.trusted
-        self._recovery = threading.get_ident()
+        token = _recovering.set(self)
         try:
             yield
         finally:
-            if self._recovery == threading.get_ident():
-                self._recovery = None
+            _recovering.reset(token)
 
     def connections(self) -> list[int]:
         """Return the ids of the connections made to the process met last."""
@@ -121,14 +122,15 @@ class ServerIdentity:
 
     def _steps(self) -> Steps:
         marks = self._marks()
-        questions = [*_QUESTIONS, *[("GET", mark) for mark in marks]]
+        # Not by GET, whose numbers in Redis's statistics are of values.
+        questions = [*_QUESTIONS, *[("GETRANGE", mark, 0, -1) for mark in marks]]
         connection, process, history, *known = yield questions
         for what, reply in (("CLIENT ID", connection), ("INFO", process)):
             if is_refusal(reply):
                 self._switch_off(what, reply)
         self._meet(connection, process, history, known)
         server = self._met.encode()
-        missing = [mark for mark, found in zip(marks, known, strict=True) if found is None]
+        missing = [mark for mark, found in zip(marks, known, strict=True) if found == b""]
         if missing and server and self._met == self.trusted:
             # From now on a process that begins can tell this server from another.
             yield [("SET", mark, server) for mark in missing]
@@ -147,15 +149,16 @@ class ServerIdentity:
             self._met = server
         if isinstance(connection, int):
             self._connections.append(connection)
-        others = {mark.decode("ascii", "replace") for mark in known if isinstance(mark, bytes)}
+        found = [mark for mark in known if mark and isinstance(mark, bytes)]
+        others = {mark.decode("ascii", "replace") for mark in found}
         others.discard(server)
-        if self._trust_after_restart:
+        if self.trust_after_restart:
             self.trusted = server
         elif not self.trusted:
             self.trusted = min(others, default=server) if server else ""
-        if threading.get_ident() == self._recovery:
+        if _recovering.get() is self:
             self.found = server
-        elif server and not self._trust_after_restart and (server != self.trusted or others):
+        elif server and not self.trust_after_restart and (server != self.trusted or others):
             raise OtherServerError("another server answers: it restarted, or another was promoted")
 
 

@@ -25,6 +25,7 @@ from cache_layer.backends.redis.errors import (
     RedisUnavailableError,
     as_unavailable,
 )
+from cache_layer.backends.redis.pool import SLOWEST
 from cache_layer.backends.redis.resp import NOTHING, Push, make_reader, pack
 from cache_layer.breaker import Breaker
 
@@ -94,6 +95,8 @@ class MultiplexedConnection(asyncio.Protocol):
         self._looked = 0.0
         #: Seconds that overdue replies were waited for, without the time the loop was busy.
         self._late = 0.0
+        #: Whether a part of the first reply that is awaited has come.
+        self._begun = False
         self._paused = False
         self._open = True
         # A stream writer closes its transport when it is collected.
@@ -115,7 +118,7 @@ class MultiplexedConnection(asyncio.Protocol):
         self.pending.append(waiter)
         self._sent += 1
         self._transport.write(packed)
-        self._expect()
+        self._expect(len(packed))
 
     def write_some(self, queue: deque[tuple[Waiter, bytes]]) -> None:
         """Send queued commands that are still waited for, as far as there is room."""
@@ -130,8 +133,9 @@ class MultiplexedConnection(asyncio.Protocol):
                     pieces.append(packed)
                     room -= len(packed)
             if pieces:
-                self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-                self._expect()
+                piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                self._transport.write(piece)
+                self._expect(len(piece))
 
     def fail(self, error: BaseException) -> None:
         """End the connection; the calls that wait get the error."""
@@ -189,12 +193,16 @@ class MultiplexedConnection(asyncio.Protocol):
             self._answered = answered
             self.fail(RedisConnectionError(f"Redis sent what is not its protocol: {error!r}"))
             return
-        self._answered = answered
         due = self._due
         while due and due[0][1] <= answered:
             due.popleft()
+        # Whether a part of the next reply is here; whole replies say nothing about that.
+        self._begun = answered == self._answered
+        self._answered = answered
         if due:
             self._heard = self._loop.time()
+            # A large reply on a slow link is progress.
+            self._late -= len(data) / SLOWEST
         else:
             self._looked = 0.0
         self._ready()
@@ -213,9 +221,13 @@ class MultiplexedConnection(asyncio.Protocol):
         if self._open:
             self._ready()
 
-    def _expect(self) -> None:
+    def _expect(self, size: int) -> None:
         if self._timeout is not None:
             deadline = self._loop.time() + self._timeout
+            if self._due:
+                # Its replies come behind those that are awaited already.
+                deadline = max(deadline, self._due[-1][0])
+            deadline += size / SLOWEST
             self._due.append((deadline, self._sent))
             if self._timer is None:
                 self._timer = self._loop.call_at(deadline, self._look)
@@ -236,7 +248,7 @@ class MultiplexedConnection(asyncio.Protocol):
         else:
             self._late += min(now - self._looked, 2 * _MOVING)
             still = self._heard < self._looked and now - self._heard > _MOVING
-            if still or self._late > self._timeout:
+            if (still and not self._begun) or self._late > self._timeout:
                 self.fail(RedisTimeoutError("Timeout reading from Redis"))
                 return
             self._looked = now

@@ -7,15 +7,20 @@ it, for half of its time.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import select
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, Protocol
 
 from redis import connection as redis_connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cache_layer.backends.operations.base import Command
 from cache_layer.backends.redis import internals
@@ -34,58 +39,135 @@ _CLASSES: Final = frozenset(
 #: What only redis-py's own way of asking takes into account.
 _BEYOND: Final = frozenset({"max_connections", "retry", "retry_on_error", "retry_on_timeout"})
 _READ: Final = 1 << 16
+#: Bytes from which on a command gets the time that it needs on a slow link.
+_LARGE: Final = 1 << 16
+#: Bytes a second on the slowest link on which a transfer is progress.
+SLOWEST: Final = 1_000_000
 
 
 class PooledConnection:
-    """One connection. An error while it is used leaves it useless."""
+    """One connection. An error while it is used leaves it useless.
 
-    __slots__ = ("_connection", "_readable", "_reader", "_socket", "generation")
+    Args:
+        connection: a connection of redis-py that is not connected yet.
+        generation: which renewal of the pool it belongs to.
+        patience: seconds that connecting may take in all; None for ever.
+    """
 
-    def __init__(self, connection: Any, generation: int) -> None:
-        connection.connect()
+    __slots__ = ("_connection", "_readable", "_reader", "_socket", "_timeout", "generation")
+
+    def __init__(self, connection: Any, generation: int, patience: float | None) -> None:
+        connect_within(connection, patience)
         self.generation = generation
         self._connection = connection
         self._socket = connection._sock
+        self._timeout: float | None = connection.socket_timeout
         self._reader = make_reader()
         self._readable = _readability(self._socket)
 
     def execute(self, command: Command) -> Any:
         """Return the reply, be it the exception that Redis answered with."""
-        self._socket.sendall(pack(command))
-        return self._reply(self._reader.gets())
+        (reply,) = self._exchange(pack(command), 1)
+        return reply
 
     def execute_all(self, commands: Sequence[Command]) -> list[Any]:
         """Return the replies to several commands."""
-        self._socket.sendall(b"".join(map(pack, commands)))
-        replies: list[Any] = []
-        get = self._reader.gets
-        for _ in commands:
-            # Most replies have come with the first.
-            reply = get()
-            replies.append(reply if type(reply) is bytes else self._reply(reply))
-        return replies
+        return self._exchange(b"".join(map(pack, commands)), len(commands))
 
     def quiet(self) -> bool:
-        """Tell whether it is still there, as far as can be known without asking."""
+        """Return whether the other end is still there, as far as can be known without asking."""
         # Nothing is to be read from a good one, not even its end.
         return not self._readable()
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._connection.disconnect()
 
-    def _reply(self, reply: Any) -> Any:
-        """Return what has come, or else the next that comes, where it is an answer."""
-        reader = self._reader
-        while True:
-            if reply is NOTHING:
-                data = self._socket.recv(_READ)
-                if not data:
-                    raise RedisConnectionError("Connection closed by server.")
-                reader.feed(data)
-            elif type(reply) is bytes or type(reply) is not Push:
-                return reply
-            reply = reader.gets()
+    def _exchange(self, packed: bytes, number: int) -> list[Any]:
+        """Send commands and return their replies.
+
+        Python's limit on a socket is for each wait. Whatever the server does, an exchange takes
+        no longer than two of them and the time that its bytes need on the slowest useful link.
+        """
+        connected, reader = self._socket, self._reader
+        moved = len(packed)
+        if moved > _LARGE:
+            connected.settimeout(self._left(0, moved))
+        connected.sendall(packed)
+        replies: list[Any] = []
+        waits, began = 0, 0.0
+        get, append = reader.gets, replies.append
+        while len(replies) < number:
+            reply = get()
+            if type(reply) is bytes:
+                append(reply)
+                continue
+            if reply is not NOTHING:
+                if type(reply) is not Push:
+                    append(reply)
+                continue
+            if waits == 1:
+                began = time.monotonic()
+            elif waits:
+                connected.settimeout(self._left(began, moved))
+            data = connected.recv(_READ)
+            if not data:
+                raise RedisConnectionError("Connection closed by server.")
+            reader.feed(data)
+            moved += len(data)
+            waits += 1
+        if waits > 2 or moved > _LARGE:
+            connected.settimeout(self._timeout)
+        return replies
+
+    def _left(self, began: float, moved: int) -> float | None:
+        """Return how long to wait yet, in an exchange that has moved so many bytes."""
+        if self._timeout is None:
+            return None
+        left = self._timeout + moved / SLOWEST
+        if began:
+            left += began - time.monotonic()
+        if left <= 0:
+            raise RedisTimeoutError("Redis answers too slowly")
+        return left
+
+
+def connect_within(connection: Any, seconds: float | None) -> None:
+    """Connect, in so many seconds in all: name, address, TLS, authentication and handshake.
+
+    Some of these steps cannot be limited, so a thread takes them.
+
+    Raises:
+        RedisTimeoutError: they took longer; the thread then closes what it opened.
+    """
+    if seconds is None:
+        connection.connect()
+        return
+    ended: Future[None] = Future()
+
+    def connect() -> None:
+        try:
+            connection.connect()
+        except BaseException as error:  # noqa: BLE001 - raised by who waits.
+            outcome: BaseException | None = error
+        else:
+            outcome = None
+        if not ended.set_running_or_notify_cancel():
+            connection.disconnect()
+        elif outcome is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(outcome)
+
+    run = contextvars.copy_context().run
+    thread = threading.Thread(target=run, args=(connect,), name="cache-layer-connect", daemon=True)
+    thread.start()
+    try:
+        ended.result(seconds)
+    except TimeoutError:
+        if ended.cancel():
+            raise RedisTimeoutError("Timeout connecting to server") from None
+        ended.result()
 
 
 def _readability(connected: Any) -> Callable[[], object]:
@@ -112,8 +194,9 @@ class Executor(Protocol):
 class ConnectionPool:
     """Asks past redis-py."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, patience: float | None) -> None:
         self._pool = client.connection_pool
+        self._patience = patience
         self._callbacks = dict(client.response_callbacks)
         # Its pop and append are atomic. The one that was used last is taken first.
         self._idle: deque[PooledConnection] = deque()
@@ -156,7 +239,8 @@ class ConnectionPool:
             except IndexError:
                 pool = self._pool
                 generation = self._generation
-                return PooledConnection(pool.connection_class(**pool.connection_kwargs), generation)
+                connection = pool.connection_class(**pool.connection_kwargs)
+                return PooledConnection(connection, generation, self._patience)
             if channel.generation == self._generation and channel.quiet():
                 return channel
             channel.close()
@@ -195,10 +279,13 @@ class Client:
         """See ``Executor.renew``; redis-py looks after that itself."""
 
 
-def executor_for(client: Any, limits: Collection[str]) -> Executor:
-    """Return what asks over a client of redis-py.
+def executor_for(client: Any, limits: Collection[str], patience: float | None) -> Executor:
+    """Return what asks Redis over a client of redis-py.
 
-    ``limits``: what the project says about the pool.
+    Args:
+        client: the client.
+        limits: the names of the options that the project gives the pool.
+        patience: seconds that connecting may take in all; None for ever.
     """
     pool = getattr(client, "connection_pool", None)
     if (
@@ -207,7 +294,7 @@ def executor_for(client: Any, limits: Collection[str]) -> Executor:
         and _BEYOND.isdisjoint(limits)
         and internals.are_known(pool.connection_class(**pool.connection_kwargs), internals.SYNC)
     ):
-        return ConnectionPool(client)
+        return ConnectionPool(client, patience)
     return Client(client)
 
 

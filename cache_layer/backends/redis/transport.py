@@ -164,7 +164,10 @@ class Transport:
                 # the options of the first.
                 client.connection_factory._pools = {}
                 # Reads go to the primary too: a replica may not have heard of an invalidation yet.
-                self._made = (client, executor_for(client.get_client(write=True), self._limits))
+                self._made = (
+                    client,
+                    executor_for(client.get_client(write=True), self._limits, self.budget),
+                )
             return self._made
 
     def _run_single(self, executor: Executor, operation: Single[T]) -> T:

@@ -1,0 +1,107 @@
+"""One deadline a call, whatever the server, the network and the event loop do."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from cache_layer.backends import ResilientCache
+from tests.cache_layer.caches import Awaited, close, make_cache, state, wait_for
+from tests.faults.proxy import Proxy
+from tests.services import RedisServer
+
+pytestmark = pytest.mark.usefixtures("default_timeouts")
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
+    proxy = Proxy(redis_server.port)
+    proxy.start()
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def cache(proxy: Proxy) -> Iterator[ResilientCache]:
+    cache = make_cache(proxy.url)
+    yield cache
+    close(cache)
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
+    return cache if request.param == "sync" else Awaited(cache)
+
+
+def test_a_reply_that_trickles_is_an_outage(
+    face: Any, cache: ResilientCache, proxy: Proxy, redis_server: RedisServer
+) -> None:
+    with redis.Redis.from_url(redis_server.url, socket_timeout=10) as client:
+        client.set(cache.make_key("k"), 10**17)
+    assert face.get("k") == 10**17
+    proxy.fault, proxy.seconds = "trickle", 0.1
+    assert face.get("k") is None
+    assert state(cache) == "memory"
+
+
+def test_setting_a_connection_up_counts_in(face: Any, cache: ResilientCache, proxy: Proxy) -> None:
+    proxy.fault, proxy.seconds = "delay", 0.2
+    assert face.get("k") is None
+    assert state(cache) == "memory"
+    proxy.fault = "none"
+    wait_for(lambda: state(cache) == "redis", "Redis answers again")
+
+
+def test_a_name_that_is_not_resolved_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    asked = threading.Event()
+
+    def getaddrinfo(host: str, *args: Any, **kwargs: Any) -> Any:
+        asked.set()
+        released.wait(30)
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    cache = make_cache("redis://redis.invalid:6379/0")
+    try:
+        assert cache.get("k", "default") == "default"
+        assert asked.is_set()
+        assert not released.is_set()
+        assert state(cache) == "memory"
+    finally:
+        released.set()
+        close(cache)
+
+
+def test_a_large_value_on_a_slow_link_is_no_outage(
+    face: Any, cache: ResilientCache, proxy: Proxy
+) -> None:
+    value = random.randbytes(1_500_000)
+    face.set("small", 1)
+    proxy.fault = "slow"
+    face.set("large", value)
+    assert state(cache) == "redis"
+    assert face.get("large") == value
+    assert face.get_many(["large", "small"]) == {"large": value, "small": 1}
+    assert state(cache) == "redis"
+
+
+async def test_a_loop_that_is_busy_while_it_connects_is_no_outage(cache: ResilientCache) -> None:
+    for number in range(3):
+        calls = [asyncio.ensure_future(cache.aset(f"k{number}:{each}", each)) for each in range(20)]
+        # At each step of connecting once.
+        for _ in range(number + 1):
+            await asyncio.sleep(0)
+        time.sleep(0.6)
+        await asyncio.gather(*calls)
+        assert await cache.aget(f"k{number}:7") == 7
+        assert state(cache) == "redis"
+        cache.store.breaker.epoch += 1
