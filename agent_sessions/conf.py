@@ -29,6 +29,14 @@ class Settings(AppSettings, prefix="AGENT_SESSIONS_"):
     MAX_REQUEST_BYTES: int = 32 * 1024 * 1024
     #: Most strings, containers and values in the JSON of a REST request; each takes memory.
     MAX_REQUEST_ITEMS: int = 250_000
+    #: Largest context, and largest metadata, of a session, in bytes of JSON.
+    MAX_OBJECT_BYTES: int = 256 * 1024
+    #: Event streams that one user may hold open in one process.
+    MAX_STREAMS_PER_USER: int = 20
+    #: REST exports that one user may download at once from one process.
+    MAX_EXPORTS_PER_USER: int = 2
+    #: Event streams and REST exports of one process.
+    MAX_STREAMS: int = 1000
     #: REST requests that change nothing, by one user, such as "600/min". None: no limit.
     READ_RATE: str | None = "6000/min"
     #: REST requests that change something, by one user, such as "120/min". None: no limit.

@@ -8,7 +8,10 @@ from typing import Any, Self, TypeVar, overload
 from uuid import UUID
 
 from django.db import models, transaction
-from django.db.models import F, OuterRef, Q, Subquery
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import F, Func, IntegerField, OuterRef, Q, Subquery, TextField, Value
+from django.db.models.functions import Cast, Coalesce
+from django.db.models.sql.compiler import SQLCompiler
 from django.utils import timezone
 
 from agent_sessions.choices import FINISHED_STATUSES, OPEN_STATUSES, SessionStatus
@@ -28,6 +31,19 @@ LONGEST_DAYS = 700_000
 """The longest retention: some more days reach behind the first year of the calendar."""
 
 _UPDATED_AT_ONCE = 500
+
+
+class _Bytes(Func):
+    """The bytes of a text. PostgreSQL reads them from the row without the text."""
+
+    function = "OCTET_LENGTH"
+    output_field = IntegerField()
+
+    def as_sqlite(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any
+    ) -> tuple[str, Any]:
+        template = "LENGTH(CAST(%(expressions)s AS BLOB))"
+        return self.as_sql(compiler, connection, template=template, **context)
 
 
 def key_of(row: models.Model | UserKey) -> UserKey:
@@ -239,6 +255,13 @@ class MessageQuerySet(models.QuerySet[Row]):
         return super().bulk_update(objs, fields, batch_size)
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]
+
+    def sizes(self) -> models.QuerySet[Any, int]:
+        """Return the bytes that each message takes, without loading them."""
+        content, metadata = Cast("content", TextField()), Cast("metadata", TextField())
+        payload = Coalesce(Cast("payload", TextField()), Value(""))
+        size = _Bytes(content) + _Bytes(metadata) + _Bytes(payload)
+        return self.annotate(size=size).values_list("size", flat=True)
 
     def in_order(self) -> Self:
         """Order as the conversation went."""

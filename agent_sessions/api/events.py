@@ -26,12 +26,20 @@ from agent_sessions.api.live import hub
 from agent_sessions.api.permissions import Reader
 from agent_sessions.api.renderers import EventStreamRenderer
 from agent_sessions.api.serializers import represent_message
+from agent_sessions.api.streams import counted
 from agent_sessions.conf import settings
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import SyncSessionRepository
 
 _RETRY = b"retry: 1000\n\n"
 _KEEP_ALIVE = b": keep-alive\n\n"
+_HEADERS = {
+    "Cache-Control": "private, no-store",
+    # A proxy must not wait until its buffer is full, nor GZipMiddleware, which leaves answers with
+    # this header alone.
+    "X-Accel-Buffering": "no",
+    "Content-Encoding": "identity",
+}
 _FIRST_WINDOW = 20
 _LARGEST_WINDOW = 100
 _WINDOW_BYTES = 1024 * 1024
@@ -59,11 +67,15 @@ class EventActions(OwnedSessionsView):
         is_async = isinstance(request._request, ASGIRequest)
         if is_async:
             _close_connections()
-        return StreamingHttpResponse(
-            _follow(reading) if is_async else _read_all(reading),
-            content_type="text/event-stream",
-            # A proxy must not wait until its buffer is full.
-            headers={"Cache-Control": "private, no-store", "X-Accel-Buffering": "no"},
+        return counted(
+            "events",
+            request.user.pk,
+            settings.MAX_STREAMS_PER_USER,
+            lambda: StreamingHttpResponse(
+                _follow(reading) if is_async else _read_all(reading),
+                content_type="text/event-stream",
+                headers=_HEADERS,
+            ),
         )
 
 

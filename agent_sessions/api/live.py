@@ -23,9 +23,13 @@ transactions.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from types import FrameType
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -94,6 +98,16 @@ class Hub:
             if not self._subscriptions:
                 self._close()
 
+    def end(self) -> None:
+        """End all streams; may be called in any thread."""
+
+        def end() -> None:
+            for subscription in self._subscriptions:
+                subscription.end()
+
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(end)
+
     async def run(self, query: Callable[[], Result]) -> Result:
         """Return the result of database code, which runs in the thread of the hub."""
 
@@ -135,6 +149,7 @@ class Hub:
                 subscription.end()
 
     def _open(self) -> None:
+        _end_streams_at_shutdown()
         self._polling = asyncio.create_task(self._poll())
         self._unsubscribe = notifications.subscribe(self._on_append)
         message_added.connect(self._on_message_added)
@@ -175,6 +190,37 @@ class Hub:
 
 
 _hubs: dict[tuple[asyncio.AbstractEventLoop, str], Hub] = {}
+
+
+_ending: set[signal.Signals] = set()
+
+
+def _end_streams_at_shutdown() -> None:
+    """End all streams at the first SIGTERM or SIGINT, because servers wait for them.
+
+    The server's own handler runs afterwards. Handlers belong to the main thread: in another one
+    streams end after AGENT_SESSIONS_EVENTS_MAX_SECONDS.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in {signal.SIGTERM, signal.SIGINT} - _ending:
+        previous = signal.getsignal(number)
+
+        def end(
+            received: int,
+            frame: FrameType | None,
+            previous: Callable[[int, FrameType | None], object] | int | None = previous,
+        ) -> None:
+            for each in list(_hubs.values()):
+                each.end()
+            if callable(previous):
+                previous(received, frame)
+            elif previous == signal.SIG_DFL:
+                signal.signal(received, signal.SIG_DFL)
+                os.kill(os.getpid(), received)
+
+        signal.signal(number, end)
+        _ending.add(number)
 
 
 def hub(using: str) -> Hub:

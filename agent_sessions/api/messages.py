@@ -23,6 +23,9 @@ from agent_sessions.api.serializers import (
 )
 from agent_sessions.models import Message
 
+LARGEST_ANSWER = 8 * 1024 * 1024
+"""Bytes of messages in an answer, which has at least one message."""
+
 
 class MessageActions(OwnedSessionsView):
     """The actions on the messages of one session."""
@@ -36,6 +39,7 @@ class MessageActions(OwnedSessionsView):
         """
         window = parse_query(MessageWindowSerializer, request)
         after, before, limit = window.get("after"), window.get("before"), window["limit"]
+        limit = self._fitting(after, before, limit)
         # One more than asked for tells whether there are others in that direction.
         found = self.repository.get_messages(
             self.session_id, after, before, limit + 1, self.owner_id
@@ -52,6 +56,21 @@ class MessageActions(OwnedSessionsView):
                 "results": [represent_message(message) for message in found],
             }
         )
+
+    def _fitting(self, after: int | None, before: int | None, limit: int) -> int:
+        """Return how many messages of the window an answer of bounded size has room for."""
+        messages = Message.objects.using(self.repository.using).for_session(self.session_id)
+        if after is not None:
+            messages = messages.after(after)
+        if before is not None:
+            messages = messages.before(before)
+        ordered = messages.latest_first() if after is None else messages.in_order()
+        total = 0
+        for number, size in enumerate(ordered.sizes()[:limit]):
+            total += size
+            if total > LARGEST_ANSWER and number:
+                return number
+        return limit
 
     @messages.mapping.post
     def add_messages(self, request: Request, **kwargs: Any) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -33,6 +34,8 @@ from agent_sessions.api.serializers import (
     represent_found,
     summarize_session,
 )
+from agent_sessions.api.streams import counted
+from agent_sessions.conf import settings
 from agent_sessions.models import Session
 from agent_sessions.ndjson import ndjson_response
 from agent_sessions.transfer import export_sessions
@@ -162,7 +165,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         """
         session = self.find_session("id")
         pieces = export_sessions(self.sessions().filter(pk=session.pk))
-        return ndjson_response(request._request, pieces, f"session-{session.pk}.jsonl")
+        return self._export(request, pieces, f"session-{session.pk}.jsonl")
 
     @action(detail=False, url_path="export", renderer_classes=[NDJSONRenderer])
     def export_all(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
@@ -170,7 +173,16 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
 
         A line a session in the chat fine-tuning format, as of one session. Streamed.
         """
-        return ndjson_response(request._request, export_sessions(self.sessions()), "sessions.jsonl")
+        return self._export(request, export_sessions(self.sessions()), "sessions.jsonl")
+
+    @staticmethod
+    def _export(request: Request, pieces: Iterator[bytes], filename: str) -> StreamingHttpResponse:
+        return counted(
+            "export",
+            request.user.pk,
+            settings.MAX_EXPORTS_PER_USER,
+            lambda: ndjson_response(request._request, pieces, filename),
+        )
 
     @action(detail=False, methods=["post"])
     def cleanup(self, request: Request, **kwargs: Any) -> Response:

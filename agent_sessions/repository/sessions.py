@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
@@ -106,20 +105,27 @@ def update_context(
 ) -> Session:
     """Merge into the context. See SyncUserSessionRepository.update_session_context()."""
     given: Any = dict(context) if isinstance(context, Mapping) else context
-    try:
-        validate_object(given)
-    except ValidationError as error:
-        raise ValidationError({"context": error.messages}) from None
-    with transaction.atomic(using=using) if check else nullcontext():
+    _validate_context(given)
+    with transaction.atomic(using=using):
         if check:
             lock_one(session_id, owner, check, using)
         session = strategy_for(using).merge_context(
             session_id, given, replace, owner, connections[using]
         )
+        if session is not None and not replace:
+            # Many small changes must not grow it without limit.
+            _validate_context(session.context)
     if session is None:
         Session.objects.using(using).owned_by(owner).only("pk").get(pk=session_id)
         raise SessionArchived(session_id)
     return session
+
+
+def _validate_context(context: object) -> None:
+    try:
+        validate_object(context)
+    except ValidationError as error:
+        raise ValidationError({"context": error.messages}) from None
 
 
 def _stored_before(session: Session, using: str, error: IntegrityError) -> Session:

@@ -10,6 +10,7 @@ from django.core.cache import cache
 from rest_framework.renderers import BaseRenderer
 from rest_framework.test import APIClient
 
+from agent_sessions.api import streams
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
 
@@ -53,8 +54,9 @@ def client_of(user: Any) -> APIClient:
 
 @pytest.fixture(autouse=True)
 def no_requests_counted() -> None:
-    """Users of several tests have one key, by which rates count."""
+    """Users of several tests have one key, by which rates and open streams are counted."""
     cache.clear()
+    streams._open.clear()
 
 
 @pytest.fixture
