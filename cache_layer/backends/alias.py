@@ -28,7 +28,7 @@ _ODD_CHARACTER: Final = re.compile(r"[\x00-\x20\x7f]")
 #: Attributes that Django reads anew for each key.
 _KEY_ATTRIBUTES: Final = frozenset({"key_func", "key_prefix", "version"})
 #: What is kept of them here.
-_DERIVED: Final = ("keyspace", "store", "context", "_decoded", "_operations")
+_DERIVED: Final = ("store", "_keyspace", "_is_steady", "_decoded", "_operations")
 
 
 class CacheAlias(BaseCache):
@@ -56,15 +56,15 @@ class CacheAlias(BaseCache):
     def store(self) -> Store:
         """What all instances of the alias in this process share."""
 
-    @cached_property
+    @property
     def keyspace(self) -> Keyspace | None:
-        """All keys of the alias; None when the KEY_FUNCTION hides them."""
-        return Keyspace.of(self.key_func, self.key_prefix, self.version)
+        """All keys of the alias, as of now; None when the KEY_FUNCTION hides them."""
+        return self._keyspace if self._is_steady else self._make_keyspace()
 
-    @cached_property
+    @property
     def context(self) -> OperationContext:
         """What operations without a namespace are given."""
-        return self.context_of("")
+        return self._operations.context
 
     def context_of(self, namespace: str, near: bool | None = None) -> OperationContext:
         """Return what operations under a namespace are given.
@@ -72,9 +72,13 @@ class CacheAlias(BaseCache):
         ``near`` says whether their reads use the near cache; None leaves it to the options.
         """
         steady = self._is_steady
+        keyspace = self.keyspace
+        if keyspace is not None and not steady:
+            # Whose keys they are may depend on the caller, such as the tenant of a request.
+            self.store.circuit.keyspaces[keyspace] = None
         # Elsewhere one name may stand for several keys, of which the keyspace covers some.
-        near = steady and self.keyspace is not None and self.store.near_enabled(namespace, near)
-        return OperationContext(namespace, self.store.codec, self.keyspace, steady, near)
+        near = steady and keyspace is not None and self.store.near_enabled(namespace, near)
+        return OperationContext(namespace, self.store.codec, keyspace, steady, near)
 
     def own_key(self, name: str) -> str:
         """Return a key beside the caller's, under the same prefix: no scan or clear finds it."""
@@ -145,7 +149,14 @@ class CacheAlias(BaseCache):
             return False
         return _ODD_CHARACTER.search(text) is not None
 
-    @property
+    def _make_keyspace(self) -> Keyspace | None:
+        return Keyspace.of(self.key_func, self.key_prefix, self.version)
+
+    @cached_property
+    def _keyspace(self) -> Keyspace | None:
+        return self._make_keyspace()
+
+    @cached_property
     def _is_steady(self) -> bool:
         """Whether a name stands for the same key whoever asks."""
         cls = type(self)

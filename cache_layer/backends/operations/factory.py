@@ -63,6 +63,9 @@ class Alias(Protocol):
     version: int
     default_timeout: Timeout
 
+    def context_of(self, namespace: str) -> OperationContext:
+        """Return what operations under a namespace are given."""
+
     def make_and_validate_key(self, key: Key, version: int | None = None) -> str:
         """Return the full key; warn where Django does."""
 
@@ -104,15 +107,25 @@ class OperationFactory:
         context: What each operation is given; its namespace and a colon stand before every key.
     """
 
+    context: OperationContext
+
     def __init__(self, alias: Alias, context: OperationContext) -> None:
         self._alias = alias
         self._prefix = f"{context.namespace}:" if context.namespace else ""
-        self.context = context
-        self._codec = self.context.codec
+        self._namespace = context.namespace
+        if context.steady:
+            self.context = context
+        self._codec = context.codec
         #: What stands before every key, if that is always the same.
         self.before = (
             f"{alias.key_prefix}:{alias.version}:{self._prefix}" if context.steady else None
         )
+
+    def __getattr__(self, name: str) -> OperationContext:
+        if name != "context":
+            raise AttributeError(name)
+        # What keys the alias has may depend on the caller, such as the tenant of a request.
+        return self._alias.context_of(self._namespace)
 
     def key(self, key: Key, version: int | None = None) -> str:
         """Return the full key."""
