@@ -11,7 +11,7 @@ from cache_layer.app_settings import AppSettings
 class Settings(AppSettings, prefix="AGENT_SESSIONS_"):
     """The names, types and defaults of the settings of agent_sessions."""
 
-    #: Messages in a session after which each append logs a warning. None: never.
+    #: Messages in a session above which a warning is logged. None: never.
     MAX_MESSAGES: int | None = 100
     #: Hours without a new message after which a session expires. None: never.
     EXPIRY_HOURS: float | None = 24
