@@ -40,6 +40,12 @@ RULES: Final = {
 
 _SCHEMES: Final = ("redis", "rediss", "unix")
 _PLUGGABLE: Final = {"SERIALIZER": ("dumps", "loads"), "COMPRESSOR": ("compress", "decompress")}
+#: Options of django-redis that change nothing here, and why.
+_WITHOUT_EFFECT: Final = {
+    "IGNORE_EXCEPTIONS": "memory answers during an outage",
+    "LOG_IGNORED_EXCEPTIONS": "an outage is logged once when it begins and once when it ends",
+    "REPLICA_READ_ONLY": "replicas are not read",
+}
 
 
 def register() -> None:
@@ -193,6 +199,7 @@ def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
                 id="cache_layer.E106",
             )
     yield from _examine_client(alias, entry)
+    yield from _examine_unused(alias, options)
     if _pickles_unsigned(options.get("SERIALIZER")):
         yield checks.Warning(
             f"CACHES[{alias!r}] unpickles what Redis holds: whoever can write to that Redis can "
@@ -219,6 +226,18 @@ def _examine_client(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessa
             hint="Use one server, one with replicas behind Sentinel, or the CONNECTION_FACTORY "
             '"cache_layer.backends.redis.cluster.ClusterConnectionFactory".',
             id="cache_layer.E108",
+        )
+
+
+def _examine_unused(alias: str, options: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    unused = {name: why for name, why in _WITHOUT_EFFECT.items() if name in options}
+    if str(options.get("CLIENT_CLASS", "")).endswith(".HerdClient"):
+        unused["CLIENT_CLASS"] = "HerdClient works as DefaultClient; @cached has stale_ttl instead"
+    for name, why in unused.items():
+        yield checks.Warning(
+            f"{name} in OPTIONS of CACHES[{alias!r}] has no effect: {why}.",
+            hint="Leave it out.",
+            id="cache_layer.W103",
         )
 
 

@@ -17,8 +17,6 @@ from cache_layer.backends.operations.base import (
     Detour,
     Operation,
     OperationContext,
-    Read,
-    Single,
 )
 from cache_layer.backends.recovery import Circuit, Recovery, Replay
 from cache_layer.backends.redis.errors import CircuitOpenError, RedisUnavailableError
@@ -267,9 +265,7 @@ class Store:
     def _forget(self, near: NearCache, operation: Operation[Any]) -> None:
         if near.on and self._near_journal is not None:
             operation.remember(self._near_journal)
-            # What stores under a lease has nothing for the journal.
-            if isinstance(operation, Single) and not isinstance(operation, Read):
-                near.drop((operation.key,))
+            near.drop(operation.overwritten())
 
     def _in_memory(self, operation: Operation[T]) -> tuple[T, Entries | None] | None:
         """Return the result, and what the caller has to replay; None: ask Redis after all."""

@@ -173,6 +173,20 @@ def test_w102_no_prefix() -> None:
     assert "clear() deletes it" in only(messages(entry(KEY_PREFIX="")), "W102")
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"IGNORE_EXCEPTIONS": True}, "memory answers"),
+        ({"REPLICA_READ_ONLY": False}, "replicas are not read"),
+        ({"CLIENT_CLASS": "django_redis.client.HerdClient"}, "works as DefaultClient"),
+    ],
+)
+def test_options_of_django_redis_without_effect_are_named(
+    options: dict[str, Any], why: str
+) -> None:
+    assert why in only(messages(entry(OPTIONS=options)), "W103")
+
+
 def test_i101_memory_only() -> None:
     message = only(messages({"BACKEND": BACKEND, "KEY_PREFIX": "app"}), "I101")
     assert "REDIS_URL" in message

@@ -141,6 +141,16 @@ def test_conditional_writes_are_seen_past_the_near_cache(near: ResilientCache) -
     assert near.get("k") is None
 
 
+def test_a_stored_union_is_seen_past_the_near_cache(near: ResilientCache) -> None:
+    near.sadd("s", 1, 2)
+    for number in range(200):
+        near.set("k", number)
+        assert near.get("k") == number
+        assert near.sunionstore("k", "s") == 2
+        # A set is no value.
+        assert near.get("k") is None
+
+
 def test_numbers_are_made_where_they_are_missing(face: Any) -> None:
     assert face.incr("n", 5, ignore_key_check=True) == 5
     assert face.incr("n", 5, ignore_key_check=True) == 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -206,6 +207,54 @@ def test_what_is_written_during_an_outage_is_forgotten_in_redis(
     redis_server.cont()
     back(cache)
     assert face.get("k") is None
+
+
+def test_what_was_confirmed_around_an_outage_is_there_after_it(
+    cache: ResilientCache, redis_server: RedisServer
+) -> None:
+    confirmed: list[list[int]] = [[] for _ in range(4)]
+    added: list[list[int]] = [[] for _ in range(4)]
+    refused = [0] * 4
+    errors: list[Exception] = []
+    done = threading.Event()
+
+    def work(number: int) -> None:
+        face: Any = Awaited(cache) if number % 2 else cache
+        member = number
+        try:
+            while not done.is_set():
+                member += 4
+                try:
+                    if face.sadd("s", member) == 1:
+                        confirmed[number].append(member)
+                    if face.set(f"k{member}", member, nx=True):
+                        added[number].append(member)
+                except CacheUnavailableError:
+                    refused[number] += 1
+                    time.sleep(0.001)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test fails.
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: all(confirmed), "everyone began")
+    redis_server.stop()
+    wait_for(lambda: all(refused), "everyone was refused")
+    redis_server.cont()
+    back(cache)
+    until = [len(members) + 5 for members in confirmed]
+    wait_for(
+        lambda: all(len(members) > least for members, least in zip(confirmed, until, strict=True)),
+        "everyone goes on",
+    )
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert set().union(*confirmed) <= cache.smembers("s")
+    keys = [f"k{member}" for members in added for member in members]
+    assert len(cache.get_many(keys)) == len(keys)
 
 
 def test_raw_clients_raise_what_redis_py_raises(

@@ -124,6 +124,10 @@ class Operation(Generic[T]):
     def remember(self, journal: Journal) -> None:
         """Tell the journal what Redis has to forget; reads and leases have nothing to tell."""
 
+    def overwritten(self) -> tuple[str, ...]:
+        """Return the keys whose copies the near cache drops, beside what ``remember`` names."""
+        return ()
+
     def error(self) -> None:
         """Count that Redis refused the operation, or that a value could not be read."""
         record(self.context.namespace, "errors")
@@ -145,6 +149,10 @@ class Single(Operation[T]):
     def parse(self, reply: Reply) -> T:
         """Return the result that the reply stands for."""
         raise TypeError(f"{type(self).__name__} has no reply")
+
+    def overwritten(self) -> tuple[str, ...]:
+        """See ``Operation.overwritten``; what stores under a lease has nothing to remember."""
+        return (self.key,)
 
     def rejected(self) -> T:
         """Return the result when Redis refuses the command (a key of a foreign type)."""
@@ -177,6 +185,10 @@ class Read(Single[T]):
     def reads(self) -> tuple[str, ...]:
         """The full keys whose bytes decide the answer."""
         return (self.key,)
+
+    def overwritten(self) -> tuple[str, ...]:
+        """See ``Operation.overwritten``."""
+        return ()
 
     def answer(self, held: Sequence[bytes | None]) -> tuple[bool, T | None]:
         """Return True and the result for what the keys of ``reads`` hold, without any I/O.

@@ -66,6 +66,12 @@ class RedisCommand(Operation[Any]):
         (reply,) = yield [self._command]
         return reply
 
+    def overwritten(self) -> tuple[str, ...]:
+        # The only commands that replace a value of another type.
+        if not self.name.endswith("STORE"):
+            return ()
+        return (self._command[1].decode("utf-8", "surrogatepass"),)
+
     def in_memory(self, store: MemoryStore) -> NoReturn:
         done = ", and may or may not have been done" if self._sent and self.writes else ""
         raise self._backend.unavailable(self.name + done)
