@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -31,6 +31,12 @@ from agent_sessions.ids import uuid7
 from agent_sessions.loading import EXACT, ExactlyLoaded
 from agent_sessions.querysets import MessageManager, SessionQuerySet
 from agent_sessions.search.excerpts import Excerpt
+from agent_sessions.validators import (
+    validate_moment,
+    validate_object,
+    validate_role,
+    validate_text,
+)
 
 __all__ = ["Message", "MessageRole", "Session", "SessionStatus"]
 
@@ -39,46 +45,6 @@ def default_expiry(now: datetime | None = None) -> datetime | None:
     """Return when a session without further messages expires; None means never."""
     hours = settings.EXPIRY_HOURS
     return None if hours is None else (now or timezone.now()) + timedelta(hours=hours)
-
-
-def validate_text(value: str) -> None:
-    """Refuse text that a database cannot hold."""
-    if not message_format.is_storable(value):
-        raise ValidationError(_("Null characters and lone surrogates are not allowed."))
-
-
-def validate_role(value: str) -> None:
-    """Refuse a role that neither ``MessageRole`` nor AGENT_SESSIONS_EXTRA_ROLES has."""
-    if problem := message_format.role_problem(value):
-        raise ValidationError(problem)
-
-
-def validate_moment(value: object) -> None:
-    """Refuse a date and time that a database cannot hold or that lacks its zone."""
-    if value is not None and not isinstance(value, datetime):
-        raise ValidationError(_("This is not a date and time."))
-    if isinstance(value, datetime) and django_settings.USE_TZ:
-        if timezone.is_naive(value):
-            raise ValidationError(_("The time zone is missing."))
-        try:
-            value.astimezone(UTC)
-        except OverflowError:
-            raise ValidationError(_("This is outside the years 1 to 9999.")) from None
-
-
-def validate_object(value: object) -> None:
-    """Refuse what is not a JSON object that every database can hold."""
-    if not isinstance(value, dict):
-        raise ValidationError(_("This is not an object."))
-    facts = message_format.inspect_json(value)
-    if facts.problem:
-        raise ValidationError(facts.problem)
-    if not facts.clean:
-        raise ValidationError(_("Null characters and lone surrogates are not allowed."))
-    limit = settings.MAX_OBJECT_BYTES
-    # The estimate is never too low, and costs less than writing the JSON.
-    if facts.size > limit and len(json.dumps(value, ensure_ascii=False).encode()) > limit:
-        raise ValidationError(_("This has more than %d bytes of JSON.") % limit)
 
 
 class Session(models.Model):

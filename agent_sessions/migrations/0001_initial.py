@@ -4,6 +4,7 @@ import agent_sessions.migration_operations
 import agent_sessions.models
 import agent_sessions.postgresql.append_function
 import agent_sessions.postgresql.search_index
+import agent_sessions.validators
 import django.db.models.deletion
 import django.utils.timezone
 from django.conf import settings
@@ -23,9 +24,9 @@ class Migration(migrations.Migration):
             name='Session',
             fields=[
                 ('id', models.UUIDField(default=agent_sessions.ids.uuid7, editable=False, primary_key=True, serialize=False, verbose_name='id')),
-                ('tenant', models.CharField(blank=True, default='', max_length=255, validators=[agent_sessions.models.validate_text], verbose_name='tenant')),
-                ('agent_id', models.CharField(max_length=255, validators=[agent_sessions.models.validate_text], verbose_name='agent')),
-                ('title', models.CharField(blank=True, default='', max_length=255, validators=[agent_sessions.models.validate_text], verbose_name='title')),
+                ('tenant', models.CharField(blank=True, default='', max_length=255, validators=[agent_sessions.validators.validate_text], verbose_name='tenant')),
+                ('agent_id', models.CharField(max_length=255, validators=[agent_sessions.validators.validate_text], verbose_name='agent')),
+                ('title', models.CharField(blank=True, default='', max_length=255, validators=[agent_sessions.validators.validate_text], verbose_name='title')),
                 ('status', models.CharField(choices=[('active', 'active'), ('paused', 'paused'), ('completed', 'completed'), ('failed', 'failed'), ('archived', 'archived')], default='active', max_length=16, verbose_name='status')),
                 ('context', models.JSONField(blank=True, default=dict, encoder=agent_sessions.fields.ExactEncoder, verbose_name='context')),
                 ('metadata', models.JSONField(blank=True, default=dict, encoder=agent_sessions.fields.ExactEncoder, verbose_name='metadata')),
@@ -51,7 +52,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),
                 ('sequence', models.PositiveIntegerField(verbose_name='sequence')),
-                ('role', models.CharField(max_length=64, validators=[agent_sessions.models.validate_role], verbose_name='role')),
+                ('role', models.CharField(max_length=64, validators=[agent_sessions.validators.validate_role], verbose_name='role')),
                 ('content', agent_sessions.fields.ContentField(blank=True, default='', verbose_name='content')),
                 ('metadata', agent_sessions.fields.MetadataField(blank=True, default=dict, verbose_name='metadata')),
                 ('payload', agent_sessions.fields.PayloadField(editable=False, null=True)),
