@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from cache_layer.app_settings import COUNT, SECONDS, Rule, is_count, unknown_names, wrong_values
-from cache_layer.conf import settings
+from cache_layer.conf import options_of, settings
 from cache_layer.redact import without_password
 
 _ALIAS: Final = Rule("the name of a CACHES entry", lambda v: isinstance(v, str) and v != "")
@@ -50,7 +50,7 @@ _WITHOUT_EFFECT: Final = {
 
 def register() -> None:
     """Register every check of this module under the ``caches`` tag."""
-    for check in (check_settings, check_alias, check_entries):
+    for check in (check_settings, check_alias, check_entries, check_sessions):
         checks.register(check, checks.Tags.caches)
 
 
@@ -97,6 +97,34 @@ def check_entries(**kwargs: object) -> list[CheckMessage]:
         if _is_resilient(entry)
         for examine in (_examine_location, _examine_timeout, _examine_options, _examine_cluster)
         for message in examine(alias, entry)
+    ]
+
+
+def check_sessions(**kwargs: object) -> list[CheckMessage]:
+    """Report sessions that are kept in an alias whose memory answers during an outage."""
+    from cache_layer.backends import raises_on_outage
+
+    engines = ("django.contrib.sessions.backends.cache", "cache_layer.sessions")
+    alias = django_settings.SESSION_CACHE_ALIAS
+    entry = django_settings.CACHES.get(alias, {})
+    if (
+        "django.contrib.sessions" not in django_settings.INSTALLED_APPS
+        or django_settings.SESSION_ENGINE not in engines
+        or not _is_resilient(entry)
+        or not entry.get("LOCATION")
+    ):
+        return []
+    is_strict = raises_on_outage(options_of(entry).get("ON_OUTAGE"), "")
+    if is_strict and django_settings.SESSION_ENGINE == "cache_layer.sessions":
+        return []
+    return [
+        checks.Warning(
+            f"Sessions are in CACHES[{alias!r}] alone: whoever sends a request while Redis does "
+            "not answer is logged out.",
+            hint='Set SESSION_ENGINE to "django.contrib.sessions.backends.cached_db", or to '
+            '"cache_layer.sessions" with OPTIONS["ON_OUTAGE"] = "raise" in that entry.',
+            id="cache_layer.W104",
+        )
     ]
 
 
@@ -174,7 +202,7 @@ def _examine_timeout(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
 
 
 def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    from cache_layer.backends import NearOptions
+    from cache_layer.backends import NearOptions, outage_option_problem
 
     options = entry.get("OPTIONS") or {}
     limit = options.get("MAX_ENTRIES", 1)
@@ -183,6 +211,12 @@ def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
             f"MAX_ENTRIES in OPTIONS of CACHES[{alias!r}] is {limit!r}: it must be "
             f"{COUNT.allowed}.",
             id="cache_layer.E107",
+        )
+    if problem := outage_option_problem(options.get("ON_OUTAGE", "memory")):
+        yield checks.Error(
+            f"ON_OUTAGE in OPTIONS of CACHES[{alias!r}] is {options['ON_OUTAGE']!r}: {problem}.",
+            hint='For example {"quotas": "raise"}; see docs/what-to-keep-where.md.',
+            id="cache_layer.E111",
         )
     if problem := NearOptions.problem(options.get("NEAR_CACHE")):
         yield checks.Error(

@@ -13,7 +13,11 @@ from cache_layer.backends.operations.factory import (
 )
 from cache_layer.backends.operations.leases import Lease
 from cache_layer.backends.operations.results import MISSING, ReadResult, StaleValue
-from cache_layer.backends.outage import CacheUnavailableError
+from cache_layer.backends.outage import (
+    CacheUnavailableError,
+    outage_option_problem,
+    raises_on_outage,
+)
 from cache_layer.backends.pubsub import Channel
 from cache_layer.backends.registry import cluster_hash_tag, import_client, spreading_client
 from cache_layer.backends.resilient import ResilientCache
@@ -40,5 +44,7 @@ __all__ = [
     "UnreadableValueError",
     "cluster_hash_tag",
     "import_client",
+    "outage_option_problem",
+    "raises_on_outage",
     "spreading_client",
 ]

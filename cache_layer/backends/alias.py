@@ -14,8 +14,9 @@ from django.utils.functional import cached_property
 from cache_layer.backends.near.decoded import DecodedValues
 from cache_layer.backends.operations.base import Operation, OperationContext
 from cache_layer.backends.operations.factory import OperationFactory, ResultOperationFactory
-from cache_layer.backends.outage import CacheUnavailableError
+from cache_layer.backends.outage import CacheUnavailableError, raises_on_outage
 from cache_layer.backends.store import Store
+from cache_layer.conf import options_of
 from cache_layer.keyspace import Keyspace
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ class CacheAlias(BaseCache):
         super().__init__(params)
         self._location = location
         self._params = params
-        self._factories: dict[str, OperationFactory] = {}
+        self._factories: dict[tuple[str, bool], OperationFactory] = {}
         #: The operation factories of decorated functions, by function.
         self.result_factories: dict[Hashable, ResultOperationFactory] = {}
 
@@ -66,10 +67,15 @@ class CacheAlias(BaseCache):
         """What operations without a namespace are given."""
         return self._operations.context
 
-    def context_of(self, namespace: str, near: bool | None = None) -> OperationContext:
+    def context_of(
+        self, namespace: str, near: bool | None = None, *, computed: bool = False
+    ) -> OperationContext:
         """Return what operations under a namespace are given.
 
-        ``near`` says whether their reads use the near cache; None leaves it to the options.
+        Args:
+            namespace: What stands before the keys, with a colon.
+            near: Whether reads use the near cache; None leaves it to the options.
+            computed: Whether the values can be computed again, so that memory may always answer.
         """
         steady = self._is_steady
         keyspace = self.keyspace
@@ -78,7 +84,9 @@ class CacheAlias(BaseCache):
             self.store.circuit.keyspaces[keyspace] = None
         # Elsewhere one name may stand for several keys, of which the keyspace covers some.
         near = steady and keyspace is not None and self.store.near_enabled(namespace, near)
-        return OperationContext(namespace, self.store.codec, keyspace, steady, near)
+        option = options_of(self._params).get("ON_OUTAGE")
+        strict = not computed and raises_on_outage(option, namespace)
+        return OperationContext(namespace, self.store.codec, keyspace, steady, near, strict)
 
     def own_key(self, name: str) -> str:
         """Return a key beside the caller's, under the same prefix: no scan or clear finds it."""
@@ -95,13 +103,17 @@ class CacheAlias(BaseCache):
         """
         return self.store.single_prefix and type(self).__init__ is CacheAlias.__init__
 
-    def operations(self, namespace: str = "") -> OperationFactory:
-        """Return what makes operations on the keys of a namespace, for ``run`` and ``arun``."""
-        made = self._factories.get(namespace)
+    def operations(self, namespace: str = "", *, computed: bool = False) -> OperationFactory:
+        """Return what makes operations on the keys of a namespace, for ``run`` and ``arun``.
+
+        See ``context_of()`` for the arguments.
+        """
+        made = self._factories.get((namespace, computed))
         if made is None:
             if len(self._factories) >= MAX_FACTORIES:
                 self._factories.clear()
-            made = self._factories[namespace] = OperationFactory(self, self.context_of(namespace))
+            context = self.context_of(namespace, computed=computed)
+            made = self._factories[namespace, computed] = OperationFactory(self, context)
         return made
 
     def run(self, operation: Operation[T]) -> T:

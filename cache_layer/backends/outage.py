@@ -1,8 +1,9 @@
-"""The error of what only Redis can do, while Redis cannot be used."""
+"""What happens while Redis cannot be used: memory answers, or an error is raised."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 from cache_layer.exceptions import CacheLayerError
 
@@ -21,3 +22,29 @@ class CacheUnavailableError(CacheLayerError, _ConnectionError):
 
     It is a ``ConnectionError`` of redis-py too, so that code written for django-redis catches it.
     """
+
+
+_POLICIES: Final = ("memory", "raise")
+
+
+def raises_on_outage(option: object, namespace: str) -> bool:
+    """Return whether the keys of a namespace are not to be answered from memory.
+
+    Args:
+        option: The ``ON_OUTAGE`` of an entry's ``OPTIONS``: ``"memory"``, ``"raise"``, or one of
+            them for each namespace that is not ``"memory"``.
+        namespace: The namespace; ``""`` are keys without one.
+    """
+    if isinstance(option, Mapping):
+        option = option.get(namespace)
+    return option == "raise"
+
+
+def outage_option_problem(option: object) -> str:
+    """Return what is wrong with an ``ON_OUTAGE``, or nothing."""
+    given = list(option.values()) if isinstance(option, Mapping) else [option]
+    if all(each in _POLICIES for each in given if isinstance(each, str)) and all(
+        isinstance(each, str) for each in given
+    ):
+        return ""
+    return 'it must be "memory", "raise", or a dictionary of them by namespace'

@@ -131,7 +131,9 @@ def _make_store(
 
     def new_server() -> ServerIdentity:
         return ServerIdentity(
-            trust_after_restart=bool(options.get("KEEP_AFTER_RESTART")),
+            # What cannot be computed again is never dropped.
+            trust_after_restart=bool(options.get("KEEP_AFTER_RESTART"))
+            or options.get("ON_OUTAGE") == "raise",
             clustered=bool(slot),
             marks=lambda: list(map(clean_mark, list(circuit.keyspaces))),
             switch_off=circuit.switch_off,

@@ -18,6 +18,7 @@ from cache_layer.backends.operations.base import (
     Operation,
     OperationContext,
 )
+from cache_layer.backends.outage import CacheUnavailableError
 from cache_layer.backends.recovery import Circuit, Recovery, Replay
 from cache_layer.backends.redis.errors import CircuitOpenError, RedisUnavailableError
 from cache_layer.exceptions import CommandRefusedError
@@ -268,19 +269,29 @@ class Store:
             near.drop(operation.overwritten())
 
     def _in_memory(self, operation: Operation[T]) -> tuple[T, Entries | None] | None:
-        """Return the result, and what the caller has to replay; None: ask Redis after all."""
+        """Return the result, and what the caller has to replay; None: ask Redis after all.
+
+        Raises:
+            CacheUnavailableError: memory must not answer, by the alias's ``ON_OUTAGE``.
+        """
         breaker = self.breaker
         journal = self.circuit.journal
         with self.circuit.lock:
             if self.transport is None:
                 return operation.in_memory(self.memory), None
-            if breaker.closed:
+            strict = operation.context.raises_on_outage
+            if breaker.closed and not strict:
                 # One failure of a read is not an outage yet: memory is empty, so it is a miss.
                 return None if operation.writes else (operation.in_memory(self.memory), None)
             if self._recovery is not None:
                 self._recovery.wanted_at = time.monotonic()
                 if self._recovery.over:
                     self._recover()
+            if strict:
+                raise CacheUnavailableError(
+                    f"Redis cannot be used now ({breaker.reason or 'a command failed'}), and "
+                    'ON_OUTAGE is "raise" for this key: memory does not answer for it.'
+                )
             operation.remember(journal)
             result = operation.in_memory(self.memory)
             return result, journal.take() if breaker.draining and journal else None
@@ -289,7 +300,7 @@ class Store:
         if isinstance(failure, CircuitOpenError):
             return
         with self.circuit.lock:
-            if operation.writes:
+            if operation.writes and not operation.context.raises_on_outage:
                 # Redis may have done it, or may do it yet.
                 operation.remember(self.circuit.journal)
             decisive = failure.decisive or operation.writes

@@ -182,7 +182,7 @@ class Invalidation:
         await asettle(self)
 
     def _operations(self, backend: ResilientCache) -> Iterator[Operation[int]]:
-        factory = backend.operations(self._namespace)
+        factory = backend.operations(self._namespace, computed=True)
         exact = self._keys.copy()
         for pattern in self._patterns:
             if not pattern:

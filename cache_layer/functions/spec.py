@@ -95,7 +95,7 @@ class CachedFunctionSpec:
             backend.result_factories.clear()
         made = ResultOperationFactory(
             backend,
-            backend.context_of(self.options.namespace, self.options.near),
+            backend.context_of(self.options.namespace, self.options.near, computed=True),
             self.options.policy,
             self.keys.stem,
             (self.keys.tag, *self.tags.fixed),

@@ -169,6 +169,23 @@ def test_w101_unsigned_pickle() -> None:
     assert messages(entry(OPTIONS=json)) == []
 
 
+def test_e111_an_outage_option_that_cannot_be() -> None:
+    for option in ("never", None, {"users": "redis"}, ["raise"]):
+        assert f"is {option!r}" in only(messages(entry(OPTIONS={"ON_OUTAGE": option})), "E111")
+    for option in ("memory", "raise", {"users": "raise", "": "memory"}):
+        assert messages(entry(OPTIONS={"ON_OUTAGE": option})) == []
+
+
+def test_w104_sessions_that_an_outage_loses() -> None:
+    strict = entry(OPTIONS={"ON_OUTAGE": "raise"})
+    django, ours = "django.contrib.sessions.backends.cache", "cache_layer.sessions"
+    for engine, default in ((django, entry()), (django, strict), (ours, entry())):
+        message = only(messages(default, SESSION_ENGINE=engine), "W104")
+        assert "cached_db" in message
+    assert messages(strict, SESSION_ENGINE=ours) == []
+    assert messages(SESSION_ENGINE="django.contrib.sessions.backends.cached_db") == []
+
+
 def test_w102_no_prefix() -> None:
     assert "clear() deletes it" in only(messages(entry(KEY_PREFIX="")), "W102")
 

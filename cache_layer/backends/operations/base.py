@@ -47,6 +47,8 @@ class OperationContext:
     steady: bool = False
     #: Whether what is read is kept in this process.
     near: bool = False
+    #: Whether an outage raises an error, instead of memory answering.
+    raises_on_outage: bool = False
 
 
 def raw(key: str) -> bytes:

@@ -1,0 +1,153 @@
+"""What cannot be computed again is not answered from memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from asgiref.sync import async_to_sync
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.cache import cache as default_cache
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory, override_settings
+
+from cache_layer import cache_invalidate, cached
+from cache_layer.backends import CacheUnavailableError, ResilientCache
+from cache_layer.interface import NamespacedCache, SyncCache
+from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
+from tests.services import RedisServer
+
+pytestmark = pytest.mark.usefixtures("default_timeouts")
+
+
+@pytest.fixture
+def cache(redis_server: RedisServer) -> Iterator[ResilientCache]:
+    made = make_cache(redis_server.url, OPTIONS={"ON_OUTAGE": "raise"})
+    yield made
+    made.store.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
+    return cache if request.param == "sync" else Awaited(cache)
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "get": lambda c: c.get("k"),
+    "get_many": lambda c: c.get_many(["k"]),
+    "set": lambda c: c.set("k", "new"),
+    "add": lambda c: c.add("lock", 1),
+    "incr": lambda c: c.incr("n"),
+    "delete": lambda c: c.delete("k"),
+    "touch": lambda c: c.touch("k", 5),
+    "has_key": lambda c: c.has_key("k"),
+    "get_or_set": lambda c: c.get_or_set("other", 1),
+    "delete_many": lambda c: c.delete_many(["k"]),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_raises_during_a_stall_and_nothing_is_lost_after_it(
+    face: Any, cache: ResilientCache, redis_server: RedisServer, name: str
+) -> None:
+    cache.set("k", "v")
+    cache.set("n", 1)
+    redis_server.stop()
+    for _ in range(3):
+        with pytest.raises(CacheUnavailableError) as caught:
+            CALLS[name](face)
+        assert isinstance(caught.value, redis.exceptions.ConnectionError)
+    redis_server.cont()
+    wait_for(lambda: state(cache) == "redis", "Redis answers again")
+    if name not in ("set", "delete", "delete_many"):
+        # Those may have reached Redis, which the caller cannot know.
+        assert cache.get("k") == "v"
+
+
+def test_a_namespace_raises_while_the_rest_is_answered_from_memory(
+    redis_server: RedisServer,
+) -> None:
+    cache = make_cache(redis_server.url, OPTIONS={"ON_OUTAGE": {"quotas": "raise"}})
+    quotas: SyncCache[int] = SyncCache(cache, "quotas")
+    aquotas: NamespacedCache[int] = NamespacedCache(cache, "quotas")
+    quotas.increment("n")
+    redis_server.stop()
+    try:
+        with pytest.raises(CacheUnavailableError):
+            quotas.increment("n")
+        with pytest.raises(CacheUnavailableError):
+            async_to_sync(aquotas.get)("n")
+        assert SyncCache[int](cache, "users").set("k", 1)
+        assert cache.get("k", "missing") == "missing"
+    finally:
+        redis_server.cont()
+        cache.store.close()
+
+
+def settings_for(server: RedisServer, **options: Any) -> dict[str, Any]:
+    return {
+        "default": {
+            "BACKEND": "cache_layer.backends.ResilientCache",
+            "LOCATION": server.url,
+            "KEY_PREFIX": "durable",
+            "OPTIONS": options,
+        }
+    }
+
+
+def test_decorated_functions_do_not_raise(redis_server: RedisServer) -> None:
+    with override_settings(CACHES=settings_for(redis_server, ON_OUTAGE="raise")):
+
+        @cached(ttl=60, key_prefix="strict")
+        def load(number: int) -> int:
+            return number
+
+        @cache_invalidate("strict:*")
+        def change() -> str:
+            return "changed"
+
+        assert load(1) == 1
+        redis_server.stop()
+        try:
+            assert load(1) == load(2) - 1 == 1
+            assert change() == "changed"
+        finally:
+            redis_server.cont()
+            default_cache.store.close()
+
+
+def test_a_user_stays_logged_in_through_a_stall(redis_server: RedisServer) -> None:
+    caches = settings_for(redis_server, ON_OUTAGE="raise")
+    with override_settings(CACHES=caches, SESSION_ENGINE="cache_layer.sessions"):
+
+        def view(request: HttpRequest) -> HttpResponse:
+            if request.GET:
+                request.session["user"] = request.GET["user"]
+            return HttpResponse(request.session.get("user", "nobody"))
+
+        middleware = SessionMiddleware(view)
+        first = middleware(RequestFactory().get("/?user=ann"))
+        cookies = {"sessionid": first.cookies["sessionid"].value}
+
+        def visit() -> HttpResponse:
+            factory = RequestFactory()
+            factory.cookies.load(cookies)
+            response = middleware(factory.get("/"))
+            assert isinstance(response, HttpResponse)
+            return response
+
+        assert visit().content == b"ann"
+        redis_server.stop()
+        try:
+            for _ in range(3):
+                with pytest.raises(CacheUnavailableError):
+                    visit()
+        finally:
+            redis_server.cont()
+        wait_for(lambda: state(default_cache) == "redis", "Redis answers again")
+        after = visit()
+        assert after.content == b"ann"
+        assert "sessionid" not in after.cookies
+        default_cache.store.close()
