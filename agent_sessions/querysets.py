@@ -9,7 +9,18 @@ from uuid import UUID
 
 from django.db import models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import F, Func, IntegerField, OuterRef, Q, Subquery, TextField, Value
+from django.db.models import (
+    F,
+    Func,
+    IntegerField,
+    OuterRef,
+    Q,
+    Subquery,
+    Sum,
+    TextField,
+    Value,
+)
+from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Cast, Coalesce
 from django.db.models.sql.compiler import SQLCompiler
 from django.utils import timezone
@@ -44,6 +55,12 @@ class _Bytes(Func):
     ) -> tuple[str, Any]:
         template = "LENGTH(CAST(%(expressions)s AS BLOB))"
         return self.as_sql(compiler, connection, template=template, **context)
+
+
+def _size_of_message() -> CombinedExpression:
+    content, metadata = Cast("content", TextField()), Cast("metadata", TextField())
+    payload = Coalesce(Cast("payload", TextField()), Value(""))
+    return _Bytes(content) + _Bytes(metadata) + _Bytes(payload)
 
 
 def key_of(row: models.Model | UserKey) -> UserKey:
@@ -256,12 +273,14 @@ class MessageQuerySet(models.QuerySet[Row]):
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]
 
+    def sizes_by_session(self) -> models.QuerySet[Any, tuple[UUID, int]]:
+        """Return the id of each session and the bytes that its messages take."""
+        total = self.order_by().values("session_id").annotate(total=Sum(_size_of_message()))
+        return total.values_list("session_id", "total")
+
     def sizes(self) -> models.QuerySet[Any, int]:
         """Return the bytes that each message takes, without loading them."""
-        content, metadata = Cast("content", TextField()), Cast("metadata", TextField())
-        payload = Coalesce(Cast("payload", TextField()), Value(""))
-        size = _Bytes(content) + _Bytes(metadata) + _Bytes(payload)
-        return self.annotate(size=size).values_list("size", flat=True)
+        return self.annotate(size=_size_of_message()).values_list("size", flat=True)
 
     def in_order(self) -> Self:
         """Order as the conversation went."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db import transaction
 from django.utils.translation import gettext_lazy as _
 from rest_framework import status
 from rest_framework.decorators import action
@@ -21,7 +22,9 @@ from agent_sessions.api.serializers import (
     MessageWindowSerializer,
     represent_message,
 )
+from agent_sessions.ids import Owner
 from agent_sessions.models import Message
+from agent_sessions.repository.locking import lock_one
 
 LARGEST_ANSWER = 8 * 1024 * 1024
 """Bytes of messages in an answer, which has at least one message."""
@@ -57,6 +60,15 @@ class MessageActions(OwnedSessionsView):
             }
         )
 
+    def _append(self, messages: list[Any], key: str | None) -> list[Message]:
+        repository, check = self.repository, self.expected_state()
+        if check is None:
+            return repository.add_messages(self.session_id, messages, self.owner_id, key)
+        with transaction.atomic(using=repository.using):
+            # The session stays locked until the messages are added.
+            lock_one(self.session_id, Owner(self.owner_id, None), check, repository.using)
+            return repository.add_messages(self.session_id, messages, self.owner_id, key)
+
     def _fitting(self, after: int | None, before: int | None, limit: int) -> int:
         """Return how many messages of the window an answer of bounded size has room for."""
         messages = Message.objects.using(self.repository.using).for_session(self.session_id)
@@ -84,7 +96,7 @@ class MessageActions(OwnedSessionsView):
         if key is not None:
             refuse_message_keys(messages)
         try:
-            added = self.repository.add_messages(self.session_id, messages, self.owner_id, key)
+            added = self._append(messages, key)
         except DjangoValidationError as error:
             errors = _by_message(error.message_dict)
             raise ValidationError(errors["0"] if batch is None else {"messages": errors}) from None

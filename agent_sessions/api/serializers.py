@@ -76,11 +76,22 @@ class SessionSerializer(SessionSummarySerializer):
 
 
 class SessionChangeSerializer(AnySerializer):
-    """What a client may change of a session; the context has its own address."""
+    """What a client may change of a session; the context has its own address.
+
+    Other names are refused: a misspelt one must not look like a change.
+    """
 
     title = TextField(max_length=255, allow_blank=True, required=False)
     status = StatusField(required=False)
     metadata = ObjectField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Return the changes. Raises ValidationError, keyed by name, for unknown ones."""
+        unknown = [name for name in self.initial_data if name not in self.fields]
+        if unknown:
+            reason = _("This cannot be changed here.")
+            raise serializers.ValidationError({name: [reason] for name in unknown})
+        return attrs
 
 
 class BulkStatusSerializer(AnySerializer):

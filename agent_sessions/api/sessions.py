@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.http import Http404, StreamingHttpResponse
+from django.utils.translation import gettext_lazy as _
 from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework import status
 from rest_framework.decorators import action
@@ -16,6 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
+from agent_sessions.api.errors import InvalidParameter
 from agent_sessions.api.events import EventActions
 from agent_sessions.api.fields import AnySerializer
 from agent_sessions.api.filters import SessionFilter
@@ -130,6 +132,8 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         All ids must be sessions of the user: otherwise the answer is 404 and nothing changes.
         `updated` counts those that had another status.
         """
+        if "If-Match" in request.headers:
+            raise InvalidParameter({"If-Match": [_("It names the state of one session.")]})
         wanted = _valid(BulkStatusSerializer, request)
         ids = set(wanted["session_ids"])
         if self.sessions().filter(pk__in=ids).count() != len(ids):

@@ -11,8 +11,8 @@ from agent_sessions.models import Message, Session, SessionStatus
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.transfer.lines import EXTRA_KEY
 
-_SESSIONS = 200
-_GROUP_MESSAGES = 200
+# With context and metadata of the largest size they take some 25 MB.
+_SESSIONS = 50
 _FIRST_PAGE = 50
 _LARGEST_PAGE = 2_000
 _PAGE_BYTES = 4 * 1024 * 1024
@@ -38,14 +38,18 @@ def export_sessions(sessions: SessionQuerySet[Session]) -> Iterator[bytes]:
 
 def _groups(sessions: list[Session]) -> Iterator[list[Session]]:
     """Yield short sessions together, so that one query reads the messages of many."""
+    messages = Message.objects.using(sessions[0]._state.db)
+    keys = [session.pk for session in sessions if session.message_count <= _LARGEST_PAGE]
+    sizes = dict(messages.filter(session_id__in=keys).sizes_by_session())
     group: list[Session] = []
     waiting = 0
     for session in sessions:
-        if group and waiting + session.message_count > _GROUP_MESSAGES:
+        size = sizes.get(session.pk, _PAGE_BYTES if session.message_count else 0)
+        if group and waiting + size > _PAGE_BYTES:
             yield group
             group, waiting = [], 0
         group.append(session)
-        waiting += session.message_count
+        waiting += size
     yield group
 
 

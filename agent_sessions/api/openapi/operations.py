@@ -162,6 +162,7 @@ OPERATIONS = {
         request=components.AppendRequestSerializer,
         errors=(409,),
         takes_key=True,
+        is_conditional=True,
         examples=(
             *_request_example("A message", _ONE_MESSAGE),
             *_request_example("Several messages, all or none", {"messages": _SEVERAL_MESSAGES}),
