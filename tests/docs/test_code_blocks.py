@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
+from django.db import connection
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -60,7 +61,7 @@ def test_every_block_has_a_language_that_is_executed(document: Path) -> None:
     unknown = [
         f"{identify(document)}:{block.line} {block.language!r}"
         for block in blocks(document)
-        if block.language not in {"python", "sh", "text", "ts", "nginx", "yaml"}
+        if block.language not in {"python", "sh", "text", "ts", "sql", "nginx", "yaml"}
     ]
     assert unknown == []
 
@@ -86,6 +87,16 @@ async def test_python_blocks_run(document: Path) -> None:
             await eval(code, namespace)
         else:
             await sync_to_async(exec)(code, namespace)
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db
+@pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
+def test_sql_blocks_run(document: Path) -> None:
+    with connection.cursor() as cursor:
+        for block in blocks(document):
+            if block.language == "sql":
+                cursor.execute(block.code)
 
 
 @pytest.fixture
