@@ -78,12 +78,13 @@ def check_alias(**kwargs: object) -> list[CheckMessage]:
         ]
     if not _is_resilient(entry):
         return [
-            checks.Error(
-                f"CACHES[{alias!r}] is {entry.get('BACKEND')!r}: get_cache, cached, "
-                f"cache_invalidate and the manager need the backend of cache_layer.",
+            checks.Warning(
+                f"CACHES[{alias!r}] is {entry.get('BACKEND')!r}: leases and tags are atomic within "
+                "one process only, nothing answers while its server is down, keys cannot be "
+                "listed, and an invalidation by pattern deletes everything in it.",
                 hint='Write "BACKEND": "cache_layer.backends.ResilientCache" there, or name '
                 "another entry in CACHE_LAYER_ALIAS.",
-                id="cache_layer.E102",
+                id="cache_layer.W107",
             )
         ]
     return []

@@ -12,10 +12,9 @@ from typing import Any, Final, Generic, TypeVar
 
 from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
-from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from cache_layer.backends import ResilientCache
+from cache_layer.backends import ForeignCache, ResilientCache
 from cache_layer.conf import settings
 from cache_layer.keyspace import tag_key
 
@@ -285,7 +284,6 @@ async def get_cache(namespace: str = "") -> ICache[Any]:
 
     Raises:
         ValueError: The namespace contains a colon or a glob character.
-        ImproperlyConfigured: The alias has another backend.
     """
     return NamespacedCache(resilient_cache(), namespace)
 
@@ -298,20 +296,14 @@ def get_sync_cache(namespace: str = "") -> SyncCache[Any]:
 def resilient_cache() -> ResilientCache:
     """Return the backend of the alias that ``CACHE_LAYER_ALIAS`` names.
 
-    Raises:
-        ImproperlyConfigured: It is not a ``ResilientCache``.
+    Where that is another than ``ResilientCache``, it is a face of it with the same methods.
     """
     known = _known.get()
     if known is not None and known[0] is _configuration:
         return known[1]
     alias = settings.ALIAS
-    backend = caches[alias]
-    if not isinstance(backend, ResilientCache):
-        raise ImproperlyConfigured(
-            f"CACHES[{alias!r}] is a {type(backend).__name__}. The cache layer works on its own "
-            f'backend: set "BACKEND": "cache_layer.backends.ResilientCache" there, or name an '
-            f"alias that has it in CACHE_LAYER_ALIAS."
-        )
+    configured = caches[alias]
+    backend = configured if isinstance(configured, ResilientCache) else ForeignCache(alias)
     _known.set((_configuration, backend))
     return backend
 

@@ -88,9 +88,5 @@ class RedisManager:
 
 
 async def get_redis_manager() -> RedisManager:
-    """Return the manager of the alias that ``CACHE_LAYER_ALIAS`` names.
-
-    Raises:
-        ImproperlyConfigured: The alias has another backend.
-    """
+    """Return the manager of the alias that ``CACHE_LAYER_ALIAS`` names."""
     return RedisManager(resilient_cache())

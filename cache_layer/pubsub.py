@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from django.core.exceptions import ImproperlyConfigured
-
 from cache_layer.backends import Channel
 from cache_layer.interface import resilient_cache
 
@@ -125,8 +123,5 @@ class PubSub:
                     channel.publish(())
 
     def _channel(self) -> Channel | None:
-        try:
-            channel = Channel(resilient_cache(), self._name)
-        except ImproperlyConfigured:
-            return None
+        channel = Channel(resilient_cache(), self._name)
         return channel if channel.exists else None

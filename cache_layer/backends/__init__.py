@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cache_layer.backends.encoding import ResultKey, UnreadableValueError
+from cache_layer.backends.foreign import ForeignCache
 from cache_layer.backends.near.cache import NearOptions
 from cache_layer.backends.near.decoded import NOT_FOUND, DecodedValues
 from cache_layer.backends.operations.base import Operation
@@ -30,6 +31,7 @@ __all__ = [
     "Channel",
     "DecodedValues",
     "ExpirationPolicy",
+    "ForeignCache",
     "Lease",
     "NearOptions",
     "NoSharedCountersError",

@@ -15,10 +15,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from types import ModuleType
 from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
+from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Model
 from django.utils.safestring import SafeString
 
@@ -55,7 +57,10 @@ class CallKeys:
             name = name.rpartition("<locals>.")[2]
         self.stem: Final = f"{prefix or function.__module__}:{name}:"
         self._include_args = include_args
-        self._signature = inspect.signature(function)
+        self._signature = _signature(function)
+        # A method that is bound already: results of one object are not those of another.
+        owner = getattr(inspect.unwrap(function), "__self__", None)
+        self._owner = () if owner is None or isinstance(owner, ModuleType) else (owner,)
         parameters = self._signature.parameters.values()
         self._simple = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
         self._names = [p.name for p in parameters]
@@ -74,8 +79,11 @@ class CallKeys:
             UnstableArgumentError: An argument has no stable form; it is a TypeError, too.
         """
         if not self._include_args:
-            return self.stem
-        return self.stem + ":".join([argument_text(v) for v in self._values(args, kwargs)])
+            return self.stem + ":".join(map(argument_text, self._owner))
+        values = self._values(args, kwargs)
+        if self._owner:
+            values = (*self._owner, *values)
+        return self.stem + ":".join([argument_text(value) for value in values])
 
     @property
     def tag(self) -> str:
@@ -106,6 +114,19 @@ class CallKeys:
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments.values()
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return what the function takes: as it says itself, or as what it wraps says.
+
+    A decorator may change what its function takes; one that takes anything passes it on.
+    """
+    if not inspect.isfunction(function):
+        return inspect.signature(function)
+    own = inspect.signature(function, follow_wrapped=False)
+    kinds = {parameter.kind for parameter in own.parameters.values()}
+    passes_on = kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    return inspect.signature(function) if passes_on else own
 
 
 def argument_text(value: Any) -> str:
@@ -182,7 +203,9 @@ def _text_of_family(value: Any) -> str:
     if isinstance(value, Model):
         if value.pk is None or value._state.adding:
             raise UnstableArgumentError(f"{value._meta.label} object that was never saved")
-        return f"{value._meta.label_lower}'{_text(value.pk)}'"
+        database = value._state.db
+        place = "" if database in (None, DEFAULT_DB_ALIAS) else f"@{_quoted(database)}"
+        return f"{value._meta.label_lower}{place}'{_text(value.pk)}'"
     if isinstance(value, enum.Enum):
         # An unnamed combination of flags has nothing but its value.
         member: str | None = value.name

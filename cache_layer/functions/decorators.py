@@ -222,5 +222,10 @@ class _CachedClassMethod:
 def _require_function(function: Any, decorator: str) -> None:
     if not inspect.isroutine(function) and not hasattr(function, "__wrapped__"):
         raise TypeError(f"{decorator} decorates functions and methods, not {function!r}.")
+    if inspect.ismethod(getattr(function, "func", None)):
+        raise TypeError(
+            f"method_decorator cannot be used with {decorator}, which it calls anew for each call. "
+            f"Decorate the method itself: {decorator} is for methods, too."
+        )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{decorator} cannot decorate {function!r}: a generator runs only once.")

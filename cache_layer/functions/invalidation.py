@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
+from uuid import UUID
 
 from cache_layer.backends import Operation, ResilientCache
 from cache_layer.exceptions import UnstableArgumentError
@@ -95,13 +96,9 @@ class InvalidationRule:
             arguments = self._keys.arguments(args, kwargs) if varies else {}
             patterns = []
             if pattern is not None:
-                # Keys that people write by hand have arguments as they are.
-                patterns = [
-                    pattern.filled(arguments, argument_text),
-                    pattern.filled(arguments, _glob_as_written),
-                ]
+                patterns = pattern.filled_in_all_forms(arguments, _forms)
             tags = (*self._tags.fixed, *self._tags.keys(arguments))
-            return Invalidation(self.namespace, dict.fromkeys(patterns), tags)
+            return Invalidation(self.namespace, patterns, tags)
         except UnstableArgumentError:
             return None
 
@@ -217,8 +214,20 @@ class _Anything(dict[str, str]):
         return "*"
 
 
-def _glob_as_written(value: Any) -> str:
-    return escape_glob(as_written(value)) if isinstance(value, PLAIN) else argument_text(value)
+def _forms(value: Any) -> list[str]:
+    """Return how an argument may stand in keys, each once.
+
+    It is a number or a UUID in one place and its text in another, and keys that people write by
+    hand have arguments as they are.
+    """
+    forms = [argument_text(value)]
+    if isinstance(value, PLAIN):
+        written = as_written(value)
+        forms += [escape_glob(written), argument_text(written)]
+        with contextlib.suppress(ValueError):
+            if isinstance(value, str) and str(other := UUID(value)) == value:
+                forms.append(argument_text(other))
+    return list(dict.fromkeys(forms))
 
 
 def _of_tags(tags: Iterable[str], namespace: str) -> Invalidation:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
@@ -12,6 +14,9 @@ from uuid import UUID
 
 from cache_layer.functions.arguments import CallKeys, argument_text
 from cache_layer.keyspace import tag_key
+
+#: Texts that one pattern may become before its arguments are any.
+_MAX_FORMS: Final = 32
 
 # What people write by hand has these as they are, not as ``argument_text`` writes them.
 PLAIN: Final = (str, int, UUID, Decimal, date)
@@ -48,6 +53,24 @@ class Template:
         return "".join(
             [text if name is None else text + form(arguments[name]) for text, name in self._parts]
         )
+
+    def filled_in_all_forms(
+        self, arguments: Mapping[str, Any], forms: Callable[[Any], list[str]]
+    ) -> list[str]:
+        """Return the texts for a call, with each argument in each of its forms.
+
+        Where these would be very many, arguments of several forms are any: ``*``.
+        """
+        choices = [
+            [text] if name is None else [text + form for form in forms(arguments[name])]
+            for text, name in self._parts
+        ]
+        if math.prod(map(len, choices)) > _MAX_FORMS:
+            choices = [
+                made if len(made) == 1 else [text + "*"]
+                for made, (text, _name) in zip(choices, self._parts, strict=True)
+            ]
+        return ["".join(each) for each in itertools.product(*choices)]
 
 
 class TagTemplates:

@@ -59,7 +59,11 @@ class _Wrapper:
     def _place(
         self, args: Args, kwargs: Kwargs
     ) -> tuple[ResilientCache, ResultOperationFactory, ResultKey] | None:
-        """Return the cache, and where in it the result of a call is kept; None: nowhere."""
+        """Return the cache, and where in it the result of a call is kept; None: nowhere.
+
+        Raises:
+            TypeError: The function's signature does not allow the call.
+        """
         spec = self._spec
         backend = resilient_cache()
         factory = backend.result_factories.get(spec) or spec.factory(backend)
@@ -71,10 +75,7 @@ class _Wrapper:
             return backend, factory, factory.result_key(key, tags)
         except UnstableArgumentError as error:
             spec.warn_once("has an argument without a stable form", error)
-        except TypeError:
-            # The call itself raises a better one.
-            pass
-        return None
+            return None
 
     def _cache_key(self, args: Args, kwargs: Kwargs) -> str:
         key = self._spec.keys.key(self._bound + args, kwargs)
@@ -84,7 +85,8 @@ class _Wrapper:
     def _invalidation(self, args: Args, kwargs: Kwargs) -> Invalidation | None:
         try:
             key = self._spec.keys.key(self._bound + args, kwargs)
-        except TypeError:
+        except UnstableArgumentError:
+            # Such a call is not kept.
             return None
         return Invalidation(self._spec.options.namespace, keys=[key])
 
@@ -109,7 +111,13 @@ class CachedFunction(_Wrapper, Generic[P, R]):
             near = spec.index.get(every, kwargs)
             if near is not NOT_FOUND:
                 return near  # type: ignore[no-any-return]
-        place = self._place(every, kwargs)
+        try:
+            place = self._place(every, kwargs)
+        except TypeError as error:
+            # The call itself raises a better one, unless a decorator below changes arguments.
+            value: R = spec.function(*every, **kwargs)
+            spec.warn_once("is called otherwise than its signature says", error)
+            return value
         if place is None:
             return spec.function(*every, **kwargs)  # type: ignore[no-any-return]
         backend, factory, result = place
@@ -139,6 +147,9 @@ class CachedFunction(_Wrapper, Generic[P, R]):
         """Forget the result of a call; return whether there was one.
 
         Inside ``transaction.atomic()`` it is forgotten at once and again after the commit.
+
+        Raises:
+            TypeError: The function does not take these arguments.
         """
         invalidation = self._invalidation(args, kwargs)
         if invalidation is None:
@@ -180,7 +191,13 @@ class AsyncCachedFunction(_Wrapper, Generic[P, R]):
             near = spec.index.get(every, kwargs)
             if near is not NOT_FOUND:
                 return near  # type: ignore[no-any-return]
-        place = self._place(every, kwargs)
+        try:
+            place = self._place(every, kwargs)
+        except TypeError as error:
+            # The call itself raises a better one, unless a decorator below changes arguments.
+            value: R = await spec.function(*every, **kwargs)
+            spec.warn_once("is called otherwise than its signature says", error)
+            return value
         if place is None:
             return await spec.function(*every, **kwargs)  # type: ignore[no-any-return]
         backend, factory, result = place

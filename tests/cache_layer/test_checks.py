@@ -74,7 +74,7 @@ def test_e101_an_alias_that_does_not_exist() -> None:
 
 
 def test_e102_another_kind_of_cache() -> None:
-    message = only(messages({"BACKEND": "django.core.cache.backends.dummy.DummyCache"}), "E102")
+    message = only(messages({"BACKEND": "django.core.cache.backends.dummy.DummyCache"}), "W107")
     assert "DummyCache" in message
     assert BACKEND in message
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, MEMCACHE_MAX_KEY_LENGTH
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.http.response import HttpResponseBase
 
 from cache_layer.backends.encoding import ResultKey
@@ -341,7 +341,8 @@ class ResultOperationFactory(OperationFactory):
             full_tags = tuple(map(self.key, (*self._tags, *tags)))
             return ResultKey(self.key(key), full_tags, list(map(raw, full_tags)))
         full = self.before + key
-        if self._odd or len(full) > MEMCACHE_MAX_KEY_LENGTH:
+        # No warning of a long key: only memcached minds, and nobody can shorten it.
+        if self._odd:
             self._alias.validate_key(full)
         if not tags:
             return ResultKey(full, self._full_tags, self._raw_tags)
