@@ -42,7 +42,7 @@ class ForeignMemory(MemoryStore):
     """
 
     def __init__(self, alias: str, codec: Codec) -> None:
-        super().__init__(lambda: _MAX_DEADLINES)
+        super().__init__(lambda: _MAX_DEADLINES, lambda: 0)
         self._alias = alias
         self._codec = codec
         self._deadlines: OrderedDict[str, float | None] = OrderedDict()
