@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-slow faults lint types check clean walks bench-sessions bench-cache bench-fill-race bench-api
+.PHONY: help demo test test-slow faults mutants lint types check clean walks bench-sessions bench-cache bench-fill-race bench-api
 
 help:  ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test-slow: $(VENV)/.dev  ## The slow ones: whole processes and servers, generate
 
 faults: $(VENV)/.dev  ## Redis killed, hung, cut off, full…: the tests of it, and what they measured
 	$(BIN)/python -m pytest tests/faults -s $(ARGS)
+
+mutants: $(VENV)/.dev  ## Small changes of the core: how many the tests notice, by module; about 20 minutes
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 lint: $(VENV)/.dev  ## Format, lint, import contracts
 	$(BIN)/ruff format --check .

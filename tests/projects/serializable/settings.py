@@ -1,0 +1,5 @@
+"""The server's default isolation is serializable, whatever clients ask for."""
+
+from tests.projects.base import *  # noqa: F403
+
+TOUR_HOOKS = "tests.projects.contended"
