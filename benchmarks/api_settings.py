@@ -13,3 +13,5 @@ REST_FRAMEWORK = {
 }
 # Connections stay open, as in production: per thread under WSGI, in a pool under ASGI.
 DATABASES["default"]["CONN_MAX_AGE"] = 0 if env.bool("DATABASE_POOL", default=False) else 60
+# What is measured is the API, not how it turns callers away.
+AGENT_SESSIONS_READ_RATE = AGENT_SESSIONS_WRITE_RATE = None

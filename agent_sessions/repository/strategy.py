@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -54,6 +55,7 @@ class Strategy(Protocol):
         """
 
 
+@cache
 def strategy_for(using: str) -> Strategy:
-    """Return the strategy for the database."""
+    """Return the strategy for the database of an alias, which is the same for the whole process."""
     return postgresql if connections[using].vendor == "postgresql" else portable
