@@ -129,7 +129,7 @@ def check_sessions(**kwargs: object) -> list[CheckMessage]:
     ]
 
 
-def _examine_location(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
+def _examine_location(alias: str, entry: Mapping[str, object]) -> Iterator[CheckMessage]:
     location = entry.get("LOCATION")
     if not location:
         # A cache in memory is what most people develop with; only elsewhere is it news.
@@ -190,7 +190,7 @@ def _url_problem(url: object) -> str:
     return ""
 
 
-def _examine_timeout(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
+def _examine_timeout(alias: str, entry: Mapping[str, object]) -> Iterator[CheckMessage]:
     timeout = entry.get("TIMEOUT", 300)
     if timeout is None or (type(timeout) is int and timeout >= 0):
         return
@@ -264,7 +264,7 @@ def _examine_client(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessa
         )
 
 
-def _examine_unused(alias: str, options: Mapping[str, Any]) -> Iterator[CheckMessage]:
+def _examine_unused(alias: str, options: Mapping[str, object]) -> Iterator[CheckMessage]:
     unused = {name: why for name, why in _WITHOUT_EFFECT.items() if name in options}
     if str(options.get("CLIENT_CLASS", "")).endswith(".HerdClient"):
         unused["CLIENT_CLASS"] = "HerdClient works as DefaultClient; @cached has stale_ttl instead"
@@ -294,7 +294,7 @@ def _examine_cluster(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
         return
 
 
-def _class_problem(path: Any, methods: Sequence[str]) -> str:
+def _class_problem(path: object, methods: Sequence[str]) -> str:
     if not isinstance(path, str):
         return "it is not a string"
     try:

@@ -308,7 +308,7 @@ def resilient_cache() -> ResilientCache:
     return backend
 
 
-def _look_again(*, setting: str, **kwargs: Any) -> None:
+def _look_again(*, setting: str, **kwargs: object) -> None:
     global _configuration
     if setting in {"CACHES", "CACHE_LAYER_ALIAS"}:
         _configuration = object()

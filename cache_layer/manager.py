@@ -40,7 +40,7 @@ class RedisManager:
         found = await self._backend.aget_many(keys)
         return [found.get(key) for key in keys]
 
-    async def mset(self, mapping: Mapping[str, Any], ttl: Ttl = None) -> bool:
+    async def mset(self, mapping: Mapping[str, object], ttl: Ttl = None) -> bool:
         """Store several values in one round trip; return whether all are stored.
 
         Args:

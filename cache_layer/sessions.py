@@ -31,7 +31,7 @@ class SessionStore(CacheSessionStore):
         """See ``load()``."""
         return self._found(await self._cache.aget(await self.acache_key()))
 
-    def _found(self, data: dict[str, Any] | None) -> dict[str, Any]:
+    def _found(self, data: dict[str, object] | None) -> dict[str, Any]:
         if data is None:
             self._session_key = None
         return data or {}

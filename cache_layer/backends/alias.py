@@ -35,7 +35,7 @@ _DERIVED: Final = ("store", "_keyspace", "_is_steady", "_decoded", "_operations"
 class CacheAlias(BaseCache):
     """Keys, contexts and operations of one ``CACHES`` entry, for one thread or task."""
 
-    def __init__(self, location: Any, params: dict[str, Any]) -> None:
+    def __init__(self, location: object, params: dict[str, object]) -> None:
         super().__init__(params)
         self._location = location
         self._params = params
@@ -43,7 +43,7 @@ class CacheAlias(BaseCache):
         #: The operation factories of decorated functions, by function.
         self.result_factories: dict[Hashable, ResultOperationFactory] = {}
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
         if name in _KEY_ATTRIBUTES and "result_factories" in self.__dict__:
             for derived in _DERIVED:

@@ -113,33 +113,33 @@ class ClientApi(DataStructures):
             thread_local=thread_local,
         )
 
-    def ttl(self, key: Any, version: int | None = None) -> int | None:
+    def ttl(self, key: object, version: int | None = None) -> int | None:
         """Return the seconds a key has left, rounded up; None: for ever, 0: it is missing."""
         return _seconds(self.pttl(key, version))
 
-    async def attl(self, key: Any, version: int | None = None) -> int | None:
+    async def attl(self, key: object, version: int | None = None) -> int | None:
         """See ``ttl()``."""
         return _seconds(await self.apttl(key, version))
 
-    def pttl(self, key: Any, version: int | None = None) -> int | None:
+    def pttl(self, key: object, version: int | None = None) -> int | None:
         """Return the milliseconds a key has left; None: for ever, 0: it is missing."""
         return _left(self.run(self.operations().remaining(key, version)))
 
-    async def apttl(self, key: Any, version: int | None = None) -> int | None:
+    async def apttl(self, key: object, version: int | None = None) -> int | None:
         """See ``pttl()``."""
         return _left(await self.arun(self.operations().remaining(key, version)))
 
-    def persist(self, key: Any, version: int | None = None) -> bool:
+    def persist(self, key: object, version: int | None = None) -> bool:
         """Let a key never expire; return whether it would have."""
         return self.run(self._persist(key, version))
 
-    async def apersist(self, key: Any, version: int | None = None) -> bool:
+    async def apersist(self, key: object, version: int | None = None) -> bool:
         """See ``persist()``."""
         return await self.arun(self._persist(key, version))
 
     def expire(
         self,
-        key: Any,
+        key: object,
         timeout: float | dt.timedelta | None = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> bool:
@@ -148,7 +148,7 @@ class ClientApi(DataStructures):
 
     async def aexpire(
         self,
-        key: Any,
+        key: object,
         timeout: float | dt.timedelta | None = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> bool:
@@ -157,7 +157,7 @@ class ClientApi(DataStructures):
 
     def pexpire(
         self,
-        key: Any,
+        key: object,
         timeout: float | dt.timedelta | None = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> bool:
@@ -166,29 +166,31 @@ class ClientApi(DataStructures):
 
     async def apexpire(
         self,
-        key: Any,
+        key: object,
         timeout: float | dt.timedelta | None = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> bool:
         """See ``pexpire()``."""
         return await self.aexpire(key, _from_milliseconds(timeout), version)
 
-    def expire_at(self, key: Any, when: dt.datetime | float, version: int | None = None) -> bool:
+    def expire_at(self, key: object, when: dt.datetime | float, version: int | None = None) -> bool:
         """Let a key expire at a time or Unix time in seconds; return whether it held a value."""
         return self.expire(key, _until(when), version)
 
     async def aexpire_at(
-        self, key: Any, when: dt.datetime | float, version: int | None = None
+        self, key: object, when: dt.datetime | float, version: int | None = None
     ) -> bool:
         """See ``expire_at()``."""
         return await self.aexpire(key, _until(when), version)
 
-    def pexpire_at(self, key: Any, when: dt.datetime | float, version: int | None = None) -> bool:
+    def pexpire_at(
+        self, key: object, when: dt.datetime | float, version: int | None = None
+    ) -> bool:
         """Do the same with a Unix time in milliseconds; return whether it held a value."""
         return self.expire(key, _until(when, 1000), version)
 
     async def apexpire_at(
-        self, key: Any, when: dt.datetime | float, version: int | None = None
+        self, key: object, when: dt.datetime | float, version: int | None = None
     ) -> bool:
         """See ``pexpire_at()``."""
         return await self.aexpire(key, _until(when, 1000), version)
@@ -258,7 +260,7 @@ class ClientApi(DataStructures):
         )
 
     def _set_operation(
-        self, key: Any, value: Any, timeout: Any, version: int | None, nx: bool, xx: bool
+        self, key: object, value: object, timeout: object, version: int | None, nx: bool, xx: bool
     ) -> Operation[bool]:
         """Return what stores a value, where there is none (nx) or one (xx) before.
 
@@ -275,7 +277,7 @@ class ClientApi(DataStructures):
             return Replace(stored.context, stored.key, stored.data, stored.milliseconds)
         return stored
 
-    def _persist(self, key: Any, version: int | None) -> Operation[bool]:
+    def _persist(self, key: object, version: int | None) -> Operation[bool]:
         operations = self.operations()
         return Persist(operations.context, operations.key(key, version))
 
@@ -294,7 +296,7 @@ def _seconds(milliseconds: int | None) -> int | None:
     return None if milliseconds is None else -(-milliseconds // 1000)
 
 
-def _in_seconds(timeout: Any) -> Any:
+def _in_seconds(timeout: object) -> Any:
     return timeout.total_seconds() if isinstance(timeout, dt.timedelta) else timeout
 
 

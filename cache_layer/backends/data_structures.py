@@ -19,10 +19,10 @@ AwaitedMethod = Callable[..., Awaitable[Any]]
 def twins(name: str) -> tuple[Method, AwaitedMethod]:
     """Return the method of a backend that calls django-redis's, and its awaited twin."""
 
-    def call(self: DataStructures, *args: Any, **kwargs: Any) -> Any:
+    def call(self: DataStructures, *args: object, **kwargs: object) -> Any:
         return self.bound_client.call(methodcaller(name, *args, **kwargs))
 
-    async def acall(self: DataStructures, *args: Any, **kwargs: Any) -> Any:
+    async def acall(self: DataStructures, *args: object, **kwargs: object) -> Any:
         return await self.bound_client.acall(methodcaller(name, *args, **kwargs))
 
     for function, called, doc in (
@@ -86,24 +86,24 @@ class DataStructures(CacheAlias):
     zrevrangebyscore, azrevrangebyscore = twins("zrevrangebyscore")
     zscore, azscore = twins("zscore")
 
-    def hget(self, key: str, field: str, default: Any = None, version: int | None = None) -> Any:
+    def hget(self, key: str, field: str, default: object = None, version: int | None = None) -> Any:
         """Return the value of a field of a hash, or the default."""
         return self.bound_client.call(_hget(key, field, default, version))
 
     async def ahget(
-        self, key: str, field: str, default: Any = None, version: int | None = None
+        self, key: str, field: str, default: object = None, version: int | None = None
     ) -> Any:
         """See ``hget()``."""
         return await self.bound_client.acall(_hget(key, field, default, version))
 
     def hgetall(self, key: str, version: int | None = None) -> dict[str, Any]:
         """Return all fields of a hash with their values; a hash that is not there has none."""
-        fields: dict[str, Any] = self.bound_client.call(_hgetall(key, version))
+        fields: dict[str, object] = self.bound_client.call(_hgetall(key, version))
         return fields
 
     async def ahgetall(self, key: str, version: int | None = None) -> dict[str, Any]:
         """See ``hgetall()``."""
-        fields: dict[str, Any] = await self.bound_client.acall(_hgetall(key, version))
+        fields: dict[str, object] = await self.bound_client.acall(_hgetall(key, version))
         return fields
 
     def sscan_iter(
@@ -114,7 +114,7 @@ class DataStructures(CacheAlias):
         Raises:
             ValueError: ``match`` is given, and the alias compresses its values.
         """
-        members: Iterator[Any] = self.bound_client.routed.sscan_iter(key, match, count, version)
+        members: Iterator[object] = self.bound_client.routed.sscan_iter(key, match, count, version)
         return members
 
     async def asscan_iter(

@@ -45,7 +45,7 @@ class BoundClient:
         The methods are plain functions from arguments to commands and from replies to a result:
         they run until they need a reply, and again once it is known.
         """
-        known: list[Any] = []
+        known: list[object] = []
         while True:
             redis = copy.copy(self._sync)
             redis._send = Replies(known)
@@ -72,7 +72,7 @@ class BoundClient:
         return client
 
     def _make_key(
-        self, key: Any, version: int | None = None, prefix: str | None = None
+        self, key: object, version: int | None = None, prefix: str | None = None
     ) -> CacheKey:
         if isinstance(key, CacheKey):
             return key

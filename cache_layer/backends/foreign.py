@@ -175,7 +175,7 @@ class ForeignCache(ResilientCache):
 
     def __init__(self, alias: str) -> None:
         cache = caches[alias]
-        params = {"TIMEOUT": cache.default_timeout, "KEY_FUNCTION": _same_key}
+        params: dict[str, object] = {"TIMEOUT": cache.default_timeout, "KEY_FUNCTION": _same_key}
         super().__init__("", params)
         self._alias = alias
 

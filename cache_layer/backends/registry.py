@@ -33,7 +33,7 @@ _lock = threading.Lock()
 
 
 def store_for(
-    location: Any, params: dict[str, Any], backend: CacheAlias, sender: type[BaseCache]
+    location: object, params: dict[str, object], backend: CacheAlias, sender: type[BaseCache]
 ) -> Store:
     """Return the store of a ``CACHES`` entry, made at first use.
 
@@ -76,7 +76,7 @@ def import_client() -> None:
         ) from missing
 
 
-def spreading_client(options: dict[str, Any]) -> str:
+def spreading_client(options: dict[str, object]) -> str:
     """Return the class in ``OPTIONS`` that spreads keys over several servers, or nothing.
 
     Raises:
@@ -89,7 +89,7 @@ def spreading_client(options: dict[str, Any]) -> str:
     return spreading_client(options)
 
 
-def cluster_hash_tag(options: dict[str, Any], backend: BaseCache) -> str:
+def cluster_hash_tag(options: dict[str, object], backend: BaseCache) -> str:
     """Return what puts all keys of an alias on one slot of a Redis Cluster; elsewhere nothing.
 
     Aliases must have it in common to share connections.
@@ -107,8 +107,8 @@ def cluster_hash_tag(options: dict[str, Any], backend: BaseCache) -> str:
 
 
 def _make_store(
-    location: Any,
-    params: dict[str, Any],
+    location: object,
+    params: dict[str, object],
     backend: CacheAlias,
     slot: str,
     sender: type[BaseCache],
@@ -163,7 +163,7 @@ def _readable(location: Any) -> str:
     return ", ".join(str(without_password(url)) for url in urls)
 
 
-def _announce(sender: type[BaseCache], location: str, description: dict[str, Any]) -> None:
+def _announce(sender: type[BaseCache], location: str, description: dict[str, object]) -> None:
     """Tell the log and the signal who answers from now on."""
     if description["state"] == "redis":
         # At the same level as the failure: Django prints no others by default.
@@ -180,7 +180,7 @@ def _announce(sender: type[BaseCache], location: str, description: dict[str, Any
             logger.error("Receiver %r of cache_state_changed failed.", receiver, exc_info=outcome)
 
 
-def _forget_decoded(*, setting: str, **kwargs: Any) -> None:
+def _forget_decoded(*, setting: str, **kwargs: object) -> None:
     # Names may stand for other keys now.
     if setting == "CACHES" or setting.startswith(PREFIX):
         for store in list(_stores.values()):

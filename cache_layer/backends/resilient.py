@@ -35,7 +35,7 @@ class ResilientCache(ClientApi, GetOrSet):
         return store_for(self._location, self._params, self, sender=ResilientCache)
 
     def get(
-        self, key: Any, default: Any = None, version: int | None = None, client: Any = None
+        self, key: object, default: object = None, version: int | None = None, client: object = None
     ) -> Any:
         """Return the value of a key, or the default.
 
@@ -54,7 +54,7 @@ class ResilientCache(ClientApi, GetOrSet):
             decoded.learn(key, read)
         return value
 
-    async def aget(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+    async def aget(self, key: object, default: object = None, version: int | None = None) -> Any:
         """See ``get()``."""
         decoded = self._decoded
         if decoded is None or version is not None or type(key) is not str:
@@ -68,11 +68,11 @@ class ResilientCache(ClientApi, GetOrSet):
 
     def set(
         self,
-        key: Any,
-        value: Any,
-        timeout: Any = DEFAULT_TIMEOUT,
+        key: object,
+        value: object,
+        timeout: object = DEFAULT_TIMEOUT,
         version: int | None = None,
-        client: Any = None,
+        client: object = None,
         nx: bool = False,
         xx: bool = False,
     ) -> Any:
@@ -99,9 +99,9 @@ class ResilientCache(ClientApi, GetOrSet):
 
     async def aset(
         self,
-        key: Any,
-        value: Any,
-        timeout: Any = DEFAULT_TIMEOUT,
+        key: object,
+        value: object,
+        timeout: object = DEFAULT_TIMEOUT,
         version: int | None = None,
         *,
         nx: bool = False,
@@ -114,11 +114,11 @@ class ResilientCache(ClientApi, GetOrSet):
 
     def add(
         self,
-        key: Any,
-        value: Any,
-        timeout: Any = DEFAULT_TIMEOUT,
+        key: object,
+        value: object,
+        timeout: object = DEFAULT_TIMEOUT,
         version: int | None = None,
-        client: Any = None,
+        client: object = None,
     ) -> bool:
         """Store a value where there is none; return whether there was none."""
         if client is not None:
@@ -127,28 +127,32 @@ class ResilientCache(ClientApi, GetOrSet):
         return self.run(self._operations.add(key, value, timeout, version))
 
     async def aadd(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self,
+        key: object,
+        value: object,
+        timeout: object = DEFAULT_TIMEOUT,
+        version: int | None = None,
     ) -> bool:
         """See ``add()``."""
         return await self.arun(self._operations.add(key, value, timeout, version))
 
-    def delete(self, key: Any, version: int | None = None, client: Any = None) -> bool:
+    def delete(self, key: object, version: int | None = None, client: object = None) -> bool:
         """Delete a key; return whether it held a value."""
         if client is not None:
             done: bool = self.client.delete(key, version, client=client)
             return done
         return self.run(self._operations.delete(key, version))
 
-    async def adelete(self, key: Any, version: int | None = None) -> bool:
+    async def adelete(self, key: object, version: int | None = None) -> bool:
         """See ``delete()``."""
         return await self.arun(self._operations.delete(key, version))
 
     def touch(
         self,
-        key: Any,
-        timeout: Any = DEFAULT_TIMEOUT,
+        key: object,
+        timeout: object = DEFAULT_TIMEOUT,
         version: int | None = None,
-        client: Any = None,
+        client: object = None,
     ) -> bool:
         """Change the expiry of a key; return whether it held a value."""
         if client is not None:
@@ -157,28 +161,28 @@ class ResilientCache(ClientApi, GetOrSet):
         return self.run(self._operations.expire(key, timeout, version))
 
     async def atouch(
-        self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+        self, key: object, timeout: object = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         """See ``touch()``."""
         return await self.arun(self._operations.expire(key, timeout, version))
 
-    def has_key(self, key: Any, version: int | None = None, client: Any = None) -> bool:
+    def has_key(self, key: object, version: int | None = None, client: object = None) -> bool:
         """Return whether a key holds a value, be it None."""
         if client is not None:
             done: bool = self.client.has_key(key, version, client)
             return done
         return self.run(self._operations.has_key(key, version))
 
-    async def ahas_key(self, key: Any, version: int | None = None) -> bool:
+    async def ahas_key(self, key: object, version: int | None = None) -> bool:
         """See ``has_key()``."""
         return await self.arun(self._operations.has_key(key, version))
 
     def incr(
         self,
-        key: Any,
+        key: object,
         delta: int = 1,
         version: int | None = None,
-        client: Any = None,
+        client: object = None,
         ignore_key_check: bool = False,
     ) -> int:
         """Add to an integer, atomically.
@@ -202,7 +206,7 @@ class ResilientCache(ClientApi, GetOrSet):
 
     async def aincr(
         self,
-        key: Any,
+        key: object,
         delta: int = 1,
         version: int | None = None,
         *,
@@ -213,22 +217,22 @@ class ResilientCache(ClientApi, GetOrSet):
             self._operations.increment(key, delta, version, creates=ignore_key_check)
         )
 
-    async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+    async def adecr(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """See ``decr()``."""
         return await self.aincr(key, -delta, version=version)
 
-    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+    def get_many(self, keys: Iterable[object], version: int | None = None) -> dict[Any, Any]:
         """Return those of the keys that hold a value, with it, in one round trip."""
         return self.run(self._operations.get_many(keys, version))
 
-    async def aget_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+    async def aget_many(self, keys: Iterable[object], version: int | None = None) -> dict[Any, Any]:
         """See ``get_many()``."""
         return await self.arun(self._operations.get_many(keys, version))
 
     def set_many(
         self,
-        data: Mapping[Any, Any],
-        timeout: Any = DEFAULT_TIMEOUT,
+        data: Mapping[object, object],
+        timeout: object = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> list[Any]:
         """Store several values in one round trip; return the keys that could not be stored.
@@ -240,23 +244,23 @@ class ResilientCache(ClientApi, GetOrSet):
 
     async def aset_many(
         self,
-        data: Mapping[Any, Any],
-        timeout: Any = DEFAULT_TIMEOUT,
+        data: Mapping[object, object],
+        timeout: object = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> list[Any]:
         """See ``set_many()``."""
         refused = await self.arun(self._operations.set_many(data, timeout, version))
         return self._names(refused, data, version)
 
-    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> Any:
+    def delete_many(self, keys: Iterable[object], version: int | None = None) -> Any:
         """Delete keys in one round trip; return how many held a value."""
         return self.run(self._operations.delete_many(keys, version))
 
-    async def adelete_many(self, keys: Iterable[Any], version: int | None = None) -> Any:
+    async def adelete_many(self, keys: Iterable[object], version: int | None = None) -> Any:
         """See ``delete_many()``."""
         return await self.arun(self._operations.delete_many(keys, version))
 
-    def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+    def incr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """Move a value, with its expiry, to another version; return that version.
 
         :raises ValueError: there is no such key.
@@ -265,13 +269,13 @@ class ResilientCache(ClientApi, GetOrSet):
         moved = self.run(self._operations.rename(key, version, delta))
         return _moved(moved, key, version + delta)
 
-    async def aincr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+    async def aincr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """See ``incr_version()``."""
         version = self.version if version is None else version
         moved = await self.arun(self._operations.rename(key, version, delta))
         return _moved(moved, key, version + delta)
 
-    async def adecr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+    async def adecr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """See ``decr_version()``."""
         return await self.aincr_version(key, -delta, version)
 
@@ -286,7 +290,7 @@ class ResilientCache(ClientApi, GetOrSet):
         """See ``clear()``."""
         await self.arun(self._operations.clear())
 
-    def close(self, **kwargs: Any) -> None:
+    def close(self, **kwargs: object) -> None:
         """Called after each request: counters are added to all processes'.
 
         Connections stay, unless django-redis's CLOSE_CONNECTION asks for their end.
@@ -295,17 +299,19 @@ class ResilientCache(ClientApi, GetOrSet):
             self.client.close()
         flush_when_due(self)
 
-    async def aclose(self, **kwargs: Any) -> None:
+    async def aclose(self, **kwargs: object) -> None:
         """See ``close()``."""
         await sync_to_async(flush_when_due)(self)
 
-    def _names(self, refused: Any, data: Mapping[Any, Any], version: int | None) -> list[Any]:
+    def _names(
+        self, refused: object, data: Mapping[object, object], version: int | None
+    ) -> list[Any]:
         if not isinstance(refused, list) or not refused:
             return []
         return [key for key in data if self.make_key(key, version) in refused]
 
 
-def _moved(moved: bool, key: Any, version: int) -> int:
+def _moved(moved: bool, key: object, version: int) -> int:
     if not moved:
         raise ValueError(f"Key {key!r} not found")
     return version

@@ -150,7 +150,7 @@ class Store:
         near cache holds, once it was used.
         """
         breaker, near = self.breaker, self.near
-        description: dict[str, Any] = {
+        description: dict[str, object] = {
             "state": "redis" if breaker.closed else "memory",
             "since": dt.datetime.fromtimestamp(breaker.since, dt.UTC),
             "reason": breaker.reason,
@@ -263,7 +263,7 @@ class Store:
             return None
         return near_operation(near, operation) if near.on else None
 
-    def _forget(self, near: NearCache, operation: Operation[Any]) -> None:
+    def _forget(self, near: NearCache, operation: Operation[T]) -> None:
         if near.on and self._near_journal is not None:
             operation.remember(self._near_journal)
             near.drop(operation.overwritten())
@@ -296,7 +296,7 @@ class Store:
             result = operation.in_memory(self.memory)
             return result, journal.take() if breaker.draining and journal else None
 
-    def _failed(self, operation: Operation[Any], failure: RedisUnavailableError) -> None:
+    def _failed(self, operation: Operation[T], failure: RedisUnavailableError) -> None:
         if isinstance(failure, CircuitOpenError):
             return
         with self.circuit.lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from cache_layer.codec.types import Refused, type_name
 from cache_layer.exceptions import UnsupportedValueError
@@ -56,7 +56,7 @@ def _value_path(target: object, value: object) -> str:
     return "[…]"
 
 
-def _children(value: Any) -> Iterator[tuple[str, object]]:
+def _children(value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield f"[{key!r}]", item

@@ -42,7 +42,7 @@ def register(
 @overload
 def register(*, name: str) -> Callable[[type[T]], type[T]]: ...
 def register(
-    cls: type[Any] | None = None,
+    cls: type[object] | None = None,
     *,
     name: str = "",
     encode: Callable[[Any], object] | None = None,
@@ -153,7 +153,7 @@ def _build(state: list[Any]) -> object:
 REGISTERED: Final = Composite(20, _state_of, _build)
 
 
-def _ready_made(cls: type[Any]) -> tuple[Callable[[Any], object], Callable[[Any], object]]:
+def _ready_made(cls: type[object]) -> tuple[Callable[[Any], object], Callable[[Any], object]]:
     if issubclass(cls, enum.Flag):
         # Combinations of flags have no name of their own.
         return (lambda member: int(member.value)), (lambda value: cls(value))

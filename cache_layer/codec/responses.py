@@ -106,7 +106,7 @@ RESPONSE: Final = Composite(22, _state_of, _build)
 
 @cache
 def _django_classes() -> dict[str, type[http.HttpResponse]]:
-    named: dict[str, Any] = {
+    named: dict[str, object] = {
         **vars(http),
         "SimpleTemplateResponse": SimpleTemplateResponse,
         "TemplateResponse": TemplateResponse,
@@ -123,7 +123,7 @@ def _classes() -> dict[str, type[http.HttpResponse]]:
     return _django_classes() if rest is None else {**_django_classes(), "Response": rest.Response}
 
 
-def _plain(data: Any) -> Any:
+def _plain(data: object) -> Any:
     """Strip REST framework's dict, list and str subclasses, as its own pickling does."""
     if isinstance(data, dict):
         return {key: _plain(value) for key, value in data.items()}

@@ -83,7 +83,7 @@ class SafeSerializer:
         options: The ``OPTIONS`` of the ``CACHES`` entry, of which none is used.
     """
 
-    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, options: Mapping[str, object] | None = None) -> None:
         pass
 
     def dumps(self, value: object) -> bytes:

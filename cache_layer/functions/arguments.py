@@ -50,7 +50,7 @@ class CallKeys:
     """
 
     def __init__(
-        self, function: Callable[..., Any], prefix: str = "", *, include_args: bool = True
+        self, function: Callable[..., object], prefix: str = "", *, include_args: bool = True
     ) -> None:
         name = function.__qualname__
         if prefix:
@@ -71,7 +71,7 @@ class CallKeys:
         """The names of the parameters."""
         return frozenset(self._names)
 
-    def key(self, args: Args, kwargs: Mapping[str, Any]) -> str:
+    def key(self, args: Args, kwargs: Mapping[str, object]) -> str:
         """Return the key of a call.
 
         Raises:
@@ -90,11 +90,11 @@ class CallKeys:
         """The tag that every result of the function has."""
         return f"@function:{self.stem[:-1]}"
 
-    def arguments(self, args: Args, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def arguments(self, args: Args, kwargs: Mapping[str, object]) -> dict[str, Any]:
         """Return every argument of a call by name, defaults included."""
         return dict(zip(self._names, self._values(args, kwargs), strict=True))
 
-    def _values(self, args: Args, kwargs: Mapping[str, Any]) -> Iterable[Any]:
+    def _values(self, args: Args, kwargs: Mapping[str, object]) -> Iterable[Any]:
         if self._simple:
             count = len(args)
             if not kwargs and count == len(self._names):
@@ -116,7 +116,7 @@ class CallKeys:
         return bound.arguments.values()
 
 
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
+def _signature(function: Callable[..., object]) -> inspect.Signature:
     """Return what the function takes: as it says itself, or as what it wraps says.
 
     A decorator may change what its function takes; one that takes anything passes it on.
@@ -129,7 +129,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(function) if passes_on else own
 
 
-def argument_text(value: Any) -> str:
+def argument_text(value: object) -> str:
     """Return the text that stands for an argument in a key.
 
     Raises:
@@ -146,7 +146,7 @@ def argument_text(value: Any) -> str:
     return text
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     make = _TEXTS.get(type(value))
     return make(value) if make else _text_of_family(value)
 
@@ -182,15 +182,15 @@ def _clock_text(value: datetime | time) -> str:
     return f"{type(value).__name__}'{_quoted(moment)}'"
 
 
-def _items_text(items: Iterable[Any]) -> str:
+def _items_text(items: Iterable[object]) -> str:
     return ",".join([_text(item) for item in items])
 
 
-def _sorted_text(items: Iterable[Any]) -> str:
+def _sorted_text(items: Iterable[object]) -> str:
     return ",".join(sorted([_text(item) for item in items]))
 
 
-def _dict_text(value: Mapping[Any, Any]) -> str:
+def _dict_text(value: Mapping[Any, object]) -> str:
     return ",".join(sorted([f"{_text(key)}={_text(item)}" for key, item in value.items()]))
 
 

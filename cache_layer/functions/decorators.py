@@ -129,7 +129,7 @@ def cached(
         raise ValueError("fail_safe serves results within stale_ttl: give a stale_ttl too.")
     tags = tags if isinstance(tags, str) else tuple(tags)
 
-    def spec(function: Callable[..., Any]) -> CachedFunctionSpec:
+    def spec(function: Callable[..., object]) -> CachedFunctionSpec:
         if not key_prefix and function.__name__ == "<lambda>":
             raise ValueError("All lambdas have the same name: give this one a key_prefix.")
         keys = CallKeys(function, key_prefix, include_args=include_args)
@@ -179,7 +179,7 @@ def cache_invalidate(
         if iscoroutinefunction(function):
 
             @functools.wraps(function)
-            async def awaited(*args: Any, **kwargs: Any) -> Any:
+            async def awaited(*args: object, **kwargs: object) -> Any:
                 before = rule.of_call(args, kwargs)
                 try:
                     result = await function(*args, **kwargs)
@@ -212,14 +212,16 @@ def cache_invalidate(
 class _CachedClassMethod:
     """A cached function that binds to the class it is looked up on."""
 
-    def __init__(self, function: CachedFunction[..., Any] | AsyncCachedFunction[..., Any]) -> None:
+    def __init__(
+        self, function: CachedFunction[..., object] | AsyncCachedFunction[..., object]
+    ) -> None:
         self.__func__ = function
 
-    def __get__(self, instance: object, owner: type[Any]) -> Any:
+    def __get__(self, instance: object, owner: type[object]) -> Any:
         return self.__func__.__get__(owner)
 
 
-def _require_function(function: Any, decorator: str) -> None:
+def _require_function(function: object, decorator: str) -> None:
     if not inspect.isroutine(function) and not hasattr(function, "__wrapped__"):
         raise TypeError(f"{decorator} decorates functions and methods, not {function!r}.")
     if inspect.ismethod(getattr(function, "func", None)):

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from cache_layer.backends import Operation, ResilientCache
@@ -66,7 +66,7 @@ class InvalidationRule:
     """
 
     def __init__(
-        self, function: Callable[..., Any], key_pattern: str, namespace: str, tags: Iterable[str]
+        self, function: Callable[..., object], key_pattern: str, namespace: str, tags: Iterable[str]
     ) -> None:
         self.namespace = validate_namespace(namespace)
         self._function = function
@@ -214,7 +214,7 @@ class _Anything(dict[str, str]):
         return "*"
 
 
-def _forms(value: Any) -> list[str]:
+def _forms(value: object) -> list[str]:
     """Return how an argument may stand in keys, each once.
 
     It is a number or a UUID in one place and its text in another, and keys that people write by

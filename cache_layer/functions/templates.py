@@ -36,7 +36,7 @@ class Template:
     """
 
     def __init__(
-        self, function: Callable[..., Any], names: frozenset[str], kind: str, text: str
+        self, function: Callable[..., object], names: frozenset[str], kind: str, text: str
     ) -> None:
         self._parts = list(_parse(kind, text))
         for _text, name in self._parts:
@@ -48,14 +48,14 @@ class Template:
                 )
         self.varies = any(name is not None for _text, name in self._parts)
 
-    def filled(self, arguments: Mapping[str, Any], form: Callable[[Any], str]) -> str:
+    def filled(self, arguments: Mapping[str, object], form: Callable[[Any], str]) -> str:
         """Return the text for a call, with each argument in that form."""
         return "".join(
             [text if name is None else text + form(arguments[name]) for text, name in self._parts]
         )
 
     def filled_in_all_forms(
-        self, arguments: Mapping[str, Any], forms: Callable[[Any], list[str]]
+        self, arguments: Mapping[str, object], forms: Callable[[Any], list[str]]
     ) -> list[str]:
         """Return the texts for a call, with each argument in each of its forms.
 
@@ -81,7 +81,9 @@ class TagTemplates:
         ValueError: A tag is empty or not well formed, or names no argument of the function.
     """
 
-    def __init__(self, function: Callable[..., Any], keys: CallKeys, tags: Iterable[str]) -> None:
+    def __init__(
+        self, function: Callable[..., object], keys: CallKeys, tags: Iterable[str]
+    ) -> None:
         if isinstance(tags, str):
             raise TypeError(f"tags is a list of strings: write [{tags!r}].")
         tags = list(tags)
@@ -96,7 +98,7 @@ class TagTemplates:
     def __bool__(self) -> bool:
         return bool(self.fixed or self._varying)
 
-    def keys(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    def keys(self, arguments: Mapping[str, object]) -> tuple[str, ...]:
         """Return the keys of those tags of a call that its arguments are in.
 
         Raises:
@@ -107,7 +109,7 @@ class TagTemplates:
         return tuple(map(tag_key, filled))
 
 
-def as_written(value: Any) -> str:
+def as_written(value: object) -> str:
     """Return the text for an argument that people write by hand in patterns and tags.
 
     Raises:

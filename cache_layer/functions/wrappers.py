@@ -175,7 +175,7 @@ class CachedFunction(_Wrapper, Generic[P, R]):
     def __get__(
         self: CachedFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None
     ) -> CachedFunction[Q, R]: ...
-    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+    def __get__(self, instance: object, owner: type[object] | None = None) -> Any:
         """Bind it, as a function is bound to the object it is looked up on."""
         return self if instance is None else self._bind(instance)
 
@@ -248,6 +248,6 @@ class AsyncCachedFunction(_Wrapper, Generic[P, R]):
         instance: S,
         owner: type[Any] | None = None,
     ) -> AsyncCachedFunction[Q, R]: ...
-    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+    def __get__(self, instance: object, owner: type[object] | None = None) -> Any:
         """See ``CachedFunction.__get__``."""
         return self if instance is None else self._bind(instance)

@@ -43,7 +43,12 @@ class _DecodedValue:
     __slots__ = ("counter", "entry", "payload", "tags", "until", "value")
 
     def __init__(
-        self, entries: Sequence[Entry], until: float, value: Any, payload: bytes | None, name: str
+        self,
+        entries: Sequence[Entry],
+        until: float,
+        value: object,
+        payload: bytes | None,
+        name: str,
     ) -> None:
         #: The entry it was made of, and those of the tags that the value depends on.
         self.entry = entries[0]
@@ -62,7 +67,7 @@ class DecodedValues:
 
     __slots__ = ("_decode", "_find", "_near", "_values")
 
-    def __init__(self, near: NearCache, decode: Callable[[bytes], Any]) -> None:
+    def __init__(self, near: NearCache, decode: Callable[[bytes], object]) -> None:
         self._near = near
         self._decode = decode
         self._values: dict[Hashable, _DecodedValue] = {}

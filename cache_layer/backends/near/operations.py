@@ -163,11 +163,11 @@ def _lifetimes(keys: Sequence[str]) -> list[Command]:
     return [("PTTL", raw(key)) for key in keys]
 
 
-def _are_numbers(replies: Iterable[Any]) -> bool:
+def _are_numbers(replies: Iterable[object]) -> bool:
     return all(type(each) is int for each in replies)
 
 
-def _is_value(data: Any) -> bool:
+def _is_value(data: object) -> bool:
     """Return whether what a key holds is a value that depends on no tags."""
     return type(data) is bytes and not data.startswith((MARKER, ENVELOPE))
 

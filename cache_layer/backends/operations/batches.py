@@ -36,7 +36,7 @@ class GetMany(Operation[dict[Any, Any]]):
     writes = False
     long = True
 
-    def __init__(self, context: OperationContext, keys: list[str], names: Sequence[Any]) -> None:
+    def __init__(self, context: OperationContext, keys: list[str], names: Sequence[object]) -> None:
         self.context = context
         self.keys = keys
         self.names = names

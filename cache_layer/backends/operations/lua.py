@@ -86,7 +86,7 @@ class Script:
         self.plain = plain
         self.known[self.sha] = self.known[self.body] = self
 
-    def __call__(self, keys: Sequence[bytes], *arguments: Any) -> tuple[Any, ...]:
+    def __call__(self, keys: Sequence[bytes], *arguments: object) -> tuple[Any, ...]:
         """Return the command that calls the script."""
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 

@@ -165,7 +165,7 @@ def drop_matching(pattern: str, owned: Any = list, count: int = STEP) -> Steps[i
     return dropped
 
 
-def _scan(cursor: Any, pattern: str, count: int) -> Command:
+def _scan(cursor: object, pattern: str, count: int) -> Command:
     return ("SCAN", cursor, "MATCH", raw(pattern), "COUNT", count)
 
 

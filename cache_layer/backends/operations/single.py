@@ -42,7 +42,7 @@ class Get(Read[Any]):
     __slots__ = ("default",)
     refusal = Refusal.OUTAGE
 
-    def __init__(self, context: OperationContext, key: str, default: Any = None) -> None:
+    def __init__(self, context: OperationContext, key: str, default: object = None) -> None:
         self.context = context
         self.key = key
         self.default = default

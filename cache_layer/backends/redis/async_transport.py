@@ -23,11 +23,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.sentinel import SentinelConnectionPool as SyncSentinelConnectionPool
 
-from cache_layer.backends.operations.base import Operation, Read, Single
+from cache_layer.backends.operations.base import Operation, Read, Reply, Single
 from cache_layer.backends.redis import cluster, internals
 from cache_layer.backends.redis.errors import translated
 from cache_layer.backends.redis.multiplexer import CommandQueue
-from cache_layer.backends.redis.pool import called_back
+from cache_layer.backends.redis.pool import Callbacks, called_back
 from cache_layer.backends.redis.transport import (
     Transport,
     checked,
@@ -70,7 +70,7 @@ class _LoopEntry:
 
     __slots__ = ("callbacks", "guard", "queue")
 
-    def __init__(self, queue: CommandQueue | None, callbacks: dict[Any, Any]) -> None:
+    def __init__(self, queue: CommandQueue | None, callbacks: Callbacks) -> None:
         self.queue = queue
         #: What redis-py makes of replies, by the name of the command.
         self.callbacks = callbacks
@@ -106,7 +106,7 @@ class AsyncTransport:
                 return single.parse(reply if callback is None else callback(reply))
             return await self._run_steps(entry, queue, operation)
 
-    def sent(self, operation: Operation[T]) -> asyncio.Future[Any] | None:
+    def sent(self, operation: Operation[T]) -> asyncio.Future[Reply] | None:
         """Send a read of one command; return the future of its reply, for ``received()``.
 
         None where that takes ``run()``, which costs another coroutine.
@@ -118,7 +118,7 @@ class AsyncTransport:
             None if entry is None or entry.queue is None else entry.queue.send(operation.command())
         )
 
-    def received(self, operation: Operation[T], reply: Any) -> T:
+    def received(self, operation: Operation[T], reply: object) -> T:
         """Return the result of a read that was ``sent()``; raise as ``run()`` does."""
         read = cast("Read[T]", operation)
         # Redis-py leaves the replies to GET and MGET as they are.
@@ -184,7 +184,7 @@ class AsyncTransport:
             return result
 
 
-def _connector(client: Any, handshake: Handshake, patience: float | None) -> Connect | None:
+def _connector(client: object, handshake: Handshake, patience: float | None) -> Connect | None:
     """Return what makes connections that match those of a synchronous client.
 
     Args:
@@ -278,7 +278,7 @@ def _through_sentinel(pool: Any, handshake: Handshake, patience: float | None) -
 
     async def connect() -> Any:
         try:
-            connection: Any = found.make_connection()  # type: ignore[no-untyped-call]
+            connection: object = found.make_connection()  # type: ignore[no-untyped-call]
             return await _connected(connection, patience)
         finally:
             for each in sentinel.sentinels:
@@ -287,7 +287,7 @@ def _through_sentinel(pool: Any, handshake: Handshake, patience: float | None) -
     return connect
 
 
-def _options(options: dict[str, Any], connection_class: type) -> dict[str, Any]:
+def _options(options: dict[str, object], connection_class: type) -> dict[str, Any]:
     """Return those options that the asynchronous connection knows as well."""
     known = {
         name

@@ -38,7 +38,7 @@ class ClusterConnectionFactory(ConnectionFactory):  # type: ignore[misc]
     of others, to be asked when that one does not answer.
     """
 
-    def get_connection_pool(self, params: dict[str, Any]) -> Any:
+    def get_connection_pool(self, params: dict[str, object]) -> Any:
         """Return a pool whose connections lead to the owner of the slot.
 
         :raises ImproperlyConfigured: the URL is that of a Unix socket, which is one node's.
@@ -95,7 +95,7 @@ else:
 class _Slot(_Blocking):
     _plain: type[Any]
 
-    def __init__(self, *, slot: int, nodes: Nodes, **options: Any) -> None:
+    def __init__(self, *, slot: int, nodes: Nodes, **options: object) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
         self._slot = slot
         self._nodes = nodes
@@ -177,7 +177,7 @@ class SecureAwaitedSlotConnection(_AwaitedSlot, awaited.SSLConnection):
     _plain = awaited.SSLConnection
 
 
-def is_clustered(options: dict[str, Any]) -> bool:
+def is_clustered(options: dict[str, object]) -> bool:
     """Tell whether a ``CACHES`` entry's ``OPTIONS`` ask for a cluster."""
     path = options.get("CONNECTION_FACTORY")
     found = import_string(path) if isinstance(path, str) else path

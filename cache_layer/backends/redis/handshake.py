@@ -135,7 +135,9 @@ class ServerIdentity:
             # From now on a process that begins can tell this server from another.
             yield [("SET", mark, server) for mark in missing]
 
-    def _meet(self, connection: Any, process: Any, history: Any, known: list[Any]) -> None:
+    def _meet(
+        self, connection: object, process: object, history: object, known: list[object]
+    ) -> None:
         if isinstance(process, bytes) and b"redis_mode:cluster" in process and not self._clustered:
             raise ClusterNodeError(
                 "it is a node of a Redis Cluster, which needs ClusterConnectionFactory"
@@ -162,7 +164,7 @@ class ServerIdentity:
             raise OtherServerError("another server answers: it restarted, or another was promoted")
 
 
-def _silence(connection: Any) -> None:
+def _silence(connection: object) -> None:
     """Keep the client from telling its name and version, which costs two round trips."""
     # The first is what newer versions of redis-py call it, the others what it was called before.
     for name in ("driver_info", "lib_name", "lib_version"):
@@ -170,7 +172,7 @@ def _silence(connection: Any) -> None:
             setattr(connection, name, None)
 
 
-def _field(info: Any, name: bytes) -> str:
+def _field(info: object, name: bytes) -> str:
     if isinstance(info, bytes):
         for line in info.splitlines():
             if line.startswith(name):

@@ -7,7 +7,7 @@ costs that, and nothing else: redis-py's own clients do the work then.
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import Final
 
 import redis
 
@@ -21,7 +21,7 @@ ASYNC: Final = ("_reader", "_writer")
 _warned = False
 
 
-def are_known(connection: Any, names: tuple[str, ...]) -> bool:
+def are_known(connection: object, names: tuple[str, ...]) -> bool:
     """Return whether a connection, not connected yet, has these; log one warning where not."""
     global _warned
     if all(hasattr(connection, name) for name in names):

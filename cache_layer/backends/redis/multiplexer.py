@@ -46,7 +46,7 @@ class Batch:
 
     __slots__ = ("future", "missing", "replies")
 
-    def __init__(self, future: asyncio.Future[list[Any]], commands: int) -> None:
+    def __init__(self, future: asyncio.Future[list[object]], commands: int) -> None:
         self.future = future
         self.missing = commands
         self.replies: list[Any] = []
@@ -281,7 +281,7 @@ class CommandQueue:
     """
 
     def __init__(
-        self, connect: Callable[[], Awaitable[Any]], timeout: float | None, breaker: Breaker
+        self, connect: Callable[[], Awaitable[object]], timeout: float | None, breaker: Breaker
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connect = connect
@@ -299,13 +299,13 @@ class CommandQueue:
 
     def send(self, command: Command) -> asyncio.Future[Any]:
         """Send one command; return a future for its reply."""
-        future: asyncio.Future[Any] = self._loop.create_future()
+        future: asyncio.Future[object] = self._loop.create_future()
         self._send(future, pack(command))
         return future
 
     def send_all(self, commands: list[Command]) -> asyncio.Future[list[Any]]:
         """Send commands; return a future for the list of their replies."""
-        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        future: asyncio.Future[list[object]] = self._loop.create_future()
         if commands:
             self._send(Batch(future, len(commands)), b"".join(map(pack, commands)))
         else:

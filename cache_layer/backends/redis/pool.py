@@ -22,7 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from cache_layer.backends.operations.base import Command
+from cache_layer.backends.operations.base import Command, Reply
 from cache_layer.backends.redis import internals
 from cache_layer.backends.redis.cluster import SecureSlotConnection, SlotConnection
 from cache_layer.backends.redis.resp import NOTHING, Push, make_reader, pack
@@ -38,6 +38,8 @@ _CLASSES: Final = frozenset(
 )
 #: What only redis-py's own way of asking takes into account.
 _BEYOND: Final = frozenset({"max_connections", "retry", "retry_on_error", "retry_on_timeout"})
+#: What redis-py makes of the reply to a command, by its name.
+Callbacks = Mapping[object, Callable[[Reply], object]]
 _READ: Final = 1 << 16
 #: Bytes from which on a command gets the time that it needs on a slow link.
 _LARGE: Final = 1 << 16
@@ -65,12 +67,12 @@ class PooledConnection:
         self._reader = make_reader()
         self._readable = _readability(self._socket)
 
-    def execute(self, command: Command) -> Any:
+    def execute(self, command: Command) -> Reply:
         """Return the reply, be it the exception that Redis answered with."""
         (reply,) = self._exchange(pack(command), 1)
         return reply
 
-    def execute_all(self, commands: Sequence[Command]) -> list[Any]:
+    def execute_all(self, commands: Sequence[Command]) -> list[Reply]:
         """Return the replies to several commands."""
         return self._exchange(b"".join(map(pack, commands)), len(commands))
 
@@ -83,7 +85,7 @@ class PooledConnection:
         """Close the connection."""
         self._connection.disconnect()
 
-    def _exchange(self, packed: bytes, number: int) -> list[Any]:
+    def _exchange(self, packed: bytes, number: int) -> list[Reply]:
         """Send commands and return their replies.
 
         Python's limit on a socket is for each wait. Whatever the server does, an exchange takes
@@ -94,7 +96,7 @@ class PooledConnection:
         if moved > _LARGE:
             connected.settimeout(self._left(0, moved))
         connected.sendall(packed)
-        replies: list[Any] = []
+        replies: list[Reply] = []
         waits, began = 0, 0.0
         get, append = reader.gets, replies.append
         while len(replies) < number:
@@ -181,10 +183,10 @@ def _readability(connected: Any) -> Callable[[], object]:
 class Executor(Protocol):
     """Asks Redis on one of several connections; threads share it."""
 
-    def execute(self, command: Command) -> Any:
+    def execute(self, command: Command) -> Reply:
         """Return what redis-py makes of the reply, be it an exception."""
 
-    def execute_all(self, commands: Sequence[Command]) -> list[Any]:
+    def execute_all(self, commands: Sequence[Command]) -> list[Reply]:
         """Return the same for several commands, in one round trip."""
 
     def renew(self) -> None:
@@ -202,7 +204,7 @@ class ConnectionPool:
         self._idle: deque[PooledConnection] = deque()
         self._generation = 0
 
-    def execute(self, command: Command) -> Any:
+    def execute(self, command: Command) -> Reply:
         """See ``Executor.execute``."""
         channel = self._take()
         try:
@@ -214,7 +216,7 @@ class ConnectionPool:
         callback = self._callbacks.get(command[0])
         return reply if callback is None or isinstance(reply, Exception) else callback(reply)
 
-    def execute_all(self, commands: Sequence[Command]) -> list[Any]:
+    def execute_all(self, commands: Sequence[Command]) -> list[Reply]:
         """See ``Executor.execute_all``."""
         channel = self._take()
         try:
@@ -258,28 +260,28 @@ class Client:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def execute(self, command: Command) -> Any:
+    def execute(self, command: Command) -> Reply:
         """See ``Executor.execute``."""
         try:
             return self._client.execute_command(*command)
         except ResponseError as error:
             return error
 
-    def execute_all(self, commands: Sequence[Command]) -> list[Any]:
+    def execute_all(self, commands: Sequence[Command]) -> list[Reply]:
         """See ``Executor.execute_all``."""
         if len(commands) == 1:
             return [self.execute(commands[0])]
         pipeline = self._client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
-        replies: list[Any] = pipeline.execute(raise_on_error=False)
+        replies: list[Reply] = pipeline.execute(raise_on_error=False)
         return replies
 
     def renew(self) -> None:
         """See ``Executor.renew``; redis-py looks after that itself."""
 
 
-def executor_for(client: Any, limits: Collection[str], patience: float | None) -> Executor:
+def executor_for(client: object, limits: Collection[str], patience: float | None) -> Executor:
     """Return what asks Redis over a client of redis-py.
 
     Args:
@@ -299,8 +301,8 @@ def executor_for(client: Any, limits: Collection[str], patience: float | None) -
 
 
 def called_back(
-    callbacks: Mapping[Any, Callable[[Any], Any]], commands: Sequence[Command], replies: list[Any]
-) -> list[Any]:
+    callbacks: Callbacks, commands: Sequence[Command], replies: list[Reply]
+) -> list[Reply]:
     """Return what redis-py makes of replies."""
     for index, command in enumerate(commands):
         callback = callbacks.get(command[0])

@@ -89,17 +89,17 @@ class RoutedRedis(Redis):
     """redis-py's client, over whatever sends its commands."""
 
     def __init__(
-        self, client: Redis, backend: Backend, send: Callable[[RedisCommand], Any]
+        self, client: Redis, backend: Backend, send: Callable[[RedisCommand], object]
     ) -> None:
         super().__init__(connection_pool=client.connection_pool)
         self.response_callbacks = client.response_callbacks
         self._backend = backend
         self._send = send
 
-    def execute_command(self, *args: Any, **options: Any) -> Any:
+    def execute_command(self, *args: object, **options: object) -> Any:
         """Send a command and return what redis-py makes of the reply."""
         reply = self._send(_command(self, self._backend, args))
-        parse: Callable[..., Any] = self.parse_response
+        parse: Callable[..., object] = self.parse_response
         return parse(_Answered(reply), args[0], **options)
 
 
@@ -128,7 +128,7 @@ class Unanswered(Exception):  # noqa: N818 - a question, not an error
 class Replies:
     """Answers the commands of a call in their order, as far as their replies are known."""
 
-    def __init__(self, known: list[Any]) -> None:
+    def __init__(self, known: list[object]) -> None:
         self._known = iter(known)
 
     def __call__(self, command: RedisCommand) -> Any:
@@ -145,17 +145,17 @@ class Replies:
 class _Answered:
     """A connection on which one reply waits."""
 
-    def __init__(self, reply: Any) -> None:
+    def __init__(self, reply: object) -> None:
         self._reply = reply
 
-    def read_response(self, **_options: Any) -> Any:
+    def read_response(self, **_options: object) -> Any:
         if isinstance(self._reply, Exception):
             raise self._reply
         return self._reply
 
 
 class _AsyncAnswered(_Answered):
-    async def read_response(self, **options: Any) -> Any:
+    async def read_response(self, **options: object) -> Any:
         return super().read_response(**options)
 
 

@@ -207,7 +207,7 @@ def otherwise(command: Command, reply: object) -> Command | None:
     return None
 
 
-def to_repeat(commands: list[Command], replies: list[Any]) -> dict[int, Command]:
+def to_repeat(commands: list[Command], replies: list[object]) -> dict[int, Command]:
     """Return what to send in the place of refused commands, by their positions."""
     return {
         index: again
@@ -217,7 +217,10 @@ def to_repeat(commands: list[Command], replies: list[Any]) -> dict[int, Command]
 
 
 def merge(
-    again: dict[int, Command], repeated: list[Any], commands: list[Command], replies: list[Any]
+    again: dict[int, Command],
+    repeated: list[object],
+    commands: list[Command],
+    replies: list[object],
 ) -> None:
     """Put the commands that were sent again, and their replies, in the place of the refused."""
     for (index, command), reply in zip(again.items(), repeated, strict=True):
@@ -230,7 +233,7 @@ def refused(operation: Single[T], reply: Exception) -> T:
     return operation.rejected()
 
 
-def checked(operation: Operation[T], replies: list[Any]) -> list[Any]:
+def checked(operation: Operation[T], replies: list[object]) -> list[Any]:
     """Return replies that the operation can handle, or raise what a refusal means."""
     for reply in replies:
         if isinstance(reply, Exception):
@@ -238,7 +241,7 @@ def checked(operation: Operation[T], replies: list[Any]) -> list[Any]:
     return replies
 
 
-def spreading_client(options: dict[str, Any]) -> str:
+def spreading_client(options: dict[str, object]) -> str:
     """Name the client class that spreads keys over several servers, if the options ask for one."""
     for name in ("CLIENT_CLASS", "REDIS_CLIENT_CLASS"):
         path = options.get(name)
