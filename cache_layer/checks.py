@@ -14,6 +14,7 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from cache_layer.aliases import Options
 from cache_layer.app_settings import COUNT, SECONDS, Rule, is_count, unknown_names, wrong_values
 from cache_layer.conf import options_of, settings
 from cache_layer.redact import without_password
@@ -202,7 +203,7 @@ def _examine_timeout(alias: str, entry: Mapping[str, object]) -> Iterator[CheckM
     )
 
 
-def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
+def _examine_options(alias: str, entry: Options) -> Iterator[CheckMessage]:
     from cache_layer.backends import NearOptions, outage_option_problem
 
     options = entry.get("OPTIONS") or {}
@@ -244,7 +245,7 @@ def _examine_options(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMess
         )
 
 
-def _examine_client(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
+def _examine_client(alias: str, entry: Options) -> Iterator[CheckMessage]:
     if not entry.get("LOCATION"):
         return
     from cache_layer.backends import spreading_client
@@ -276,7 +277,7 @@ def _examine_unused(alias: str, options: Mapping[str, object]) -> Iterator[Check
         )
 
 
-def _examine_cluster(alias: str, entry: Mapping[str, Any]) -> Iterator[CheckMessage]:
+def _examine_cluster(alias: str, entry: Options) -> Iterator[CheckMessage]:
     options = entry.get("OPTIONS") or {}
     if not (entry.get("LOCATION") and "CONNECTION_FACTORY" in options):
         return

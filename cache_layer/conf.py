@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import Any, Final
 
+from cache_layer.aliases import Options
 from cache_layer.app_settings import AppSettings
 
 PREFIX: Final = "CACHE_LAYER_"
@@ -48,7 +48,7 @@ class Settings(AppSettings, prefix=PREFIX):
 settings: Final = Settings()
 
 
-def options_of(params: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(params: Options) -> dict[str, Any]:
     """Return the ``OPTIONS`` of a ``CACHES`` entry; an empty dictionary where there are none."""
     return dict(params.get("OPTIONS") or {})
 

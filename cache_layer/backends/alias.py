@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Coroutine, Hashable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Hashable, Sequence
+from typing import Final, TypeVar
 
 from asgiref.sync import markcoroutinefunction
 from django.core.cache.backends.base import MEMCACHE_MAX_KEY_LENGTH, BaseCache, default_key_func
 from django.utils.functional import cached_property
 
 from cache_layer.backends.near.decoded import DecodedValues
-from cache_layer.backends.operations.base import Operation, OperationContext
+from cache_layer.backends.operations.base import Awaited, Operation, OperationContext
 from cache_layer.backends.operations.factory import OperationFactory, ResultOperationFactory
 from cache_layer.backends.outage import CacheUnavailableError, raises_on_outage
 from cache_layer.backends.store import Store
@@ -121,7 +121,7 @@ class CacheAlias(BaseCache):
         return self.store.run(operation)
 
     @markcoroutinefunction
-    def arun(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+    def arun(self, operation: Operation[T]) -> Awaited[T]:
         """See ``run()``."""
         return self.store.arun(operation)
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from redis.asyncio.lock import Lock as AsyncLock
     from redis.lock import Lock
 
-    from cache_layer.backends.django_redis_client import BoundClient
+    from cache_layer.backends.django_redis_client import BoundClient, DjangoRedisClient
+    from cache_layer.backends.redis.internals import Client
 
 
 class ClientApi(DataStructures):
@@ -34,7 +35,7 @@ class ClientApi(DataStructures):
     _bound_client: BoundClient | None = None
 
     @property
-    def client(self) -> Any:
+    def client(self) -> DjangoRedisClient:
         """django-redis's client of this backend; ``get_redis_connection()`` leads here.
 
         It speaks to Redis over redis-py's own connections and raises what redis-py raises.
@@ -44,7 +45,7 @@ class ClientApi(DataStructures):
         """
         return self.bound_client.raw
 
-    def get_client(self, write: bool = True) -> Any:
+    def get_client(self, write: bool = True) -> Client:
         """Return redis-py's client; see ``client``."""
         return self.client.get_client(write)
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cache_layer.aliases import Function, Value
 from cache_layer.backends.alias import CacheAlias
 
 if TYPE_CHECKING:
-    from cache_layer.backends.django_redis_client import BoundClient
+    from cache_layer.backends.django_redis_client import BoundClient, DjangoRedisClient
 
-Method = Callable[..., Any]
-AwaitedMethod = Callable[..., Awaitable[Any]]
+Method = Function
+AwaitedMethod = Callable[..., Awaitable[Value]]
 
 
 def twins(name: str) -> tuple[Method, AwaitedMethod]:
     """Return the method of a backend that calls django-redis's, and its awaited twin."""
 
-    def call(self: DataStructures, *args: object, **kwargs: object) -> Any:
+    def call(self: DataStructures, *args: object, **kwargs: object) -> Value:
         return self.bound_client.call(methodcaller(name, *args, **kwargs))
 
-    async def acall(self: DataStructures, *args: object, **kwargs: object) -> Any:
+    async def acall(self: DataStructures, *args: object, **kwargs: object) -> Value:
         return await self.bound_client.acall(methodcaller(name, *args, **kwargs))
 
     for function, called, doc in (
@@ -86,29 +87,31 @@ class DataStructures(CacheAlias):
     zrevrangebyscore, azrevrangebyscore = twins("zrevrangebyscore")
     zscore, azscore = twins("zscore")
 
-    def hget(self, key: str, field: str, default: object = None, version: int | None = None) -> Any:
+    def hget(
+        self, key: str, field: str, default: object = None, version: int | None = None
+    ) -> Value:
         """Return the value of a field of a hash, or the default."""
         return self.bound_client.call(_hget(key, field, default, version))
 
     async def ahget(
         self, key: str, field: str, default: object = None, version: int | None = None
-    ) -> Any:
+    ) -> Value:
         """See ``hget()``."""
         return await self.bound_client.acall(_hget(key, field, default, version))
 
-    def hgetall(self, key: str, version: int | None = None) -> dict[str, Any]:
+    def hgetall(self, key: str, version: int | None = None) -> dict[str, Value]:
         """Return all fields of a hash with their values; a hash that is not there has none."""
         fields: dict[str, object] = self.bound_client.call(_hgetall(key, version))
         return fields
 
-    async def ahgetall(self, key: str, version: int | None = None) -> dict[str, Any]:
+    async def ahgetall(self, key: str, version: int | None = None) -> dict[str, Value]:
         """See ``hgetall()``."""
         fields: dict[str, object] = await self.bound_client.acall(_hgetall(key, version))
         return fields
 
     def sscan_iter(
         self, key: str, match: str | None = None, count: int = 10, version: int | None = None
-    ) -> Iterator[Any]:
+    ) -> Iterator[Value]:
         """Iterate over the members of a set, about ``count`` of them in a round trip.
 
         Raises:
@@ -119,7 +122,7 @@ class DataStructures(CacheAlias):
 
     async def asscan_iter(
         self, key: str, match: str | None = None, count: int = 10, version: int | None = None
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncIterator[Value]:
         """See ``sscan_iter()``."""
         bound = self.bound_client
         client = bound.raw
@@ -134,16 +137,18 @@ class DataStructures(CacheAlias):
             yield client.decode(member)
 
 
-def _hget(key: str, field: str, default: Any, version: int | None) -> Callable[[Any], Any]:
-    def hget(client: Any) -> Any:
+def _hget(
+    key: str, field: str, default: object, version: int | None
+) -> Callable[[DjangoRedisClient], Value]:
+    def hget(client: DjangoRedisClient) -> Value:
         value = client.get_client().hget(client.make_key(key, version=version), field)
         return default if value is None else client.decode(value)
 
     return hget
 
 
-def _hgetall(key: str, version: int | None) -> Callable[[Any], dict[str, Any]]:
-    def hgetall(client: Any) -> dict[str, Any]:
+def _hgetall(key: str, version: int | None) -> Callable[[DjangoRedisClient], dict[str, Value]]:
+    def hgetall(client: DjangoRedisClient) -> dict[str, Value]:
         fields = client.get_client().hgetall(client.make_key(key, version=version))
         return {field.decode(): client.decode(value) for field, value in fields.items()}
 

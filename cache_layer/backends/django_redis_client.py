@@ -14,6 +14,8 @@ from cache_layer.backends.alias import CacheAlias
 from cache_layer.backends.redis.routed import AsyncRoutedRedis, Replies, RoutedRedis, Unanswered
 
 T = TypeVar("T")
+#: A client of django-redis, which has no types.
+DjangoRedisClient = Any
 
 
 class BoundClient:
@@ -23,7 +25,7 @@ class BoundClient:
     redis-py, and raises whatever redis-py raises.
     """
 
-    def __init__(self, backend: CacheAlias, shared: Any) -> None:
+    def __init__(self, backend: CacheAlias, shared: DjangoRedisClient) -> None:
         self.shared = shared
         self._backend = backend
         self.raw = self._copy()
@@ -32,14 +34,14 @@ class BoundClient:
         self.asynchronous = AsyncRoutedRedis(redis, backend)
         self.routed = self._over(self._sync)
 
-    def call(self, method: Callable[[Any], T]) -> T:
+    def call(self, method: Callable[[DjangoRedisClient], T]) -> T:
         """Return what a method does, given the client."""
         try:
             return method(self.routed)
         except ConnectionInterrupted as interrupted:
             raise interrupted.__cause__ or interrupted from None
 
-    async def acall(self, method: Callable[[Any], T]) -> T:
+    async def acall(self, method: Callable[[DjangoRedisClient], T]) -> T:
         """Return the same, awaited.
 
         The methods are plain functions from arguments to commands and from replies to a result:
@@ -57,12 +59,12 @@ class BoundClient:
                 raise interrupted.__cause__ or interrupted from None
             known.append(await self._backend.arun(command))
 
-    def _over(self, redis: RoutedRedis) -> Any:
+    def _over(self, redis: RoutedRedis) -> DjangoRedisClient:
         client = self._copy()
         client.get_client = lambda *_args, **_kwargs: redis
         return client
 
-    def _copy(self) -> Any:
+    def _copy(self) -> DjangoRedisClient:
         client = copy.copy(self.shared)
         client._backend = self._backend
         client._options = dict(client._options)

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from django.utils.module_loading import import_string
 
+from cache_layer.aliases import Value
 from cache_layer.backends.compression import TooLargeError, decompressor
 from cache_layer.conf import settings
 from cache_layer.exceptions import UnsupportedValueError
@@ -138,7 +139,7 @@ class Codec:
             raise _too_large(key, data, "MAX_VALUE_BYTES", settings.MAX_VALUE_BYTES)
         return data
 
-    def decode(self, data: bytes) -> Any:
+    def decode(self, data: bytes) -> Value:
         """Return the value of bytes.
 
         Raises:

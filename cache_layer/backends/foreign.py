@@ -6,8 +6,7 @@ import datetime as dt
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.cache import caches
@@ -17,7 +16,8 @@ from django.core.cache.backends.locmem import LocMemCache
 
 from cache_layer.backends.encoding import NO_VALUE, Codec
 from cache_layer.backends.memory import MemoryStore
-from cache_layer.backends.operations.base import Operation
+from cache_layer.backends.operations.base import Awaited, Operation
+from cache_layer.backends.operations.factory import Timeout
 from cache_layer.backends.operations.scans import DeletePattern
 from cache_layer.backends.recovery import Circuit
 from cache_layer.backends.resilient import ResilientCache
@@ -119,7 +119,7 @@ class ForeignMemory(MemoryStore):
         """See ``MemoryStore.after_fork``; what the cache holds is not touched."""
         self.lock = threading.RLock()
 
-    def _set(self, key: str, data: bytes, timeout: Any) -> None:
+    def _set(self, key: str, data: bytes, timeout: Timeout) -> None:
         value = data if data.startswith(NO_VALUE) else self._codec.decode(data)
         self.cache.set(key, value, timeout)
 
@@ -150,13 +150,13 @@ class ForeignStore(Store):
                 return 0  # type: ignore[return-value]
             return operation.in_memory(self.memory)
 
-    def arun(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+    def arun(self, operation: Operation[T]) -> Awaited[T]:
         """See ``run()``; on a thread, where the cache may wait for something."""
         if isinstance(self._foreign.cache, DummyCache | LocMemCache):
             return self._run_at_once(operation)
         return sync_to_async(self.run, thread_sensitive=True)(operation)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """See ``Store.describe``."""
         cls = type(self._foreign.cache)
         reason = f"the alias has the backend {cls.__module__}.{cls.__qualname__}"

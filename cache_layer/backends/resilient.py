@@ -10,9 +10,12 @@ from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.utils.functional import cached_property
 
+from cache_layer.aliases import Value
 from cache_layer.backends.client_api import ClientApi
 from cache_layer.backends.get_or_set import GetOrSet
 from cache_layer.backends.near.decoded import NOT_FOUND
+from cache_layer.backends.operations.batches import Values
+from cache_layer.backends.operations.factory import Key
 from cache_layer.backends.registry import store_for
 from cache_layer.backends.shared_metrics import flush_when_due
 from cache_layer.backends.store import Store
@@ -36,7 +39,7 @@ class ResilientCache(ClientApi, GetOrSet):
 
     def get(
         self, key: object, default: object = None, version: int | None = None, client: object = None
-    ) -> Any:
+    ) -> Value:
         """Return the value of a key, or the default.
 
         ``client``, here and elsewhere: redis-py's client or pipeline to do it with, as in
@@ -54,7 +57,7 @@ class ResilientCache(ClientApi, GetOrSet):
             decoded.learn(key, read)
         return value
 
-    async def aget(self, key: object, default: object = None, version: int | None = None) -> Any:
+    async def aget(self, key: object, default: object = None, version: int | None = None) -> Value:
         """See ``get()``."""
         decoded = self._decoded
         if decoded is None or version is not None or type(key) is not str:
@@ -75,7 +78,7 @@ class ResilientCache(ClientApi, GetOrSet):
         client: object = None,
         nx: bool = False,
         xx: bool = False,
-    ) -> Any:
+    ) -> Value:
         """Store a value; return whether it is stored.
 
         Args:
@@ -106,7 +109,7 @@ class ResilientCache(ClientApi, GetOrSet):
         *,
         nx: bool = False,
         xx: bool = False,
-    ) -> Any:
+    ) -> Value:
         """See ``set()``."""
         if nx or xx:
             return await self.arun(self._set_operation(key, value, timeout, version, nx, xx))
@@ -221,11 +224,11 @@ class ResilientCache(ClientApi, GetOrSet):
         """See ``decr()``."""
         return await self.aincr(key, -delta, version=version)
 
-    def get_many(self, keys: Iterable[object], version: int | None = None) -> dict[Any, Any]:
+    def get_many(self, keys: Iterable[object], version: int | None = None) -> Values:
         """Return those of the keys that hold a value, with it, in one round trip."""
         return self.run(self._operations.get_many(keys, version))
 
-    async def aget_many(self, keys: Iterable[object], version: int | None = None) -> dict[Any, Any]:
+    async def aget_many(self, keys: Iterable[object], version: int | None = None) -> Values:
         """See ``get_many()``."""
         return await self.arun(self._operations.get_many(keys, version))
 
@@ -234,7 +237,7 @@ class ResilientCache(ClientApi, GetOrSet):
         data: Mapping[object, object],
         timeout: object = DEFAULT_TIMEOUT,
         version: int | None = None,
-    ) -> list[Any]:
+    ) -> list[Key]:
         """Store several values in one round trip; return the keys that could not be stored.
 
         :raises UnsupportedValueError: the serializer cannot store one exactly; none is stored.
@@ -247,7 +250,7 @@ class ResilientCache(ClientApi, GetOrSet):
         data: Mapping[object, object],
         timeout: object = DEFAULT_TIMEOUT,
         version: int | None = None,
-    ) -> list[Any]:
+    ) -> list[Key]:
         """See ``set_many()``."""
         refused = await self.arun(self._operations.set_many(data, timeout, version))
         return self._names(refused, data, version)
@@ -305,7 +308,7 @@ class ResilientCache(ClientApi, GetOrSet):
 
     def _names(
         self, refused: object, data: Mapping[object, object], version: int | None
-    ) -> list[Any]:
+    ) -> list[Key]:
         if not isinstance(refused, list) or not refused:
             return []
         return [key for key in data if self.make_key(key, version) in refused]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import time
-from collections.abc import Callable, Coroutine, Hashable, Iterator
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Callable, Hashable, Iterator
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cache_layer.backends.encoding import Codec
 from cache_layer.backends.memory import MemoryStore
@@ -14,6 +14,7 @@ from cache_layer.backends.near.cache import NearCache, NearJournal
 from cache_layer.backends.near.decoded import DecodedValues
 from cache_layer.backends.near.operations import NearOperation, near_operation
 from cache_layer.backends.operations.base import (
+    Awaited,
     Detour,
     Operation,
     OperationContext,
@@ -60,7 +61,7 @@ class Store:
         async_transport: AsyncTransport | None = None,
         near: NearCache | None = None,
         tracking: Tracking | None = None,
-        announce: Callable[[dict[str, Any]], None] = lambda description: None,
+        announce: Callable[[dict[str, object]], None] = lambda description: None,
     ) -> None:
         self.codec = codec
         self.memory = memory
@@ -97,7 +98,7 @@ class Store:
         finally:
             self._forget(near, operation)
 
-    def arun(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+    def arun(self, operation: Operation[T]) -> Awaited[T]:
         """See ``run()``."""
         near = self.near
         if near is None or not (operation.writes or operation.context.near):
@@ -142,7 +143,7 @@ class Store:
             self.single_prefix = False
             self.forget_decoded()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Return who answers (``state``: ``"redis"`` or ``"memory"``), ``since`` when, and why.
 
         ``since`` is an aware datetime, ``reason`` is empty while Redis answers. ``refused`` names

@@ -9,14 +9,14 @@ Not kept are private attributes and cached properties, which are computed again.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 from django.apps import apps
 from django.db.models import Choices, Model, QuerySet
 from django.db.models.fields.files import FieldFile
 from django.utils.functional import cached_property
 
-from cache_layer.codec.types import Composite, Refused
+from cache_layer.codec.types import Composite, Refused, State
 from cache_layer.exceptions import CodecError
 
 _PREFETCHED: Final = "_prefetched_objects_cache"
@@ -53,7 +53,7 @@ def _plain(value: object) -> object:
     return value.name if isinstance(value, FieldFile) else value
 
 
-def _build(state: list[Any]) -> Model:
+def _build(state: State) -> Model:
     label, db, adding, values, deferred, extra = state
     model: type[Model] = apps.get_model(label)
     names = [field.attname for field in model._meta.concrete_fields]
@@ -79,7 +79,7 @@ def _links_of(instance: Model) -> object:
     ]
 
 
-def _prefetched_state(instance: Model, name: str, found: QuerySet[Any]) -> object:
+def _prefetched_state(instance: Model, name: str, found: QuerySet[Model]) -> object:
     """Return the accessor of a prefetched set, its order and its objects.
 
     Further queries on the set begin with all related objects, so that one that was filtered would
@@ -96,10 +96,10 @@ def _prefetched_state(instance: Model, name: str, found: QuerySet[Any]) -> objec
     return [accessor, name, order, list(found)]
 
 
-def _set_links(instance: Model, links: list[Any]) -> None:
+def _set_links(instance: Model, links: State) -> None:
     related, prefetched = links
     instance._state.fields_cache.update(related)
-    found: dict[str, QuerySet[Any]] = {}
+    found: dict[str, QuerySet[Model]] = {}
     for accessor, name, order, objects in prefetched:
         queryset = _related(instance, accessor)
         if order:
@@ -110,11 +110,11 @@ def _set_links(instance: Model, links: list[Any]) -> None:
         instance.__dict__[_PREFETCHED] = found
 
 
-def _related(instance: Model, accessor: str) -> QuerySet[Any]:
+def _related(instance: Model, accessor: str) -> QuerySet[Model]:
     """Return every object of a relation, as a query, whatever was prefetched."""
     known = instance.__dict__.pop(_PREFETCHED, None)
     try:
-        queryset: QuerySet[Any] = getattr(instance, accessor).get_queryset()
+        queryset: QuerySet[Model] = getattr(instance, accessor).get_queryset()
         return queryset
     finally:
         if known is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from django.core.exceptions import ImproperlyConfigured
 
+from cache_layer.aliases import Options
 from cache_layer.codec import signing
 from cache_layer.codec.types import MISFITS, type_name
 from cache_layer.exceptions import CodecError, UnsupportedValueError
@@ -38,7 +38,7 @@ class SignedPickleSerializer:
         ImproperlyConfigured: ``PICKLE_VERSION`` is not a protocol of this Python.
     """
 
-    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, options: Options | None = None) -> None:
         version = (options or {}).get("PICKLE_VERSION", pickle.DEFAULT_PROTOCOL)
         try:
             self._protocol = int(version)

@@ -16,7 +16,16 @@ from django.db.models import Choices, Model
 from django.http import HttpResponse
 
 from cache_layer.codec.responses import is_known_response, response_codec
-from cache_layer.codec.types import COMPOSITES, MISFITS, SCALARS, Composite, Refused, type_name
+from cache_layer.codec.types import (
+    COMPOSITES,
+    MISFITS,
+    SCALARS,
+    Composite,
+    Convert,
+    Refused,
+    State,
+    type_name,
+)
 from cache_layer.exceptions import CodecError
 
 T = TypeVar("T")
@@ -25,8 +34,8 @@ T = TypeVar("T")
 class _Entry(NamedTuple):
     cls: type
     name: str
-    encode: Callable[[Any], object]
-    decode: Callable[[Any], object]
+    encode: Convert
+    decode: Convert
 
 
 _BY_TYPE: Final[dict[type, _Entry]] = {}
@@ -45,8 +54,8 @@ def register(
     cls: type[object] | None = None,
     *,
     name: str = "",
-    encode: Callable[[Any], object] | None = None,
-    decode: Callable[[Any], object] | None = None,
+    encode: Convert | None = None,
+    decode: Convert | None = None,
 ) -> Any:
     """Let the codec store instances of exactly this class; usable as a decorator.
 
@@ -139,7 +148,7 @@ def _state_of(value: object) -> object:
         raise Refused(value, f"its encode raised {error!r}") from error
 
 
-def _build(state: list[Any]) -> object:
+def _build(state: State) -> object:
     name, inner = state
     entry = _BY_NAME.get(name)
     if entry is None:
@@ -153,7 +162,7 @@ def _build(state: list[Any]) -> object:
 REGISTERED: Final = Composite(20, _state_of, _build)
 
 
-def _ready_made(cls: type[object]) -> tuple[Callable[[Any], object], Callable[[Any], object]]:
+def _ready_made(cls: type[object]) -> tuple[Convert, Convert]:
     if issubclass(cls, enum.Flag):
         # Combinations of flags have no name of their own.
         return (lambda member: int(member.value)), (lambda value: cls(value))
@@ -171,7 +180,7 @@ def _ready_made(cls: type[object]) -> tuple[Callable[[Any], object], Callable[[A
     )
 
 
-def _dataclass_codec(cls: type[Any]) -> tuple[Callable[[Any], object], Callable[[Any], object]]:
+def _dataclass_codec(cls: type[Any]) -> tuple[Convert, Convert]:
     names = [field.name for field in dataclasses.fields(cls)]
     try:
         object.__new__(cls)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from django.http import response as http
 from django.template.response import SimpleTemplateResponse, TemplateResponse
 
-from cache_layer.codec.types import Composite, Refused
+from cache_layer.codec.types import Composite, Refused, State
 from cache_layer.exceptions import CodecError
 
 # What belongs to the request that is over, to the handler or to the test client.
@@ -55,7 +55,7 @@ def _parts(response: http.HttpResponse) -> list[object]:
     return [attributes, [list(item) for item in response.headers.items()], cookies]
 
 
-def _from_parts(cls: type[http.HttpResponse], parts: list[Any]) -> http.HttpResponse:
+def _from_parts(cls: type[http.HttpResponse], parts: State) -> http.HttpResponse:
     attributes, headers, cookies = parts
     response = cls.__new__(cls)
     vars(response).update(attributes)
@@ -75,7 +75,7 @@ def _from_parts(cls: type[http.HttpResponse], parts: list[Any]) -> http.HttpResp
 
 def response_codec(
     cls: type[http.HttpResponse],
-) -> tuple[Callable[[http.HttpResponse], object], Callable[[list[Any]], object]]:
+) -> tuple[Callable[[http.HttpResponse], object], Callable[[State], object]]:
     """Return how responses of a project's own class become a state and back."""
     return _parts, lambda parts: _from_parts(cls, parts)
 
@@ -93,7 +93,7 @@ def _state_of(response: http.HttpResponseBase) -> object:
     return [type(response).__name__, _parts(response)]
 
 
-def _build(state: list[Any]) -> http.HttpResponse:
+def _build(state: State) -> http.HttpResponse:
     name, parts = state
     cls = _classes().get(name)
     if cls is None:

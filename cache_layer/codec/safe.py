@@ -22,6 +22,7 @@ from django.db.models import Model
 from django.http.response import HttpResponseBase
 from django.utils.functional import Promise
 
+from cache_layer.aliases import Value
 from cache_layer.codec import signing
 from cache_layer.codec.django_models import MODEL
 from cache_layer.codec.refusals import too_deep, unsupported
@@ -33,6 +34,7 @@ from cache_layer.codec.types import (
     MISFITS,
     SCALARS,
     Composite,
+    Convert,
     Refused,
     type_name,
 )
@@ -110,7 +112,7 @@ class SafeSerializer:
             ) from error
         return message
 
-    def loads(self, data: bytes) -> Any:
+    def loads(self, data: bytes) -> Value:
         """Return the value that the bytes stand for.
 
         Raises:
@@ -226,7 +228,7 @@ class _Writer:
             self._reset()
         return SIGNED + signing.sign(body, _SALT) + body if signed else PLAIN + body
 
-    def _body(self, value: object, exact: Callable[[Any], object] | None = None) -> bytes:
+    def _body(self, value: object, exact: Convert | None = None) -> bytes:
         def pack(state: object) -> bytes:
             packed: bytes = self._packer.pack(exact(state) if exact else state)
             return packed
@@ -311,7 +313,7 @@ class _Writer:
         return len(found) != self._extensions
 
 
-def _exact(value: Any) -> Any:
+def _exact(value: Value) -> Value:
     """Return the value with each bytearray and memoryview replaced, or itself if it has none.
 
     Raises:
@@ -367,7 +369,7 @@ def _counted(size: int) -> Mapping[str, Any]:
         return {}
     left = MAX_ITEMS
 
-    def count(items: Any) -> Any:
+    def count(items: Value) -> Value:
         nonlocal left
         left -= len(items) + 1
         if left < 0:

@@ -42,6 +42,12 @@ class Refused(Exception):  # noqa: N818 - never leaves the codec, which turns it
         self.reason = reason
 
 
+#: Turns a value into its state, or a state into the value.
+Convert = Callable[[Any], object]
+#: A state as it is read from a message: nobody has checked what it contains.
+State = list[Any]
+
+
 class Scalar(NamedTuple):
     """How a value that contains no other becomes bytes and back."""
 
@@ -58,9 +64,9 @@ class Composite(NamedTuple):
     """
 
     code: int
-    state_of: Callable[[Any], object]
-    build: Callable[[Any], object]
-    links_of: Callable[[Any], object] | None = None
+    state_of: Convert
+    build: Convert
+    links_of: Convert | None = None
     set_links: Callable[[Any, Any], None] | None = None
 
 
@@ -175,7 +181,7 @@ def _defaultdict_state(value: defaultdict[object, object]) -> object:
     return [name, dict(value)]
 
 
-def _build_defaultdict(state: list[Any]) -> defaultdict[object, object]:
+def _build_defaultdict(state: State) -> defaultdict[object, object]:
     name, items = state
     return defaultdict(_FACTORIES[name] if name else None, items)
 
@@ -206,7 +212,7 @@ def _lazy_state(value: Any) -> object:
     return [name, list(args), kwargs]
 
 
-def _build_lazy(state: list[Any]) -> object:
+def _build_lazy(state: State) -> object:
     name, args, kwargs = state
     return _LAZY[name](*args, **kwargs)
 

@@ -27,8 +27,8 @@ from django.utils.safestring import SafeString
 from cache_layer.exceptions import UnstableArgumentError
 from cache_layer.keyspace import digest
 
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
+Args = tuple[object, ...]
+Kwargs = dict[str, object]
 
 #: An argument longer than this (a UUID's text) is digested. Each is digested by itself, whatever
 #: the others are, so that a pattern made from one argument finds every key it is in.
@@ -90,11 +90,11 @@ class CallKeys:
         """The tag that every result of the function has."""
         return f"@function:{self.stem[:-1]}"
 
-    def arguments(self, args: Args, kwargs: Mapping[str, object]) -> dict[str, Any]:
+    def arguments(self, args: Args, kwargs: Mapping[str, object]) -> dict[str, object]:
         """Return every argument of a call by name, defaults included."""
         return dict(zip(self._names, self._values(args, kwargs), strict=True))
 
-    def _values(self, args: Args, kwargs: Mapping[str, object]) -> Iterable[Any]:
+    def _values(self, args: Args, kwargs: Mapping[str, object]) -> Iterable[object]:
         if self._simple:
             count = len(args)
             if not kwargs and count == len(self._names):

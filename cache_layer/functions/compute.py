@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Generator
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from cache_layer import metrics
+from cache_layer.aliases import Value
 from cache_layer.backends import (
     Lease,
     Operation,
@@ -35,7 +36,7 @@ _LONGEST_PAUSE: Final = 0.1
 T = TypeVar("T")
 
 #: A function's value and None, or None and what it raised.
-Outcome = tuple[Any, Exception | None]
+Outcome = tuple[Value, Exception | None]
 
 
 class CachedCall:
@@ -114,8 +115,8 @@ class Sleep:
         await asyncio.sleep(self._seconds)
 
 
-Effect = Operation[Any] | Compute | Wait | Sleep
-Effects = Generator[Effect, Any, T]
+Effect = Operation[Value] | Compute | Wait | Sleep
+Effects = Generator[Effect, Value, T]
 
 
 class Miss:
@@ -153,7 +154,7 @@ class Miss:
             return lease, None
         return (yield from self._compute(lease, None))
 
-    def _claim(self, unreadable: bytes = b"") -> Effects[Any]:
+    def _claim(self, unreadable: bytes = b"") -> Effects[Value]:
         operation = self._factory.claim(self._result, unreadable)
         try:
             found = yield operation
@@ -166,7 +167,7 @@ class Miss:
             raise
         return found.value if isinstance(found, StaleValue) else found
 
-    def _look_again(self) -> Effects[Any]:
+    def _look_again(self) -> Effects[Value]:
         found = yield from self._claim()
         # However often it looks, a call is one miss, which was counted at the first look.
         again = "misses" if isinstance(found, Lease) else "hits"
@@ -188,7 +189,7 @@ class Miss:
             with contextlib.suppress(ValueError):
                 computing.reset(before)
 
-    def _wait_for_other_process(self, flight: SingleFlight, lease: Lease) -> Effects[Any]:
+    def _wait_for_other_process(self, flight: SingleFlight, lease: Lease) -> Effects[Value]:
         """Return the value that another process stores, or the lease under which to compute."""
         deadline = time.monotonic() + settings.LEASE_TTL
         pause = _FIRST_PAUSE
@@ -245,7 +246,7 @@ class Miss:
             yield self._factory.release(self._result, lease)
 
 
-def drive(steps: Effects[Outcome], backend: ResilientCache) -> Any:
+def drive(steps: Effects[Outcome], backend: ResilientCache) -> Value:
     """Carry the effects out, blocking; return the value, or raise what the function raised."""
     run = backend.store.run
     try:
@@ -261,7 +262,7 @@ def drive(steps: Effects[Outcome], backend: ResilientCache) -> Any:
         return _result(stop.value)
 
 
-async def adrive(steps: Effects[Outcome], backend: ResilientCache) -> Any:
+async def adrive(steps: Effects[Outcome], backend: ResilientCache) -> Value:
     """See ``drive()``."""
     run = backend.store.arun
     try:
@@ -280,7 +281,7 @@ async def adrive(steps: Effects[Outcome], backend: ResilientCache) -> Any:
         return _result(stop.value)
 
 
-def _result(outcome: Outcome) -> Any:
+def _result(outcome: Outcome) -> Value:
     value, error = outcome
     if error is None:
         return value

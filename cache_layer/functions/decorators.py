@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction
 
+from cache_layer.aliases import Function, Value
 from cache_layer.functions.arguments import CallKeys
 from cache_layer.functions.invalidation import InvalidationRule, is_unknown_outcome
 from cache_layer.functions.spec import CachedFunctionSpec, Options, expiration_policy
@@ -18,13 +19,13 @@ from cache_layer.interface import Ttl, validate_namespace
 
 P = ParamSpec("P")
 R = TypeVar("R")
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Function)
 
 
 class _Cached:
     """The decorator that ``cached(...)`` returns."""
 
-    def __init__(self, make_spec: Callable[[Callable[..., Any]], CachedFunctionSpec]) -> None:
+    def __init__(self, make_spec: Callable[[Function], CachedFunctionSpec]) -> None:
         self._make_spec = make_spec
 
     @overload
@@ -179,7 +180,7 @@ def cache_invalidate(
         if iscoroutinefunction(function):
 
             @functools.wraps(function)
-            async def awaited(*args: object, **kwargs: object) -> Any:
+            async def awaited(*args: object, **kwargs: object) -> Value:
                 before = rule.of_call(args, kwargs)
                 try:
                     result = await function(*args, **kwargs)
@@ -193,7 +194,7 @@ def cache_invalidate(
             return awaited
 
         @functools.wraps(function)
-        def called(*args: Any, **kwargs: Any) -> Any:
+        def called(*args: object, **kwargs: object) -> Value:
             before = rule.of_call(args, kwargs)
             try:
                 result = function(*args, **kwargs)

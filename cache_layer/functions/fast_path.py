@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Hashable
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
+from cache_layer.aliases import Value
 from cache_layer.backends import NOT_FOUND, DecodedValues, ReadResult, ResilientCache
 from cache_layer.functions.arguments import Args, Kwargs
 
@@ -28,7 +29,7 @@ class ArgumentIndex:
         self.values: DecodedValues | None = None
         self._store: object = None
 
-    def get(self, args: Args, kwargs: Kwargs) -> Any:
+    def get(self, args: Args, kwargs: Kwargs) -> Value:
         """Return the result of a call, or ``NOT_FOUND``."""
         values = self.values
         if values is None or (name := _name(args, kwargs)) is None:

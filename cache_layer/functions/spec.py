@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable
-from typing import Any
 
+from cache_layer.aliases import Function
 from cache_layer.backends import (
     ExpirationPolicy,
     ResilientCache,
@@ -71,7 +70,7 @@ class CachedFunctionSpec:
 
     def __init__(
         self,
-        function: Callable[..., Any],
+        function: Function,
         keys: CallKeys,
         tags: TagTemplates,
         options: Options,

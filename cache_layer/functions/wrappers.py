@@ -170,10 +170,10 @@ class CachedFunction(_Wrapper, Generic[P, R]):
         return self(*args, **kwargs)
 
     @overload
-    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+    def __get__(self, instance: None, owner: type[object] | None = None) -> Self: ...
     @overload
     def __get__(
-        self: CachedFunction[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None
+        self: CachedFunction[Concatenate[S, Q], R], instance: S, owner: type[object] | None = None
     ) -> CachedFunction[Q, R]: ...
     def __get__(self, instance: object, owner: type[object] | None = None) -> Any:
         """Bind it, as a function is bound to the object it is looked up on."""
@@ -241,12 +241,12 @@ class AsyncCachedFunction(_Wrapper, Generic[P, R]):
         return await self(*args, **kwargs)
 
     @overload
-    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+    def __get__(self, instance: None, owner: type[object] | None = None) -> Self: ...
     @overload
     def __get__(
         self: AsyncCachedFunction[Concatenate[S, Q], R],
         instance: S,
-        owner: type[Any] | None = None,
+        owner: type[object] | None = None,
     ) -> AsyncCachedFunction[Q, R]: ...
     def __get__(self, instance: object, owner: type[object] | None = None) -> Any:
         """See ``CachedFunction.__get__``."""

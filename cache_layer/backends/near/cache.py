@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
+from cache_layer.aliases import Value
 from cache_layer.globs import glob_match
 from cache_layer.journal import Journal
 from cache_layer.keyspace import Keyspace
@@ -95,7 +96,7 @@ class Entry:
         #: Whether it answered a read since eviction last looked at it.
         self.used = False
         #: Where its decoded value is kept: a dictionary and the key in it.
-        self.names: list[tuple[dict[Hashable, Any], Hashable]] = []
+        self.names: list[tuple[dict[Hashable, Value], Hashable]] = []
 
 
 class PendingRead:
@@ -204,7 +205,7 @@ class NearCache:
                         del pending[key]
 
     def attach(
-        self, entry: Entry, values: dict[Hashable, Any], name: Hashable, value: Any, size: int
+        self, entry: Entry, values: dict[Hashable, Value], name: Hashable, value: object, size: int
     ) -> None:
         """Put a value made of an entry into a dictionary for as long as the entry lives.
 

@@ -6,9 +6,10 @@ import datetime as dt
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from decimal import Decimal
-from typing import Any, Final, cast
+from typing import Final, cast
 from uuid import UUID
 
+from cache_layer.aliases import Value
 from cache_layer.backends.encoding import (
     ENVELOPE,
     FRESH_END,
@@ -32,7 +33,7 @@ _IMMUTABLE: Final = frozenset(
 )
 
 #: What ``DecodedValues.get`` returns when it has no answer.
-NOT_FOUND: Final[Any] = object()
+NOT_FOUND: Final[Value] = object()
 
 _monotonic = time.monotonic
 
@@ -73,7 +74,7 @@ class DecodedValues:
         self._values: dict[Hashable, _DecodedValue] = {}
         self._find = self._values.get
 
-    def get(self, name: Hashable) -> Any:
+    def get(self, name: Hashable) -> Value:
         """Return the value of a name, or ``NOT_FOUND``."""
         decoded = self._find(name)
         if decoded is None:
@@ -100,7 +101,7 @@ class DecodedValues:
         counts[counter] = counts.get(counter, 0) + 1
         return value
 
-    def learn(self, name: Hashable, read: Read[Any]) -> None:
+    def learn(self, name: Hashable, read: Read[Value]) -> None:
         """Keep the value of a read that was just done, if the near cache has its entries."""
         entries = self._near.entries(read.reads)
         if entries is None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from cache_layer.backends.encoding import ENVELOPE, MARKER, UnreadableValueError
 from cache_layer.backends.memory import MemoryStore
@@ -15,10 +15,11 @@ from cache_layer.backends.operations.base import (
     Operation,
     Read,
     Refusal,
+    Reply,
     Steps,
     raw,
 )
-from cache_layer.backends.operations.batches import GetMany
+from cache_layer.backends.operations.batches import GetMany, Values
 from cache_layer.metrics import NEAR_HITS, record
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ class NearRead(NearOperation[T]):
     def in_memory(self, store: MemoryStore) -> T:
         return self.read.in_memory(store)
 
-    def _is_cacheable(self, held: list[Any]) -> bool:
+    def _is_cacheable(self, held: list[Reply]) -> bool:
         """Return whether the first key holds a value, and each other key a tag's token."""
         data, *tokens = held
         if data is None or data.startswith(MARKER) or None in tokens:
@@ -95,7 +96,7 @@ class NearRead(NearOperation[T]):
         return True
 
 
-class NearMany(NearOperation[dict[Any, Any]]):
+class NearMany(NearOperation[Values]):
     """A ``GetMany``: Redis is asked for the keys that have no entry."""
 
     __slots__ = ("here", "many")
@@ -109,14 +110,14 @@ class NearMany(NearOperation[dict[Any, Any]]):
         # An envelope, which begins with NUL, is a value together with its tags only.
         self.here = [data if data and data[0] else None for data in near.find(many.keys)]
 
-    def found(self) -> tuple[dict[Any, Any]] | None:
+    def found(self) -> tuple[Values] | None:
         if None in self.here:
             return None
         found = self.many.decode(self.here, lambda _key: None)
         _recount(self.context.namespace, len(self.here))
         return (found,)
 
-    def steps(self) -> Steps[dict[Any, Any]]:
+    def steps(self) -> Steps[Values]:
         many = self.many
         asked = [number for number, data in enumerate(self.here) if data is None]
         keys = [many.keys[number] for number in asked]
@@ -145,7 +146,7 @@ class NearMany(NearOperation[dict[Any, Any]]):
             if pending is not None:
                 self.near.cancel_read(pending, keys)
 
-    def in_memory(self, store: MemoryStore) -> dict[Any, Any]:
+    def in_memory(self, store: MemoryStore) -> Values:
         return self.many.in_memory(store)
 
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from hiredis import Reader
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -16,8 +16,9 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cache_layer.backends.near.cache import NearCache
-from cache_layer.backends.operations.base import raw
+from cache_layer.backends.operations.base import Command, raw
 from cache_layer.backends.redis import internals
+from cache_layer.backends.redis.internals import Connection
 from cache_layer.backends.redis.resp import NOTHING, Push, make_reader, pack
 from cache_layer.backends.redis.transport import Transport
 from cache_layer.conf import settings
@@ -113,7 +114,7 @@ class Tracker(threading.Thread):
         self._transport = transport
         self._is_usable = is_usable
         self._stopped = threading.Event()
-        self._socket: Any = None
+        self._socket: Connection = None
         self._refused = ""
 
     def stop(self) -> None:
@@ -156,7 +157,7 @@ class Tracker(threading.Thread):
             self._socket = None
             connection.disconnect()
 
-    def _follow(self, listening: Any) -> None:
+    def _follow(self, listening: Connection) -> None:
         reader = make_reader()
         interval = settings.NEAR_PING_INTERVAL
         timeout = self._transport.timeout or interval
@@ -214,7 +215,7 @@ class Tracker(threading.Thread):
             self._refused = ""
             self._near.turn_on(until, lambda: self._is_usable() and not self._stopped.is_set())
 
-    def _command(self) -> tuple[Any, ...]:
+    def _command(self) -> Command:
         every = sorted({raw(keyspace.start) for keyspace in self.keyspaces})
         # Redis refuses prefixes of which one begins with another.
         prefixes = [

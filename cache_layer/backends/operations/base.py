@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Coroutine, Generator, Iterable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from cache_layer.backends.encoding import Codec, living, named_tags
@@ -21,6 +21,10 @@ from cache_layer.keyspace import Keyspace
 from cache_layer.metrics import record
 
 T = TypeVar("T")
+
+#: A call that is awaited or made a task.
+Awaited = Coroutine[Any, Any, T]
+#: The name of a command and its arguments.
 Command = tuple[Any, ...]
 #: What Redis answered; an exception where it refused a command of a batch.
 Reply = Any

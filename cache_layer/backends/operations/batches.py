@@ -28,7 +28,11 @@ from cache_layer.metrics import record
 _STORED: Final = b"OK"
 
 
-class GetMany(Operation[dict[Any, Any]]):
+#: Values by the names that the caller gave.
+Values = dict[Any, Any]
+
+
+class GetMany(Operation[Values]):
     """The values of those keys that hold one, under the caller's names for them."""
 
     __slots__ = ("keys", "names")
@@ -41,7 +45,7 @@ class GetMany(Operation[dict[Any, Any]]):
         self.keys = keys
         self.names = names
 
-    def steps(self) -> Steps[dict[Any, Any]]:
+    def steps(self) -> Steps[Values]:
         held, _ = yield from self.execute(self.keys)
         if held is None:
             return {}
@@ -75,10 +79,10 @@ class GetMany(Operation[dict[Any, Any]]):
                 tokens.update(zip(chunk, reply, strict=True))
         return tokens
 
-    def in_memory(self, store: MemoryStore) -> dict[Any, Any]:
+    def in_memory(self, store: MemoryStore) -> Values:
         return self.decode([store.read(key) for key in self.keys], store.read)
 
-    def decode(self, held: Sequence[bytes | None], read: Lookup) -> dict[Any, Any]:
+    def decode(self, held: Sequence[bytes | None], read: Lookup) -> Values:
         """Return the result for what the keys hold."""
         found = {}
         decode = self.context.codec.decode

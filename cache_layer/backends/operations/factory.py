@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.http.response import HttpResponseBase
 
+from cache_layer.aliases import Value
 from cache_layer.backends.encoding import ResultKey
 from cache_layer.backends.operations.base import Operation, OperationContext, raw
 from cache_layer.backends.operations.batches import DeleteMany, GetMany, SetMany
@@ -47,7 +48,6 @@ _warned: set[str] = set()
 
 #: As in Django's API: anything that can be written may be a key, anything may be a value.
 Key = Any
-Value = Any
 #: Django's: seconds, None for ever, or ``DEFAULT_TIMEOUT``.
 Timeout = Any
 
@@ -195,7 +195,7 @@ class OperationFactory:
 
     def set_many(
         self, entries: Mapping[Key, Value], timeout: Timeout, version: int | None
-    ) -> Operation[Any]:
+    ) -> Operation[Value]:
         """Store several values; the result is a list of full keys that failed, or a count."""
         milliseconds = self.milliseconds(timeout)
         full = dict(zip(self.keys(entries, version), entries.values(), strict=True))

@@ -12,8 +12,8 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections.abc import Sequence
-from typing import Any
 
+from cache_layer.aliases import Value
 from cache_layer.backends.encoding import (
     ENVELOPE,
     MARKER,
@@ -106,7 +106,7 @@ class Claim(ReadResult):
             *[new_token() for _ in self.result.tags],
         )
 
-    def parse(self, reply: Reply) -> Any:
+    def parse(self, reply: Reply) -> Value:
         if reply.startswith(MARKER):
             token = reply[len(MARKER) :]
             return self._lease(token, owner=token.startswith(self._random))
@@ -118,14 +118,14 @@ class Claim(ReadResult):
         # It cannot be decoded: with a token that is nowhere, nothing will be stored.
         return self._lease(self._random, owner=False) if found is MISSING else found
 
-    def rejected(self) -> Any:
+    def rejected(self) -> Value:
         self.error()
         return self._lease(self._random, owner=False)
 
-    def answer(self, held: Sequence[bytes | None]) -> tuple[bool, Any]:
+    def answer(self, held: Sequence[bytes | None]) -> tuple[bool, Value]:
         return False, None
 
-    def in_memory(self, store: MemoryStore) -> Any:
+    def in_memory(self, store: MemoryStore) -> Value:
         tokens: list[bytes] = []
         for tag in self.result.tags:
             token = store.read(tag)

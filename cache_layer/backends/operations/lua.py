@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
+
+from cache_layer.backends.operations.base import Command
 
 _COMMON = """
 local tokens = {}
@@ -86,12 +88,12 @@ class Script:
         self.plain = plain
         self.known[self.sha] = self.known[self.body] = self
 
-    def __call__(self, keys: Sequence[bytes], *arguments: object) -> tuple[Any, ...]:
+    def __call__(self, keys: Sequence[bytes], *arguments: object) -> Command:
         """Return the command that calls the script."""
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
     @classmethod
-    def otherwise(cls, command: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def otherwise(cls, command: Command) -> Command | None:
         """Return another command that does the same, where Redis refuses this one; None: none."""
         if command[0] == "EVALSHA":
             return ("EVAL", cls.known[command[1]].body, *command[2:])

@@ -10,8 +10,9 @@ import dataclasses
 import enum
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
+from cache_layer.aliases import Value
 from cache_layer.backends.encoding import (
     CLAIM_END,
     ENVELOPE,
@@ -55,7 +56,7 @@ MISSING: Final = Missing.MISSING
 class StaleValue:
     """A value that is to be refreshed, and that nobody refreshes yet."""
 
-    value: Any
+    value: Value
     #: The beginning of its envelope, which no other has.
     identity: bytes
     #: Its envelope's list of tags.
@@ -69,7 +70,7 @@ class StaleValue:
         return time.time() * 1000 < self.fresh_until
 
 
-class ReadResult(Read[Any]):
+class ReadResult(Read[Value]):
     """Return the value of a result, ``StaleValue`` around one to be refreshed, or ``MISSING``.
 
     Args:
@@ -93,14 +94,14 @@ class ReadResult(Read[Any]):
     def reads(self) -> tuple[str, ...]:
         return (self.key, *self.result.tags)
 
-    def answer(self, held: Sequence[bytes | None]) -> tuple[bool, Any]:
+    def answer(self, held: Sequence[bytes | None]) -> tuple[bool, Value]:
         found = self.parse(held)
         return found is not MISSING, found
 
     def command(self) -> Command:
         return ("MGET", *self.result.raw)
 
-    def parse(self, reply: Sequence[bytes | None] | None) -> Any:
+    def parse(self, reply: Sequence[bytes | None] | None) -> Value:
         if reply is None:
             return MISSING
         data = reply[0] or b""
@@ -110,14 +111,14 @@ class ReadResult(Read[Any]):
             self._not_decoded(data)
         return MISSING
 
-    def rejected(self) -> Any:
+    def rejected(self) -> Value:
         self.error()
         return MISSING
 
-    def in_memory(self, store: MemoryStore) -> Any:
+    def in_memory(self, store: MemoryStore) -> Value:
         return self.parse([store.read(key) for key in self.reads])
 
-    def decoded(self, data: bytes, start: int) -> Any:
+    def decoded(self, data: bytes, start: int) -> Value:
         """Return the value in what the key holds, which begins there and counts."""
         try:
             value = self.context.codec.decode(data[start:] if start else data)

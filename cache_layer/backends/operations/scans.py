@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from cache_layer.backends.encoding import is_tag
 from cache_layer.backends.memory import MemoryStore
@@ -14,6 +14,7 @@ from cache_layer.backends.operations.base import (
     Operation,
     OperationContext,
     Refusal,
+    Reply,
     Steps,
     chunks,
     held,
@@ -143,10 +144,12 @@ class Clear(DeletePattern):
         journal.add_keyspace(self.keyspace)
 
 
-def drop_matching(pattern: str, owned: Any = list, count: int = STEP) -> Steps[int]:
+def drop_matching(
+    pattern: str, owned: Callable[[list[bytes]], list[bytes]] = list, count: int = STEP
+) -> Steps[int]:
     """Delete what matches a pattern; one round trip a step deletes and looks further."""
     dropped = 0
-    cursor: Any = 0
+    cursor: Reply = 0
     deletions: list[Command] = []
     # Last, so that the values under them are still counted as such.
     tags: list[bytes] = []

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from cache_layer.aliases import Value
 from cache_layer.backends.encoding import (
     MARKER,
     NO_VALUE,
@@ -36,7 +35,7 @@ from cache_layer.journal import Journal
 from cache_layer.metrics import record
 
 
-class Get(Read[Any]):
+class Get(Read[Value]):
     """The value of a key, or the default."""
 
     __slots__ = ("default",)
@@ -50,7 +49,7 @@ class Get(Read[Any]):
     def command(self) -> Command:
         return ("GET", self.key.encode("utf-8", "surrogatepass"))
 
-    def parse(self, reply: bytes | None) -> Any:
+    def parse(self, reply: bytes | None) -> Value:
         context = self.context
         if reply is None or reply.startswith(NO_VALUE):
             if reply is None or reply.startswith(MARKER):
@@ -66,11 +65,11 @@ class Get(Read[Any]):
         record(context.namespace, "hits")
         return value
 
-    def in_memory(self, store: MemoryStore) -> Any:
+    def in_memory(self, store: MemoryStore) -> Value:
         return self.parse(held(store, self.key))
 
 
-class _GetUnderTags(Single[Any]):
+class _GetUnderTags(Single[Value]):
     """The rest of a ``Get`` that met an envelope."""
 
     __slots__ = ("data", "get", "tags")
@@ -86,11 +85,11 @@ class _GetUnderTags(Single[Any]):
     def command(self) -> Command:
         return ("MGET", *map(raw, self.tags))
 
-    def parse(self, reply: list[bytes | None] | None) -> Any:
+    def parse(self, reply: list[bytes | None] | None) -> Value:
         tokens = dict(zip(self.tags, reply or (), strict=False))
         return self.get.parse(living(self.data, tokens.get))
 
-    def in_memory(self, store: MemoryStore) -> Any:
+    def in_memory(self, store: MemoryStore) -> Value:
         return self.get.in_memory(store)
 
 

@@ -43,8 +43,8 @@ T = TypeVar("T")
 #: Into how many pieces the wait for a connection is cut.
 _PIECES: Final = 10
 
-Connect = Callable[[], Awaitable[Any]]
-Handshake = Callable[[Any], Awaitable[None]]
+Connect = Callable[[], Awaitable[internals.Connection]]
+Handshake = Callable[[internals.Connection], Awaitable[None]]
 
 #: Options of a synchronous connection that an asynchronous one makes for itself.
 _OWN: Final = frozenset(
@@ -203,7 +203,7 @@ def _connector(client: object, handshake: Handshake, patience: float | None) -> 
         return None
     options = _options(pool.connection_kwargs, connection_class)
 
-    async def connect() -> Any:
+    async def connect() -> internals.Connection:
         connection = connection_class(redis_connect_func=handshake, **options)
         return await _connected(connection, patience)
 
@@ -214,7 +214,9 @@ def _is_known() -> bool:
     return internals.are_known(async_connection.Connection(), internals.ASYNC)
 
 
-async def _connected(connection: Any, patience: float | None) -> Any:
+async def _connected(
+    connection: internals.Connection, patience: float | None
+) -> internals.Connection:
     # Redis-py's limits would count the time in which this loop was busy.
     connection.socket_connect_timeout = connection.socket_timeout = None
     try:
@@ -276,7 +278,7 @@ def _through_sentinel(pool: Any, handshake: Handshake, patience: float | None) -
         **_options(pool.connection_kwargs, async_connection.SSLConnection),
     )
 
-    async def connect() -> Any:
+    async def connect() -> internals.Connection:
         try:
             connection: object = found.make_connection()  # type: ignore[no-untyped-call]
             return await _connected(connection, patience)

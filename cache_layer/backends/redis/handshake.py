@@ -13,12 +13,14 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from cache_layer.backends.operations.base import Command, Reply
 from cache_layer.backends.redis.errors import WrongServerError, is_refusal
+from cache_layer.backends.redis.internals import Connection
 
 _QUESTIONS: Final = (("CLIENT", "ID"), ("INFO", "server"), ("INFO", "replication"))
 #: Connections remembered; what could be delivered late is on the newest.
@@ -36,7 +38,7 @@ class ClusterNodeError(RedisConnectionError, WrongServerError):
 #: Whose recovery this thread does.
 _recovering: ContextVar[ServerIdentity | None] = ContextVar("recovering", default=None)
 
-Steps = Generator[list[tuple[Any, ...]], list[Any], None]
+Steps = Generator[list[Command], list[Reply], None]
 
 
 class ServerIdentity:
@@ -72,7 +74,7 @@ class ServerIdentity:
         self._met = ""
         self._connections: deque[int] = deque(maxlen=_MOST)
 
-    def handshake(self, connection: Any) -> None:
+    def handshake(self, connection: Connection) -> None:
         """Set up a new connection; ``redis_connect_func`` of synchronous connections."""
         _silence(connection)
         connection.on_connect()
@@ -89,7 +91,7 @@ class ServerIdentity:
                         replies.append(error)
                 commands = steps.send(replies)
 
-    async def ahandshake(self, connection: Any) -> None:
+    async def ahandshake(self, connection: Connection) -> None:
         """See ``handshake()``."""
         _silence(connection)
         await connection.on_connect()

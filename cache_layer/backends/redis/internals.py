@@ -7,9 +7,14 @@ costs that, and nothing else: redis-py's own clients do the work then.
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Any, Final
 
 import redis
+
+#: A client of redis-py, whose types of replies say both blocking and awaited.
+Client = Any
+#: A connection of redis-py, of which more is used than it documents.
+Connection = Any
 
 logger = logging.getLogger("cache_layer")
 

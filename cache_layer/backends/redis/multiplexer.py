@@ -19,12 +19,13 @@ from redis.exceptions import AskError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from cache_layer.backends.operations.base import Command
+from cache_layer.backends.operations.base import Command, Reply
 from cache_layer.backends.redis.errors import (
     CircuitOpenError,
     RedisUnavailableError,
     as_unavailable,
 )
+from cache_layer.backends.redis.internals import Connection
 from cache_layer.backends.redis.pool import SLOWEST
 from cache_layer.backends.redis.resp import NOTHING, Push, make_reader, pack
 from cache_layer.breaker import Breaker
@@ -49,14 +50,14 @@ class Batch:
     def __init__(self, future: asyncio.Future[list[object]], commands: int) -> None:
         self.future = future
         self.missing = commands
-        self.replies: list[Any] = []
+        self.replies: list[Reply] = []
 
     def done(self) -> bool:
         """Return whether the caller has them, or waits no longer."""
         return self.future.done()
 
 
-Waiter = Batch | asyncio.Future[Any]
+Waiter = Batch | asyncio.Future[Reply]
 
 
 class MultiplexedConnection(asyncio.Protocol):
@@ -73,7 +74,7 @@ class MultiplexedConnection(asyncio.Protocol):
 
     def __init__(
         self,
-        connection: Any,
+        connection: Connection,
         timeout: float | None,
         ready: Callable[[], None],
         lost: Callable[[MultiplexedConnection], None],
@@ -258,7 +259,7 @@ class MultiplexedConnection(asyncio.Protocol):
 
 def refuse(waiter: Waiter, error: BaseException) -> None:
     """Let one call fail, with an exception of its own."""
-    future: asyncio.Future[Any] = waiter.future if isinstance(waiter, Batch) else waiter
+    future: asyncio.Future[Reply] = waiter.future if isinstance(waiter, Batch) else waiter
     if future.done():
         return
     if isinstance(error, RedisUnavailableError):
@@ -297,13 +298,13 @@ class CommandQueue:
         #: Whether several calls came in one turn of the loop, the last time.
         self._together = False
 
-    def send(self, command: Command) -> asyncio.Future[Any]:
+    def send(self, command: Command) -> asyncio.Future[Reply]:
         """Send one command; return a future for its reply."""
         future: asyncio.Future[object] = self._loop.create_future()
         self._send(future, pack(command))
         return future
 
-    def send_all(self, commands: list[Command]) -> asyncio.Future[list[Any]]:
+    def send_all(self, commands: list[Command]) -> asyncio.Future[list[Reply]]:
         """Send commands; return a future for the list of their replies."""
         future: asyncio.Future[list[object]] = self._loop.create_future()
         if commands:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from redis import connection as redis_connection
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -25,6 +25,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from cache_layer.backends.operations.base import Command, Reply
 from cache_layer.backends.redis import internals
 from cache_layer.backends.redis.cluster import SecureSlotConnection, SlotConnection
+from cache_layer.backends.redis.internals import Client as RedisClient
+from cache_layer.backends.redis.internals import Connection as RedisConnection
 from cache_layer.backends.redis.resp import NOTHING, Push, make_reader, pack
 
 _CLASSES: Final = frozenset(
@@ -58,7 +60,9 @@ class PooledConnection:
 
     __slots__ = ("_connection", "_readable", "_reader", "_socket", "_timeout", "generation")
 
-    def __init__(self, connection: Any, generation: int, patience: float | None) -> None:
+    def __init__(
+        self, connection: RedisConnection, generation: int, patience: float | None
+    ) -> None:
         connect_within(connection, patience)
         self.generation = generation
         self._connection = connection
@@ -134,7 +138,7 @@ class PooledConnection:
         return left
 
 
-def connect_within(connection: Any, seconds: float | None) -> None:
+def connect_within(connection: RedisConnection, seconds: float | None) -> None:
     """Connect, in so many seconds in all: name, address, TLS, authentication and handshake.
 
     Some of these steps cannot be limited, so a thread takes them.
@@ -172,7 +176,7 @@ def connect_within(connection: Any, seconds: float | None) -> None:
         ended.result()
 
 
-def _readability(connected: Any) -> Callable[[], object]:
+def _readability(connected: RedisConnection) -> Callable[[], object]:
     if not hasattr(select, "poll"):
         return lambda: select.select([connected], [], [], 0)[0]
     poll = select.poll()
@@ -196,7 +200,7 @@ class Executor(Protocol):
 class ConnectionPool:
     """Asks past redis-py."""
 
-    def __init__(self, client: Any, patience: float | None) -> None:
+    def __init__(self, client: RedisClient, patience: float | None) -> None:
         self._pool = client.connection_pool
         self._patience = patience
         self._callbacks = dict(client.response_callbacks)
@@ -257,7 +261,7 @@ class ConnectionPool:
 class Client:
     """Asks as redis-py does, by its pool: behind Sentinel, with a limit, with retries."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: RedisClient) -> None:
         self._client = client
 
     def execute(self, command: Command) -> Reply:

@@ -7,7 +7,7 @@ redis-py. Given one of these, it does so without a connection of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 from redis import Redis
@@ -16,13 +16,16 @@ from redis.commands.cluster import READ_COMMANDS
 
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations.base import (
+    Awaited,
     Command,
     Operation,
     OperationContext,
     Refusal,
+    Reply,
     Steps,
 )
 from cache_layer.backends.outage import CacheUnavailableError
+from cache_layer.backends.redis.internals import Client
 
 T = TypeVar("T")
 
@@ -37,14 +40,14 @@ class Backend(Protocol):
     def run(self, operation: Operation[T]) -> T:
         """See ``ResilientCache.run``."""
 
-    def arun(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+    def arun(self, operation: Operation[T]) -> Awaited[T]:
         """See ``ResilientCache.arun``."""
 
     def unavailable(self, what: str) -> CacheUnavailableError:
         """Return the error that says that only Redis can do this."""
 
 
-class RedisCommand(Operation[Any]):
+class RedisCommand(Operation[Reply]):
     """Any command, which nothing but Redis can do; its reply, be it an exception."""
 
     __slots__ = ("_backend", "_command", "_sent")
@@ -61,7 +64,7 @@ class RedisCommand(Operation[Any]):
         """The name of the command."""
         return str(self._command[0].decode())
 
-    def steps(self) -> Steps[Any]:
+    def steps(self) -> Steps[Reply]:
         self._sent = True
         (reply,) = yield [self._command]
         return reply
@@ -96,7 +99,7 @@ class RoutedRedis(Redis):
         self._backend = backend
         self._send = send
 
-    def execute_command(self, *args: object, **options: object) -> Any:
+    def execute_command(self, *args: object, **options: object) -> Reply:
         """Send a command and return what redis-py makes of the reply."""
         reply = self._send(_command(self, self._backend, args))
         parse: Callable[..., object] = self.parse_response
@@ -111,7 +114,7 @@ class AsyncRoutedRedis(AsyncRedis):
         super().__init__(connection_pool=cast("Any", client.connection_pool))
         self._backend = backend
 
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
+    async def execute_command(self, *args: Any, **options: Any) -> Reply:
         """See ``RoutedRedis.execute_command``."""
         reply = await self._backend.arun(_command(self, self._backend, args))
         return await self.parse_response(cast("Any", _AsyncAnswered(reply)), args[0], **options)
@@ -131,7 +134,7 @@ class Replies:
     def __init__(self, known: list[object]) -> None:
         self._known = iter(known)
 
-    def __call__(self, command: RedisCommand) -> Any:
+    def __call__(self, command: RedisCommand) -> Reply:
         """Return the reply.
 
         Raises:
@@ -148,18 +151,18 @@ class _Answered:
     def __init__(self, reply: object) -> None:
         self._reply = reply
 
-    def read_response(self, **_options: object) -> Any:
+    def read_response(self, **_options: object) -> Reply:
         if isinstance(self._reply, Exception):
             raise self._reply
         return self._reply
 
 
 class _AsyncAnswered(_Answered):
-    async def read_response(self, **options: object) -> Any:
+    async def read_response(self, **options: object) -> Reply:
         return super().read_response(**options)
 
 
-def _command(client: Any, backend: Backend, args: tuple[Any, ...]) -> RedisCommand:
+def _command(client: Client, backend: Backend, args: Command) -> RedisCommand:
     """Return the operation of a command of one or more words."""
     words, *others = args
     encode = client.get_encoder().encode

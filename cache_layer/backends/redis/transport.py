@@ -18,11 +18,12 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from cache_layer.backends.encoding import DEFAULT_SERIALIZER
-from cache_layer.backends.operations.base import Command, Operation, Single, raw
+from cache_layer.backends.operations.base import Command, Operation, Reply, Single, raw
 from cache_layer.backends.operations.lua import Script
 from cache_layer.backends.redis.cluster import hash_tag, is_clustered, slot_of
 from cache_layer.backends.redis.errors import Meaning, meaning, raise_refusal, translated
 from cache_layer.backends.redis.handshake import ServerIdentity
+from cache_layer.backends.redis.internals import Connection
 from cache_layer.backends.redis.pool import Executor, executor_for
 from cache_layer.conf import options_of, settings
 
@@ -66,8 +67,8 @@ class Transport:
         self.budget = max(timeouts) if all(timeouts) else None
         self._lock = threading.Lock()
         self._limits = options_of(params).get("CONNECTION_POOL_KWARGS", {}).keys()
-        self._made: tuple[Any, Executor] | None = None
-        self._inherited: list[Any] = []
+        self._made: tuple[DefaultClient, Executor] | None = None
+        self._inherited: list[Reply] = []
 
     def run(self, operation: Operation[T]) -> T:
         """Do an operation on Redis.
@@ -112,7 +113,7 @@ class Transport:
         made = self._made
         return made[0] if made is not None else self._make()[0]
 
-    def listener(self) -> Any:
+    def listener(self) -> Connection:
         """Return a connection of its own, not connected yet, on which Redis may speak unasked."""
         pool = self.client.get_client(write=True).connection_pool
         return pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
@@ -145,7 +146,7 @@ class Transport:
         made = self._made
         return made[1] if made is not None else self._make()[1]
 
-    def _make(self) -> tuple[Any, Executor]:
+    def _make(self) -> tuple[DefaultClient, Executor]:
         with self._lock:
             if self._made is None:
                 options = self._params["OPTIONS"]
@@ -233,7 +234,7 @@ def refused(operation: Single[T], reply: Exception) -> T:
     return operation.rejected()
 
 
-def checked(operation: Operation[T], replies: list[object]) -> list[Any]:
+def checked(operation: Operation[T], replies: list[object]) -> list[Reply]:
     """Return replies that the operation can handle, or raise what a refusal means."""
     for reply in replies:
         if isinstance(reply, Exception):
