@@ -14,6 +14,9 @@ from django.db.models.query_utils import DeferredAttribute
 from agent_sessions import message_format
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models.expressions import Expression
+
     _AnyTextField = models.TextField[Any, Any]
     _AnyJSONField = models.JSONField[Any, Any]
     _NullTextField = models.TextField[str | None, str | None]
@@ -70,7 +73,7 @@ class ContentField(_AnyTextField):
         _pyi_private_set_type: Any
         _pyi_private_get_type: Any
 
-    def to_python(self, value: Any) -> Any:
+    def to_python(self, value: object) -> Any:
         """Return the content; a list of parts stays one."""
         return value if isinstance(value, list) else super().to_python(value)
 
@@ -79,7 +82,7 @@ class ContentField(_AnyTextField):
         text: str = self.get_prep_value(self.value_from_object(obj))
         return text
 
-    def get_prep_value(self, value: Any) -> Any:
+    def get_prep_value(self, value: object) -> Any:
         """Return the text of the content, without what a database cannot hold."""
         if isinstance(value, str):
             return message_format.clean_text(value)
@@ -93,7 +96,9 @@ class MetadataField(_AnyJSONField):
 
     descriptor_class = _ExactAttribute
 
-    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+    def from_db_value(
+        self, value: str | None, expression: Expression, connection: BaseDatabaseWrapper
+    ) -> Any:
         """Return the metadata; that of most messages is empty and needs no parsing."""
         return {} if value == "{}" else super().from_db_value(value, expression, connection)
 
@@ -102,7 +107,7 @@ class MetadataField(_AnyJSONField):
         value = self.value_from_object(obj)
         return message_format.storable_json(value) if isinstance(value, dict) else value
 
-    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+    def get_db_prep_save(self, value: object, connection: BaseDatabaseWrapper) -> Any:
         """Return the metadata, or of unstorable ones what a JSON column can hold."""
         if isinstance(value, dict):
             value = message_format.storable_json(value)

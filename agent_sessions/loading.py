@@ -25,7 +25,7 @@ class ExactlyLoaded(models.Model):
 
     @classmethod
     def assemble(
-        cls, using: str | None, field_names: Collection[str], values: Collection[Any]
+        cls, using: str | None, field_names: Collection[str], values: Collection[object]
     ) -> Self:
         """Return a message of these values, one for each field.
 
@@ -42,7 +42,7 @@ class ExactlyLoaded(models.Model):
 
     @classmethod
     def from_rows(
-        cls, using: str, field_names: Collection[str], rows: Iterable[Collection[Any]]
+        cls, using: str, field_names: Collection[str], rows: Iterable[Collection[object]]
     ) -> list[Self]:
         """Return what :meth:`from_db` does for each row, which has all fields, in half the time."""
         if cls._is_watched():
@@ -61,7 +61,7 @@ class ExactlyLoaded(models.Model):
 
     @classmethod
     def from_db(
-        cls, db: str | None, field_names: Collection[str], values: Collection[Any], **kwargs: Any
+        cls, db: str | None, field_names: Collection[str], values: Collection[object], **kwargs: Any
     ) -> Self:
         """Put the exact content and metadata in place of what their columns hold.
 

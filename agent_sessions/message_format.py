@@ -13,13 +13,16 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
 from agent_sessions.choices import MessageRole
 from agent_sessions.conf import settings
+
+JsonObject: TypeAlias = dict[str, Any]
+"""What a JSON object is in Python."""
 
 MAX_DEPTH = 500
 """Deepest nesting of lists and objects in a message, in a context and in metadata."""
@@ -48,7 +51,7 @@ def clean_text(text: str) -> str:
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def text_of(content: Any) -> str:
+def text_of(content: object) -> str:
     """Return the readable, searchable text of a message's content."""
     if isinstance(content, str):
         return content
@@ -82,7 +85,7 @@ class JsonFacts(NamedTuple):
     """The bytes it has at most, written as JSON."""
 
 
-def inspect_json(value: Any) -> JsonFacts:
+def inspect_json(value: object) -> JsonFacts:
     """Look through a JSON value, without recursion."""
     clean = exact = True
     size = 0
@@ -121,11 +124,11 @@ def inspect_json(value: Any) -> JsonFacts:
     return JsonFacts(None, clean, clean and exact, size)
 
 
-def _not_json(problem: Any) -> JsonFacts:
+def _not_json(problem: object) -> JsonFacts:
     return JsonFacts(str(problem), clean=False, exact=False, size=0)
 
 
-def validate_message(message: Any) -> dict[str, Any]:
+def validate_message(message: object) -> JsonObject:
     """Return the message as a new dict.
 
     Content is a string or a list of parts (strings and objects); it may be None or left
@@ -137,7 +140,7 @@ def validate_message(message: Any) -> dict[str, Any]:
         raise ValidationError({"message": _("A message is a mapping of names to values.")})
     checked = dict(message)
     role = checked.get("role")
-    errors: dict[str, Any] = {}
+    errors: dict[str, object] = {}
     if "role" not in checked:
         errors["role"] = _("This field is required.")
     elif problem := role_problem(role):
@@ -184,19 +187,19 @@ def roles() -> list[str]:
     return [*_ROLES, *settings.EXTRA_ROLES]
 
 
-def is_idempotency_key(value: Any) -> bool:
+def is_idempotency_key(value: object) -> bool:
     """Tell whether the value can serve as an idempotency key."""
     return isinstance(value, str) and 1 <= len(value) <= 255 and value.isprintable()
 
 
-def storable_json(value: Any) -> Any:
+def storable_json(value: object) -> Any:
     """Return the JSON value; where no database column is exact, the nearest one can hold."""
     return value if inspect_json(value).exact else _approximate(value)
 
 
-def pack(message: Mapping[str, Any]) -> str | None:
+def pack(message: Mapping[str, object]) -> str | None:
     """Return the payload of a checked message: what its columns cannot hold, or None."""
-    kept: dict[str, Any] = {}
+    kept: JsonObject = {}
     if "content" not in message:
         kept["absent"] = True
     elif not isinstance(message["content"], str) or not is_storable(message["content"]):
@@ -211,21 +214,21 @@ def pack(message: Mapping[str, Any]) -> str | None:
     return _encode(kept) if kept else None
 
 
-def unpack(payload: str) -> dict[str, Any]:
+def unpack(payload: str) -> JsonObject:
     """Return what :func:`pack` kept, under ``content``, ``metadata``, ``extra``, ``absent``."""
     if payload.startswith(_BASE64):
         raw = base64.b64decode(payload[len(_BASE64) :])
         payload = raw.decode("utf-8", "surrogatepass")
-    kept: dict[str, Any] = json.loads(payload)
+    kept: JsonObject = json.loads(payload)
     return kept
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """Return one text for equal JSON values, to compare two of them."""
     return json.dumps(value, sort_keys=True, ensure_ascii=True)
 
 
-def _approximate(value: Any) -> Any:
+def _approximate(value: object) -> Any:
     # Without recursion, like inspect_json: the stack of the caller may be deep already.
     top = [value]
     waiting: list[Any] = [top]
@@ -245,7 +248,7 @@ def _approximate(value: Any) -> Any:
     return top[0]
 
 
-def _encode(kept: dict[str, Any]) -> str:
+def _encode(kept: JsonObject) -> str:
     text = json.dumps(kept, ensure_ascii=False, allow_nan=False)
     if text.isascii():
         return text
@@ -255,7 +258,7 @@ def _encode(kept: dict[str, Any]) -> str:
     return json.dumps(kept, ensure_ascii=True, allow_nan=False)
 
 
-def _content_problem(message: Mapping[Any, Any]) -> Any:
+def _content_problem(message: Mapping[str, object]) -> object:
     content = message.get("content")
     if isinstance(content, str):
         return None
@@ -274,7 +277,7 @@ def _content_problem(message: Mapping[Any, Any]) -> Any:
     return None
 
 
-def _refuse_too_large(message: dict[str, Any]) -> None:
+def _refuse_too_large(message: JsonObject) -> None:
     limit = settings.MAX_MESSAGE_BYTES
     try:
         written = json.dumps(message, ensure_ascii=False, allow_nan=False)

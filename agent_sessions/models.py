@@ -29,6 +29,7 @@ from agent_sessions.conf import settings
 from agent_sessions.fields import ContentField, ExactEncoder, MetadataField, PayloadField
 from agent_sessions.ids import uuid7
 from agent_sessions.loading import EXACT, ExactlyLoaded
+from agent_sessions.message_format import JsonObject
 from agent_sessions.querysets import MessageManager, SessionQuerySet
 from agent_sessions.search.excerpts import Excerpt
 from agent_sessions.validators import (
@@ -244,7 +245,7 @@ class Session(models.Model):
 
     @classmethod
     def from_db(
-        cls, db: str | None, field_names: Collection[str], values: Collection[Any], **kwargs: Any
+        cls, db: str | None, field_names: Collection[str], values: Collection[object], **kwargs: Any
     ) -> Self:
         """Remember what was loaded: see :meth:`save`."""
         session = super().from_db(db, field_names, values, **kwargs)
@@ -377,10 +378,10 @@ class Message(ExactlyLoaded):
         """The readable text of the content."""
         return message_format.text_of(self.content)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Return the message as it was given, without its idempotency key."""
         kept = message_format.unpack(self.payload) if self.payload else {}
-        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        message: JsonObject = {"role": self.role, "content": self.content}
         if "absent" in kept and self.content is None:
             del message["content"]
         if self.metadata or "metadata" in kept:

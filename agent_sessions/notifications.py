@@ -7,7 +7,6 @@ A lost notification costs time only: a stream then waits for its next look at th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 from uuid import UUID
 
 from django.dispatch import receiver
@@ -38,5 +37,5 @@ def subscribe(handler: Callable[[UUID, int, str], object]) -> Callable[[], None]
 
 
 @receiver(message_added, dispatch_uid="agent_sessions.notifications")
-def _on_append(session_id: UUID, messages: Sequence[Message], using: str, **kwargs: Any) -> None:
+def _on_append(session_id: UUID, messages: Sequence[Message], using: str, **kwargs: object) -> None:
     _pubsub.publish(f"{session_id} {messages[-1].sequence} {using}")

@@ -52,7 +52,7 @@ class _Bytes(Func):
 
     def as_sqlite(
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any
-    ) -> tuple[str, Any]:
+    ) -> tuple[str, tuple[str | int, ...]]:
         template = "LENGTH(CAST(%(expressions)s AS BLOB))"
         return self.as_sql(compiler, connection, template=template, **context)
 
@@ -103,19 +103,19 @@ class SessionQuerySet(models.QuerySet[Row]):
         clone._owner = self._owner
         return clone
 
-    def __or__(self, other: Any) -> Self:
+    def __or__(self, other: models.QuerySet[Any]) -> Self:
         """Combine with other sessions, whoever has them."""
         combined: Self = super().__or__(other).all()
         combined._owner = None
         return combined
 
-    def __xor__(self, other: Any) -> Self:
+    def __xor__(self, other: models.QuerySet[Any]) -> Self:
         """Combine with other sessions, whoever has them."""
         combined: Self = super().__xor__(other).all()
         combined._owner = None
         return combined
 
-    def update(self, **changes: Any) -> int:
+    def update(self, **changes: object) -> int:
         """Update as Django does; sessions given to a user take their messages along."""
         if changes.keys().isdisjoint({"user", "user_id"}):
             return super().update(**changes)
@@ -225,13 +225,13 @@ class MessageQuerySet(models.QuerySet[Row]):
         messages = self if owner.user is None else self.filter(session__user_id=owner.user)
         return messages if owner.tenant is None else messages.filter(session__tenant=owner.tenant)
 
-    def only(self, *fields: Any) -> Self:
+    def only(self, *fields: str) -> Self:
         """Load these fields; with the content and the metadata their exact values, too."""
         if not EXACT.isdisjoint(fields):
             fields = (*fields, "payload")
         return super().only(*fields)
 
-    def update(self, **changes: Any) -> int:
+    def update(self, **changes: object) -> int:
         """Update as Django does; content and metadata row by row, as each has its payload."""
         exact = {
             name: value
@@ -260,7 +260,7 @@ class MessageQuerySet(models.QuerySet[Row]):
     update.alters_data = True  # type: ignore[attr-defined]
 
     def bulk_update(
-        self, objs: Iterable[Any], fields: Iterable[str], batch_size: int | None = None
+        self, objs: Iterable[Row], fields: Iterable[str], batch_size: int | None = None
     ) -> int:
         """Update as Django does; the payload goes with the content and the metadata."""
         objs, fields = [*objs], [*fields]

@@ -6,7 +6,6 @@ Plain data: importable from a settings module, and without Celery installed.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 CLEANUP_EVERY = timedelta(minutes=5)
 PURGE_EVERY = timedelta(days=1)
@@ -14,7 +13,7 @@ PURGE_EVERY = timedelta(days=1)
 
 def beat_schedule(
     cleanup_every: timedelta = CLEANUP_EVERY, purge_every: timedelta = PURGE_EVERY
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     """Entries that complete expired sessions and purge those past their retention.
 
     A run that no worker picked up before the next is due expires, so that a queue without
@@ -30,7 +29,7 @@ def beat_schedule(
     }
 
 
-def _entry(task: str, every: timedelta) -> dict[str, Any]:
+def _entry(task: str, every: timedelta) -> dict[str, object]:
     return {
         "task": task,
         "schedule": every,

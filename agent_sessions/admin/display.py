@@ -49,7 +49,7 @@ def is_visible(text: str) -> bool:
     return any(unicodedata.category(character)[0] not in "CZ" for character in text)
 
 
-def pretty_json(value: Any) -> SafeString:
+def pretty_json(value: object) -> SafeString:
     """Return the value as indented JSON in a box."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
     # Escapes show characters that a page cannot hold.

@@ -17,6 +17,8 @@ from agent_sessions.message_format import is_storable
 from agent_sessions.models import Session
 
 if TYPE_CHECKING:
+    from django.contrib.admin.views.main import ChangeList
+
     _AnyPaginator = Paginator[Any]
     _SessionAdmin = admin.ModelAdmin[Session]
     _AnyAdmin = admin.ModelAdmin[Any]
@@ -29,7 +31,7 @@ class ForgivingAdmin(_AnyAdmin):
     """Treats values that no column can hold as Django treats other wrong parameters."""
 
     def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+        self, request: HttpRequest, extra_context: dict[str, object] | None = None
     ) -> HttpResponse:
         """Return the list; redirect to the list without filters if one of them is not valid."""
         try:
@@ -100,7 +102,7 @@ class AgentFilter(admin.SimpleListFilter):
             return queryset.none()
         return queryset.filter(agent_id=value) if value else queryset
 
-    def choices(self, changelist: Any) -> Iterator[Any]:
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
         """Yield what the template of the form needs."""
         others = changelist.get_filters_params()
         yield {

@@ -32,7 +32,7 @@ class RoleFilter(admin.SimpleListFilter):
     title = _("role")
     parameter_name = "role"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, Any]]:
         """Return the known roles."""
         return list(MessageRole.choices)
 
@@ -75,7 +75,7 @@ class MessageAdmin(ForgivingAdmin, _ModelAdmin):
     # Django calls has_delete_permission() also before it deletes a user with all messages, so that
     # method stays as it is, and the deletion of one message is refused here.
     def delete_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, object] | None = None
     ) -> Any:
         """Raise PermissionDenied: sessions are deleted as a whole."""
         raise PermissionDenied
@@ -85,7 +85,7 @@ class MessageAdmin(ForgivingAdmin, _ModelAdmin):
         request: HttpRequest,
         object_id: str,
         form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+        extra_context: dict[str, object] | None = None,
     ) -> Any:
         """Show the message, without a delete button."""
         response = super().change_view(
@@ -98,7 +98,7 @@ class MessageAdmin(ForgivingAdmin, _ModelAdmin):
         return response
 
     def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+        self, request: HttpRequest, extra_context: dict[str, object] | None = None
     ) -> HttpResponse:
         """Return the list of messages."""
         response = super().changelist_view(request, extra_context)

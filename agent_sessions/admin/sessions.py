@@ -64,7 +64,7 @@ _SEARCHED = 10_000
 class SessionForm(_ModelForm):
     """Validates a session as the repository does."""
 
-    def clean(self) -> dict[str, Any]:
+    def clean(self) -> dict[str, object]:
         """Raise ValidationError for changes to an archived session that leave it archived."""
         values = super().clean() or {}
         archived = self.initial.get("status") == SessionStatus.ARCHIVED
@@ -240,7 +240,7 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
         return [*fields, "user"] if obj else fields
 
     def formfield_for_dbfield(
-        self, db_field: models.Field[Any, Any], request: HttpRequest, **kwargs: Any
+        self, db_field: models.Field[Any, Any], request: HttpRequest, **kwargs: object
     ) -> Any:
         """Return the form field; JSON is indented."""
         if isinstance(db_field, models.JSONField):
@@ -273,7 +273,7 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
         request: HttpRequest,
         object_id: str | None = None,
         form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+        extra_context: dict[str, object] | None = None,
     ) -> Any:
         """Show the form; report what the repository refused, such as an archived session."""
         reads_messages = may_read_messages(request)
@@ -369,7 +369,7 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
 
     def get_deleted_objects(
         self, objs: QuerySet[Session] | Iterable[Session], request: HttpRequest
-    ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
+    ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
         """Return the counts of what would be deleted; Django would load every message."""
         if not isinstance(objs, QuerySet):
             objs = Session.objects.filter(pk__in=[session.pk for session in objs])
@@ -406,11 +406,11 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
 
     # --- The log of the admin -------------------------------------------------------------------
 
-    def log_addition(self, request: HttpRequest, obj: Session, message: Any) -> Any:
+    def log_addition(self, request: HttpRequest, obj: Session, message: object) -> Any:
         """Log the creation, without the title: an erasure must leave nothing of it."""
         return super().log_addition(request, _untitled(obj), message)
 
-    def log_change(self, request: HttpRequest, obj: Session, message: Any) -> Any:
+    def log_change(self, request: HttpRequest, obj: Session, message: object) -> Any:
         """Log the change, without the title."""
         return super().log_change(request, _untitled(obj), message)
 

@@ -86,7 +86,7 @@ class ApiView(APIView):
     http_method_names = [name for name in APIView.http_method_names if name != "options"]
 
     @method_decorator(transaction.non_atomic_requests)
-    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def dispatch(self, request: Any, *args: object, **kwargs: object) -> HttpResponseBase:
         """Answer the request."""
         return super().dispatch(request, *args, **kwargs)
 
@@ -103,7 +103,7 @@ class ApiView(APIView):
         reads = self.request.method in SAFE_METHODS
         return [ReadThrottle() if reads else WriteThrottle(), *host_throttles()]
 
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         """Check the caller, and that the body can be read."""
         super().initial(request, *args, **kwargs)
         if request.method in ("POST", "PUT", "PATCH"):
@@ -127,7 +127,9 @@ class ApiView(APIView):
                 raise
             raise AuthenticationFailed from None
 
-    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+    def finalize_response(
+        self, request: Request, response: Response, *args: object, **kwargs: object
+    ) -> Response:
         """Forbid shared caches to keep the answer, which is for one user."""
         response = super().finalize_response(request, response, *args, **kwargs)
         if not response.has_header("Cache-Control"):
@@ -182,7 +184,7 @@ class OwnedSessionsView(ApiView):
             raise Http404
         return session_id
 
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         """Check the caller and find out whose sessions the request is about."""
         super().initial(request, *args, **kwargs)
         permission = f"agent_sessions.{self.permission_for_staff()}"

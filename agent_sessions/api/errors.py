@@ -30,6 +30,7 @@ from rest_framework.serializers import as_serializer_error
 from agent_sessions.api.parsers import BodyTooLarge
 from agent_sessions.api.renderers import AsciiJSONRenderer
 from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
+from agent_sessions.message_format import JsonObject
 
 logger = logging.getLogger("agent_sessions")
 
@@ -38,7 +39,7 @@ PROBLEM_TYPE = "application/problem+json"
 Path = tuple[str, ...]
 """The keys that lead to a value in a request."""
 
-ExceptionHandler = Callable[[Exception, Mapping[str, Any]], Response | None]
+ExceptionHandler = Callable[[Exception, Mapping[str, object]], Response | None]
 
 
 class InvalidParameter(exceptions.ValidationError):
@@ -107,11 +108,9 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
     return response
 
 
-def problem_document(
-    error: exceptions.APIException, request: Request | None = None
-) -> dict[str, Any]:
+def problem_document(error: exceptions.APIException, request: Request | None = None) -> JsonObject:
     """Return the members of RFC 9457 with `code`, and `errors` where the input is not valid."""
-    document: dict[str, Any] = {
+    document: JsonObject = {
         "type": "about:blank",
         "title": HTTPStatus(error.status_code).phrase,
         "status": error.status_code,

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from typing import Any
 from uuid import UUID
 
 from django.core.handlers.asgi import ASGIRequest
@@ -53,7 +52,7 @@ class EventActions(OwnedSessionsView):
     """
 
     @action(detail=True, renderer_classes=[EventStreamRenderer])
-    def events(self, request: Request, **kwargs: Any) -> HttpResponseBase:
+    def events(self, request: Request, **kwargs: object) -> HttpResponseBase:
         """Follow messages as server-sent events.
 
         Each message once and in order, as it is stored: `id` is its sequence, `data` what the list

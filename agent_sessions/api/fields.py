@@ -10,11 +10,12 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from agent_sessions.conf import settings
+from agent_sessions.message_format import JsonObject
 from agent_sessions.models import SessionStatus
 
 if TYPE_CHECKING:
     AnySerializer = serializers.Serializer[Any]
-    _ObjectField = serializers.Field[dict[str, Any], Any, dict[str, Any], Any]
+    _ObjectField = serializers.Field[JsonObject, Any, JsonObject, Any]
 else:
     AnySerializer = serializers.Serializer
     _ObjectField = serializers.Field
@@ -40,7 +41,7 @@ class TextField(serializers.CharField):
 class CanonicalUUIDField(serializers.UUIDField):
     """A UUID as a string in its canonical form."""
 
-    def to_internal_value(self, data: Any) -> UUID:
+    def to_internal_value(self, data: UUID | str | int) -> UUID:
         """Return the UUID. Raises ValidationError for other forms."""
         value = super().to_internal_value(data)
         if not isinstance(data, str) or str(value) != data.lower():
@@ -53,13 +54,13 @@ class ObjectField(_ObjectField):
 
     default_error_messages = {"invalid": _("This is not an object.")}
 
-    def to_internal_value(self, data: object) -> dict[str, Any]:
+    def to_internal_value(self, data: object) -> JsonObject:
         """Return the object. Raises ValidationError for other types."""
         if not isinstance(data, dict):
             self.fail("invalid")
         return data
 
-    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
+    def to_representation(self, value: JsonObject) -> JsonObject:
         """Return the object."""
         return value
 
@@ -93,7 +94,7 @@ class PageSizeField(serializers.IntegerField):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(min_value=1, required=False, **kwargs)
 
-    def to_internal_value(self, data: Any) -> int:
+    def to_internal_value(self, data: float | str) -> int:
         """Return the number. Raises ValidationError if it is not in the range."""
         value = super().to_internal_value(data)
         if value > settings.MAX_PAGE_SIZE:

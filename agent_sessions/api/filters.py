@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, date, datetime
 
 from django_filters import fields
 from django_filters import rest_framework as filters
@@ -15,7 +14,7 @@ from agent_sessions.querysets import SessionQuerySet
 
 
 class _MomentFormField(fields.IsoDateTimeField):
-    def to_python(self, value: Any) -> datetime | None:
+    def to_python(self, value: str | datetime | date | None) -> datetime | None:
         try:
             moment: datetime | None = super().to_python(value)
             return moment and min(max(moment.astimezone(UTC), EARLIEST), LATEST)

@@ -30,7 +30,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from django.db import Error as DatabaseFailure
@@ -166,11 +166,13 @@ class Hub:
         self._thread.shutdown(wait=False)
 
     def _on_message_added(
-        self, session_id: UUID, messages: Sequence[Message], using: str, **kwargs: Any
+        self, session_id: UUID, messages: Sequence[Message], using: str, **kwargs: object
     ) -> None:
         self._on_append(session_id, messages[-1].sequence, using)
 
-    def _on_sessions_deleted(self, session_ids: Iterable[UUID], using: str, **kwargs: Any) -> None:
+    def _on_sessions_deleted(
+        self, session_ids: Iterable[UUID], using: str, **kwargs: object
+    ) -> None:
         self._wake(set(session_ids), using, None)
 
     def _on_append(self, session_id: UUID, latest: int, using: str) -> None:

@@ -34,7 +34,7 @@ class MessageActions(OwnedSessionsView):
     """The actions on the messages of one session."""
 
     @action(detail=True)
-    def messages(self, request: Request, **kwargs: Any) -> Response:
+    def messages(self, request: Request, **kwargs: object) -> Response:
         """List a window of messages.
 
         Without parameters the last messages. To follow a conversation, ask with `after` = the last
@@ -85,7 +85,7 @@ class MessageActions(OwnedSessionsView):
         return limit
 
     @messages.mapping.post
-    def add_messages(self, request: Request, **kwargs: Any) -> Response:
+    def add_messages(self, request: Request, **kwargs: object) -> Response:
         """Append one or several messages.
 
         The body is a message or has several under `messages`: all are appended or none.

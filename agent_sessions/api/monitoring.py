@@ -19,6 +19,7 @@ from rest_framework.views import APIView
 
 from agent_sessions.api.base import ApiView
 from agent_sessions.api.permissions import ReadThrottle
+from agent_sessions.message_format import JsonObject
 from agent_sessions.models import Session
 from cache_layer import get_redis_manager
 
@@ -28,7 +29,7 @@ class CacheMetricsView(ApiView):
 
     permission_classes = [IsAdminUser]
 
-    def get(self, request: Request, **kwargs: Any) -> Response:
+    def get(self, request: Request, **kwargs: object) -> Response:
         """Get the counters of the cache.
 
         For staff. Of the process that answers.
@@ -48,13 +49,13 @@ class HealthView(ApiView):
 
     permission_classes = [AllowAny]
 
-    def get(self, request: Request, **kwargs: Any) -> Response:
+    def get(self, request: Request, **kwargs: object) -> Response:
         """Get whether the service can answer.
 
         503 while the database does not answer. Details for staff.
         """
         database = _database_answers()
-        body: dict[str, Any] = {"status": "ok" if database else "unavailable"}
+        body: JsonObject = {"status": "ok" if database else "unavailable"}
         if getattr(request.user, "is_staff", False):
             body["database"] = "ok" if database else "unavailable"
             body["cache"] = _cache_state()
@@ -88,9 +89,9 @@ def _database_answers() -> bool:
     return True
 
 
-def _cache_metrics() -> dict[str, Any]:
+def _cache_metrics() -> JsonObject:
     manager = async_to_sync(get_redis_manager)()
-    metrics: dict[str, Any] = manager.get_metrics()
+    metrics: JsonObject = manager.get_metrics()
     return metrics
 
 

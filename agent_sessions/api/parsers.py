@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from django.utils.translation import gettext_lazy as _
 from rest_framework import status
@@ -17,6 +17,7 @@ from rest_framework.parsers import BaseParser
 from agent_sessions.api.renderers import AsciiJSONRenderer
 from agent_sessions.conf import settings
 from agent_sessions.message_format import MAX_DEPTH as MESSAGE_DEPTH
+from agent_sessions.message_format import JsonObject
 
 # A token is a string, the beginning of an object or array, or a comma between values.
 _TOKEN = re.compile(rb'"[^"]*+"?|[\[{,]')
@@ -63,9 +64,9 @@ class BoundedJSONParser(BaseParser):
 
     def parse(
         self,
-        stream: Any,
+        stream: IO[bytes],
         media_type: str | None = None,
-        parser_context: Mapping[str, Any] | None = None,
+        parser_context: Mapping[str, object] | None = None,
     ) -> Any:
         """Return the decoded body. Raises BodyTooLarge (413) or ParseError (400)."""
         limit = settings.MAX_REQUEST_BYTES
@@ -112,7 +113,7 @@ def _has_more_items(body: bytes, limit: int) -> bool:
     return next(islice(_TOKEN.finditer(plain), limit, None), None) is not None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> JsonObject:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("an object has a key twice")
@@ -130,7 +131,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def _deeper_than(value: Any, limit: int) -> bool:
+def _deeper_than(value: object, limit: int) -> bool:
     level = [value]
     for _depth in range(limit + 1):
         level = [

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
@@ -25,6 +25,9 @@ from rest_framework.views import APIView
 
 from agent_sessions.api.errors import InvalidParameter
 from agent_sessions.conf import settings
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AnonymousUser, PermissionsMixin
 
 logger = logging.getLogger("agent_sessions")
 audit = logging.getLogger("agent_sessions.audit")
@@ -189,7 +192,7 @@ def permitted_readers(readers: Iterable[Reader]) -> set[Reader]:
     }
 
 
-def _is_still_permitted(user: Any, permission: str) -> bool:
+def _is_still_permitted(user: PermissionsMixin | AnonymousUser, permission: str) -> bool:
     try:
         return _is_permitted_staff(user, permission)
     except DatabaseFailure:
@@ -200,5 +203,5 @@ def _is_still_permitted(user: Any, permission: str) -> bool:
         return False
 
 
-def _is_permitted_staff(user: Any, permission: str) -> bool:
+def _is_permitted_staff(user: PermissionsMixin | AnonymousUser, permission: str) -> bool:
     return bool(getattr(user, "is_staff", False) and user.has_perm(permission))

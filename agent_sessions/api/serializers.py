@@ -20,6 +20,7 @@ from agent_sessions.api.fields import (
     StatusField,
     TextField,
 )
+from agent_sessions.message_format import JsonObject
 from agent_sessions.models import Message, Session
 
 MAX_BULK_IDS = 1_000
@@ -158,7 +159,7 @@ _SUMMARY = [
 ]
 
 
-def summarize_session(session: Session) -> dict[str, Any]:
+def summarize_session(session: Session) -> JsonObject:
     """Return the session as SessionSummarySerializer describes it."""
     return {
         name: write(getattr(session, name)) if write else getattr(session, name)
@@ -166,18 +167,18 @@ def summarize_session(session: Session) -> dict[str, Any]:
     }
 
 
-def represent_session(session: Session) -> dict[str, Any]:
+def represent_session(session: Session) -> JsonObject:
     """Return the session as SessionSerializer describes it."""
     return {**summarize_session(session), "context": session.context}
 
 
-def represent_found(session: Session) -> dict[str, Any]:
+def represent_found(session: Session) -> JsonObject:
     """Return the session as FoundSessionSerializer describes it."""
     excerpts = ExcerptSerializer(session.excerpts, many=True).data
     return {**summarize_session(session), "excerpts": excerpts}
 
 
-def represent_message(message: Message) -> dict[str, Any]:
+def represent_message(message: Message) -> JsonObject:
     """Return the message as it was given, under `message`, with its sequence and time.
 
     Under a key of its own every key of the message is free for its author, and a client passes

@@ -57,7 +57,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         """Return the sessions that this request may read or change."""
         return self.sessions()
 
-    def list(self, request: Request, **kwargs: Any) -> Response:
+    def list(self, request: Request, **kwargs: object) -> Response:
         """List sessions.
 
         Newest first, without messages and context.
@@ -65,7 +65,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         page = self.paginate_queryset(self.filter_queryset(self.sessions()))
         return self.get_paginated_response([summarize_session(session) for session in page or ()])
 
-    def create(self, request: Request, **kwargs: Any) -> Response:
+    def create(self, request: Request, **kwargs: object) -> Response:
         """Create a session."""
         session = self.repository.create(
             Session(
@@ -80,11 +80,11 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         response["Location"] = request.build_absolute_uri(path)
         return response
 
-    def retrieve(self, request: Request, **kwargs: Any) -> Response:
+    def retrieve(self, request: Request, **kwargs: object) -> Response:
         """Get a session with its context."""
         return self.session_response(self.find_session())
 
-    def partial_update(self, request: Request, **kwargs: Any) -> Response:
+    def partial_update(self, request: Request, **kwargs: object) -> Response:
         """Change title, status or metadata."""
         changes = _valid(SessionChangeSerializer, request)
         changed = self.repository.update_session(
@@ -92,7 +92,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         )
         return self.session_response(changed)
 
-    def destroy(self, request: Request, **kwargs: Any) -> Response:
+    def destroy(self, request: Request, **kwargs: object) -> Response:
         """Delete a session with its messages."""
         session_id = self.session_id
         self.repository.delete(session_id, self.owner_id, self.expected_state())
@@ -102,18 +102,18 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     @action(detail=True, url_path="context")
-    def context(self, request: Request, **kwargs: Any) -> Response:
+    def context(self, request: Request, **kwargs: object) -> Response:
         """Get the context."""
         session = self.find_session()
         return self.session_response(session, session.context)
 
     @context.mapping.patch
-    def merge_context(self, request: Request, **kwargs: Any) -> Response:
+    def merge_context(self, request: Request, **kwargs: object) -> Response:
         """Merge the top-level keys of the body into the context."""
         return self._write_context(request, replace=False)
 
     @context.mapping.put
-    def replace_context(self, request: Request, **kwargs: Any) -> Response:
+    def replace_context(self, request: Request, **kwargs: object) -> Response:
         """Put the body in place of the context."""
         return self._write_context(request, replace=True)
 
@@ -126,7 +126,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         return self.session_response(changed, changed.context)
 
     @action(detail=False, methods=["post"], url_path="bulk-status")
-    def bulk_status(self, request: Request, **kwargs: Any) -> Response:
+    def bulk_status(self, request: Request, **kwargs: object) -> Response:
         """Set the status of several sessions.
 
         All ids must be sessions of the user: otherwise the answer is 404 and nothing changes.
@@ -144,12 +144,12 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         return Response({"updated": updated})
 
     @action(detail=False)
-    def stats(self, request: Request, **kwargs: Any) -> Response:
+    def stats(self, request: Request, **kwargs: object) -> Response:
         """Count sessions and messages."""
         return Response(StatsSerializer(self.repository.get_session_stats(self.owner_id)).data)
 
     @action(detail=False)
-    def search(self, request: Request, **kwargs: Any) -> Response:
+    def search(self, request: Request, **kwargs: object) -> Response:
         """Search titles and messages.
 
         Whole words before beginnings of words, those before other parts; then titles before
@@ -161,7 +161,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         return Response({"results": [represent_found(session) for session in found]})
 
     @action(detail=True, url_path="export", renderer_classes=[NDJSONRenderer])
-    def export_one(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
+    def export_one(self, request: Request, **kwargs: object) -> StreamingHttpResponse:
         """Export the session as a JSON line.
 
         In the chat fine-tuning format, `{"messages": […]}`, with title, agent_id, metadata,
@@ -172,7 +172,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         return self._export(request, pieces, f"session-{session.pk}.jsonl")
 
     @action(detail=False, url_path="export", renderer_classes=[NDJSONRenderer])
-    def export_all(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
+    def export_all(self, request: Request, **kwargs: object) -> StreamingHttpResponse:
         """Export all sessions as JSON Lines.
 
         A line a session in the chat fine-tuning format, as of one session. Streamed.
@@ -189,7 +189,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         )
 
     @action(detail=False, methods=["post"])
-    def cleanup(self, request: Request, **kwargs: Any) -> Response:
+    def cleanup(self, request: Request, **kwargs: object) -> Response:
         """Complete expired sessions of all users.
 
         For staff with the permission to change sessions. Logged.
@@ -200,7 +200,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         return Response({"completed": completed})
 
     @action(detail=False, methods=["post"])
-    def erase(self, request: Request, **kwargs: Any) -> Response:
+    def erase(self, request: Request, **kwargs: object) -> Response:
         """Delete all sessions and messages of the user for good."""
         _valid(ConfirmSerializer, request)
         return Response(asdict(self.repository.delete_user_data(self.owner_id)))

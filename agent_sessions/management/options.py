@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, connections
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    ProgressBar: TypeAlias = tqdm[Any]
 
 
 def add_database(parser: CommandParser) -> None:
@@ -40,12 +43,12 @@ def find_user(text: str, database: str) -> Any:
         raise CommandError(f"There is no user {text!r}, by name or by key.", returncode=2) from None
 
 
-def progress_bar(verbosity: int, **options: Any) -> tqdm[Any]:
+def progress_bar(verbosity: int, **options: Any) -> ProgressBar:
     """Return a progress bar on stderr; hidden without a terminal and with verbosity 0."""
     return tqdm(file=sys.stderr, disable=None if verbosity else True, **options)
 
 
-def advance(bar: tqdm[Any]) -> Callable[[int], None]:
+def advance(bar: ProgressBar) -> Callable[[int], None]:
     """Return a function that moves the bar by a number of steps."""
 
     def move(steps: int) -> None:

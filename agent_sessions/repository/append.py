@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
@@ -38,14 +37,14 @@ LONGEST_CALL_KEY = 240
 """Characters of a key for a whole call: the numbers of its messages stand behind it."""
 
 
-def append_one(session_id: UUID, message: Any, owner: Owner, using: str) -> Message:
+def append_one(session_id: UUID, message: object, owner: Owner, using: str) -> Message:
     """Append a message. See SyncUserSessionRepository.add_message_to_session()."""
     row = _row(session_id, validate_message(message), timezone.now(), using)
     return _append(session_id, [row], owner, using)[0]
 
 
 def append_many(
-    session_id: UUID, messages: Iterable[Any], owner: Owner, using: str, key: str | None = None
+    session_id: UUID, messages: Iterable[object], owner: Owner, using: str, key: str | None = None
 ) -> list[Message]:
     """Append messages. See SyncUserSessionRepository.add_messages()."""
     rows = rows_of(session_id, messages, using)
@@ -70,7 +69,7 @@ def append_many(
 
 
 def rows_of(
-    session_id: UUID, messages: Iterable[Any], using: str, place: str = "{}"
+    session_id: UUID, messages: Iterable[object], using: str, place: str = "{}"
 ) -> list[Message]:
     """Return the messages as rows without numbers.
 
@@ -78,7 +77,7 @@ def rows_of(
     """
     now = timezone.now()
     rows: list[Message] = []
-    errors: dict[str, Any] = {}
+    errors: dict[str, object] = {}
     for number, message in enumerate(messages):
         try:
             rows.append(_row(session_id, validate_message(message), now, using))
@@ -90,7 +89,7 @@ def rows_of(
     return rows
 
 
-def _row(session_id: UUID, message: Mapping[str, Any], now: datetime, using: str) -> Message:
+def _row(session_id: UUID, message: Mapping[str, object], now: datetime, using: str) -> Message:
     # In the order of the fields.
     values = (
         None,

@@ -49,7 +49,10 @@ def lock_one(session_id: UUID, owner: Owner, check: Check, using: str) -> Sessio
 
 
 def lock_before_delete(
-    instance: Session, using: str, origin: models.Model | models.QuerySet[Any] | None, **kwargs: Any
+    instance: Session,
+    using: str,
+    origin: models.Model | models.QuerySet[Any] | None,
+    **kwargs: object,
 ) -> None:
     """Keep appends out of sessions that Django deletes, by themselves or with their user.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -13,6 +12,7 @@ from django.utils import timezone
 
 from agent_sessions.choices import FINISHED_STATUSES, SessionStatus
 from agent_sessions.ids import Owner
+from agent_sessions.message_format import JsonObject
 from agent_sessions.models import Message, Session, default_expiry
 from agent_sessions.repository.results import Window
 
@@ -87,7 +87,7 @@ def window(wanted: Window, connection: BaseDatabaseWrapper) -> list[Message] | N
 
 def merge_context(
     session_id: UUID,
-    context: dict[str, Any],
+    context: JsonObject,
     replace: bool,
     owner: Owner,
     connection: BaseDatabaseWrapper,

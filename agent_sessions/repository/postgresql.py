@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from agent_sessions.choices import SessionStatus
 from agent_sessions.fields import ExactEncoder
 from agent_sessions.ids import Owner, UserKey
-from agent_sessions.message_format import clean_text, storable_json, text_of
+from agent_sessions.message_format import JsonObject, clean_text, storable_json, text_of
 from agent_sessions.models import Message, Session, default_expiry
 from agent_sessions.postgresql.append_function import NAME
 from agent_sessions.repository.results import Window
@@ -149,7 +149,10 @@ def window(wanted: Window, connection: BaseDatabaseWrapper) -> list[Message] | N
 
 
 def _read(
-    conditions: list[str], backwards: bool, values: dict[str, Any], connection: BaseDatabaseWrapper
+    conditions: list[str],
+    backwards: bool,
+    values: dict[str, int | str | UUID | None],
+    connection: BaseDatabaseWrapper,
 ) -> tuple[int | None, list[Message]]:
     """Return the session's last number, None if there is no session, and the messages."""
     statement = _WINDOW.format(
@@ -190,7 +193,7 @@ def _number(sequence: int) -> int:
 
 def merge_context(
     session_id: UUID,
-    context: dict[str, Any],
+    context: JsonObject,
     replace: bool,
     owner: Owner,
     connection: BaseDatabaseWrapper,

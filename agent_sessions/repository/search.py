@@ -62,12 +62,12 @@ class _Part(NamedTuple):
     place: int
     """What ranks below this place is better than anything in the part."""
     sql: str
-    params: list[Any]
+    params: list[object]
 
 
 def _statement(
     owner: Owner, words: Sequence[str], kinds: Sequence[str], limit: int, using: str
-) -> tuple[str, list[Any]]:
+) -> tuple[str, list[object]]:
     """Return one statement that looks for each kind of match only where better ones are too few.
 
     What is common fills the answer with whole words and is never read to its end. A part may
@@ -110,12 +110,12 @@ def _statement(
 
 
 def _joined(
-    parts: Sequence[_Part], owned: str, owned_params: Sequence[Any], limit: int, few: int | None
-) -> tuple[str, list[Any]]:
+    parts: Sequence[_Part], owned: str, owned_params: Sequence[object], limit: int, few: int | None
+) -> tuple[str, list[object]]:
     """Join the parts; ``few`` is the one that stands for those behind it, if it is not cut."""
     materialized = "" if few is None else "MATERIALIZED"
     tables: list[str] = []
-    params: list[Any] = []
+    params: list[object] = []
     if few is not None:
         tables.append(_FEW.format(owned=owned))
         params += owned_params
@@ -149,9 +149,9 @@ def _joined(
     return statement, [*params, *owned_params, limit]
 
 
-def _place_of_title(terms: _Terms, kinds: Sequence[str]) -> tuple[str, list[Any]]:
+def _place_of_title(terms: _Terms, kinds: Sequence[str]) -> tuple[str, list[object]]:
     cases: list[str] = []
-    params: list[Any] = []
+    params: list[object] = []
     phrase, phrase_params = terms.phrase("s", _TITLES)
     for number, kind in enumerate(kinds):
         condition, more = terms.condition("s", _TITLES, kind)
@@ -164,9 +164,9 @@ def _place_of_title(terms: _Terms, kinds: Sequence[str]) -> tuple[str, list[Any]
     return f"CASE {' '.join(cases)} END", params
 
 
-def _place_of_message(terms: _Terms, kinds: Sequence[str]) -> tuple[str, list[Any]]:
+def _place_of_message(terms: _Terms, kinds: Sequence[str]) -> tuple[str, list[object]]:
     cases: list[str] = []
-    params: list[Any] = []
+    params: list[object] = []
     for number, kind in enumerate(kinds[:-1]):
         condition, more = terms.condition("m", _CONTENTS, kind)
         cases.append(f"WHEN {condition} THEN {number * _PLACES + _CONTENT}")
@@ -181,13 +181,13 @@ class _Terms:
         self.words = words
         self._compiler = Session.objects.using(using).query.get_compiler(using)
 
-    def condition(self, table: str, field: Any, kind: str) -> tuple[str, list[Any]]:
+    def condition(self, table: str, field: Any, kind: str) -> tuple[str, list[object]]:
         return self._all(Col(table, field), kind, self.words)
 
-    def phrase(self, table: str, field: Any) -> tuple[str, list[Any]]:
+    def phrase(self, table: str, field: Any) -> tuple[str, list[object]]:
         return self._all(Col(table, field), "has_text", [" ".join(self.words)])
 
-    def _all(self, column: Col, kind: str, words: Sequence[str]) -> tuple[str, list[Any]]:
+    def _all(self, column: Col, kind: str, words: Sequence[str]) -> tuple[str, list[object]]:
         compiled = [self._compiler.compile(LOOKUPS[kind](column, word)) for word in words]
         sql = " AND ".join(condition for condition, _ in compiled)
         return f"({sql})", [param for _, params in compiled for param in params]

@@ -28,7 +28,7 @@ CHANGEABLE = ("title", "agent_id", "status", "metadata", "expires_at")
 """The fields of a session that update_session() takes."""
 
 
-def create(session: Session, messages: Iterable[Any], owner: Owner, using: str) -> Session:
+def create(session: Session, messages: Iterable[object], owner: Owner, using: str) -> Session:
     """Store a new session. See SyncUserSessionRepository.create()."""
     if not isinstance(session, Session):
         raise ValidationError({"session": _("This is not a Session.")})
@@ -72,7 +72,7 @@ def _take_over(session: Session, owner: Owner) -> None:
 
 
 def update(
-    session_id: UUID, changes: Mapping[str, Any], owner: Owner, check: Check, using: str
+    session_id: UUID, changes: Mapping[str, object], owner: Owner, check: Check, using: str
 ) -> Session:
     """Change fields of a session. See SyncUserSessionRepository.update_session()."""
     if unknown := [name for name in changes if name not in CHANGEABLE]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from agent_sessions.ids import Owner
+from agent_sessions.message_format import JsonObject
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import portable, postgresql
 from agent_sessions.repository.results import Window
@@ -44,7 +45,7 @@ class Strategy(Protocol):
     def merge_context(
         self,
         session_id: UUID,
-        context: dict[str, Any],
+        context: JsonObject,
         replace: bool,
         owner: Owner,
         connection: BaseDatabaseWrapper,

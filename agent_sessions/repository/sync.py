@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 from uuid import UUID
 
 from django.db import router
@@ -67,7 +66,7 @@ class SyncSessionRepository:
             return SyncUserSessionRepository(Owner(None, tenant or None), self.using)
         return SyncUserSessionRepository(Owner(key_of(user), tenant), self.using)
 
-    def create(self, session: Session, messages: Iterable[Mapping[str, Any]] = ()) -> Session:
+    def create(self, session: Session, messages: Iterable[Mapping[str, object]] = ()) -> Session:
         """See SyncUserSessionRepository.create()."""
         return self._of(None, None).create(session, messages)
 
@@ -102,7 +101,7 @@ class SyncSessionRepository:
     def add_message_to_session(
         self,
         session_id: SessionId,
-        message: Mapping[str, Any],
+        message: Mapping[str, object],
         user_id: User | None = None,
         tenant: str = "",
     ) -> Message:
@@ -112,7 +111,7 @@ class SyncSessionRepository:
     def add_messages(
         self,
         session_id: SessionId,
-        messages: Iterable[Mapping[str, Any]],
+        messages: Iterable[Mapping[str, object]],
         user_id: User | None = None,
         idempotency_key: str | None = None,
         tenant: str = "",
@@ -123,7 +122,7 @@ class SyncSessionRepository:
     def update_session_context(
         self,
         session_id: SessionId,
-        context: Mapping[str, Any],
+        context: Mapping[str, object],
         replace: bool = False,
         user_id: User | None = None,
         check: Check = None,
@@ -136,7 +135,7 @@ class SyncSessionRepository:
     def update_session(
         self,
         session_id: SessionId,
-        changes: Mapping[str, Any],
+        changes: Mapping[str, object],
         user_id: User | None = None,
         check: Check = None,
         tenant: str = "",

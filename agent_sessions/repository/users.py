@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from uuid import UUID
 
 from django.db import models
@@ -46,7 +46,7 @@ class SyncUserSessionRepository:
         return Session.objects.using(self.using).owned_by(self.owner)
 
     @operation
-    def create(self, session: Session, messages: Iterable[Mapping[str, Any]] = ()) -> Session:
+    def create(self, session: Session, messages: Iterable[Mapping[str, object]] = ()) -> Session:
         """Store a new session, with its first messages if there are any, and return it.
 
         The session keeps the status and the expiry it has. The repository of one user gives it
@@ -106,7 +106,9 @@ class SyncUserSessionRepository:
         )
 
     @operation
-    def add_message_to_session(self, session_id: SessionId, message: Mapping[str, Any]) -> Message:
+    def add_message_to_session(
+        self, session_id: SessionId, message: Mapping[str, object]
+    ) -> Message:
         """Append one message and return it.
 
         The message is a dict in the chat format: ``role``, ``content`` (a string, a list of
@@ -132,7 +134,7 @@ class SyncUserSessionRepository:
     def add_messages(
         self,
         session_id: SessionId,
-        messages: Iterable[Mapping[str, Any]],
+        messages: Iterable[Mapping[str, object]],
         idempotency_key: str | None = None,
     ) -> list[Message]:
         """Append several messages at once, in consecutive numbers, all or none; return them.
@@ -150,7 +152,7 @@ class SyncUserSessionRepository:
     def update_session_context(
         self,
         session_id: SessionId,
-        context: Mapping[str, Any],
+        context: Mapping[str, object],
         replace: bool = False,
         check: Check = None,
     ) -> Session:
@@ -168,7 +170,7 @@ class SyncUserSessionRepository:
 
     @operation
     def update_session(
-        self, session_id: SessionId, changes: Mapping[str, Any], check: Check = None
+        self, session_id: SessionId, changes: Mapping[str, object], check: Check = None
     ) -> Session:
         """Change title, agent_id, status, metadata or expires_at; return the session.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.db import models
 from django.db.models import Q
@@ -17,9 +17,15 @@ from agent_sessions.search import terms
 from agent_sessions.search.terms import words_of as words_of
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models.sql.compiler import SQLCompiler
+
     _TextLookup = Lookup[str]
 else:
     _TextLookup = Lookup
+
+# SQL and its parameters.
+_Condition: TypeAlias = tuple[str, Any]
 
 _SIGN = r"[\u0001-/:-@\[-`{-\u007f]"
 # One class of so many characters would be too many for the index.
@@ -47,13 +53,13 @@ class HasText(_TextLookup):
 
     lookup_name = "has_text"
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _Condition:
         """Look for each form, in any case."""
         forms = terms.forms_of(self.rhs)
         found = [IContains(self.lhs, form).as_sql(compiler, connection) for form in forms]
         return _joined(" OR ", found)
 
-    def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+    def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _Condition:
         """Ask the index where it has trigrams of the word."""
         word = self.rhs
         column, params = self.process_lhs(compiler, connection)
@@ -70,7 +76,7 @@ class HasText(_TextLookup):
         found = _joined(" OR ", [_spaced_like(column, params, form) for form in forms])
         return _joined(" AND ", [found, _unindexed(column, params, word)]) if doubtful else found
 
-    def as_sqlite(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _Condition:
         """Use Python's comparison where SQLite's knows ASCII only or refuses long patterns."""
         caseless = self.rhs.upper() == self.rhs.lower() and not terms.has_likes(self.rhs)
         if (caseless or self.rhs.isascii()) and len(self.rhs) <= _LONGEST_SQLITE_PATTERN:
@@ -90,18 +96,18 @@ class HasWord(_TextLookup):
     lookup_name = "has_word"
     prefix = False
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _Condition:
         """Look for the text first, which is cheap, then for its ends."""
-        text: tuple[str, Any] = compiler.compile(HasText(self.lhs, self.rhs))
+        text: _Condition = compiler.compile(HasText(self.lhs, self.rhs))
         if not terms.has_boundaries(self.rhs):
             return text
         pattern = terms.word_pattern_of(self.rhs, prefix=self.prefix)
         return _joined(" AND ", [text, IRegex(self.lhs, pattern).as_sql(compiler, connection)])
 
-    def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+    def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _Condition:
         """Ask the index for the word and its ends."""
         word = self.rhs
-        text: tuple[str, Any] = compiler.compile(HasText(self.lhs, word))
+        text: _Condition = compiler.compile(HasText(self.lhs, word))
         doubtful = terms.needs_second_look(word)
         if not terms.has_boundaries(word) or (doubtful and terms.has_likes(word)):
             return text
@@ -124,14 +130,16 @@ class HasPrefix(HasWord):
     prefix = True
 
 
-LOOKUPS: dict[str, type[Any]] = {each.lookup_name: each for each in (HasText, HasWord, HasPrefix)}
+LOOKUPS: dict[str, type[Lookup[str]]] = {
+    each.lookup_name: each for each in (HasText, HasWord, HasPrefix)
+}
 
 
 def _is_indexed(lhs: Any) -> bool:
     return isinstance(lhs.output_field, ContentField)
 
 
-def _unindexed(column: str, params: Any, word: str) -> tuple[str, list[Any]]:
+def _unindexed(column: str, params: Iterable[object], word: str) -> _Condition:
     if terms.has_likes(word):
         return f"UPPER({column}::text) ~ UPPER(%s::text)", [*params, terms.pattern_of(word)]
     forms = terms.forms_of(word)
@@ -144,7 +152,7 @@ def _unindexed(column: str, params: Any, word: str) -> tuple[str, list[Any]]:
     return f"{column}::text LIKE ANY (%s::text[])", [*params, [_like(case) for case in cases]]
 
 
-def _spaced_like(column: str, params: Any, text: str) -> tuple[str, list[Any]]:
+def _spaced_like(column: str, params: Iterable[object], text: str) -> _Condition:
     # What stands behind a single character makes up its trigram.
     ends = "0 " if terms.is_syllable(text) else [""]
     like = f"{SPACED_SQL.format(column=column)} LIKE UPPER(%s::text)"
@@ -153,13 +161,13 @@ def _spaced_like(column: str, params: Any, text: str) -> tuple[str, list[Any]]:
 
 def _spaced_match(
     column: str,
-    params: Any,
+    params: Iterable[object],
     word: str,
     *,
     before: str = "",
     behind: str = "",
     with_index: bool = True,
-) -> tuple[str, list[Any]]:
+) -> _Condition:
     if terms.has_likes(word):
         pattern = spaced(terms.pattern_of(word))
     else:
@@ -171,7 +179,7 @@ def _spaced_match(
     return f"{sql} ~ ('{before}(?:' || UPPER(%s::text) || '){behind}')", [*params, pattern]
 
 
-def _joined(operator: str, conditions: list[tuple[str, Any]]) -> tuple[str, Any]:
+def _joined(operator: str, conditions: list[_Condition]) -> _Condition:
     if len(conditions) == 1:
         return conditions[0]
     sql = operator.join(sql for sql, _ in conditions)

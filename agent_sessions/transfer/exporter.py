@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
 
+from agent_sessions.message_format import JsonObject
 from agent_sessions.models import Message, Session, SessionStatus
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.transfer.lines import EXTRA_KEY
@@ -106,7 +106,7 @@ def _line(session: Session, messages: Iterator[Message]) -> Iterator[bytes]:
     yield b"}\n"
 
 
-def _fields(session: Session) -> dict[str, Any]:
+def _fields(session: Session) -> JsonObject:
     metadata = session.metadata
     extra = metadata.get(EXTRA_KEY)
     if isinstance(extra, dict) and extra and not extra.keys() & _OWN_KEYS:
@@ -123,7 +123,7 @@ def _fields(session: Session) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value} | extra
 
 
-def _json(value: Any) -> bytes:
+def _json(value: object) -> bytes:
     try:
         return json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

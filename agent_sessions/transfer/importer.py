@@ -15,6 +15,7 @@ from django.db import DataError
 from django.utils.translation import gettext as _
 
 from agent_sessions.exceptions import IdempotencyConflict
+from agent_sessions.message_format import JsonObject
 from agent_sessions.models import Session, SessionStatus
 from agent_sessions.repository import SyncSessionRepository
 from agent_sessions.transfer.lines import EXTRA_KEY, Line
@@ -101,7 +102,7 @@ class Importer:
         except (DataError, IdempotencyConflict) as error:
             return Result(line, Outcome.REJECTED, reason=str(error).strip())
 
-    def _store(self, line: Line, key: str | None, conversation: dict[str, Any]) -> Result:
+    def _store(self, line: Line, key: str | None, conversation: JsonObject) -> Result:
         messages = conversation.pop("messages")
         conversation.setdefault("agent_id", self._agent_id)
         session = Session(user_id=self._user_id, idempotency_key=key, **conversation)
@@ -120,7 +121,7 @@ class Importer:
         )
 
 
-def parse_line(data: bytes) -> dict[str, Any]:
+def parse_line(data: bytes) -> JsonObject:
     """Return a line's conversation: `messages`, `status` and further fields of a Session.
 
     Raises ValidationError, keyed by the place in the line, if it is not a conversation.
@@ -130,7 +131,7 @@ def parse_line(data: bytes) -> dict[str, Any]:
         _refuse(_("The line is not a JSON object."))
     if not isinstance(conversation.get("messages"), list):
         raise ValidationError({"messages": _("This list is required.")})
-    fields: dict[str, Any] = {
+    fields: JsonObject = {
         "messages": conversation.pop("messages"),
         "status": conversation.pop("status", SessionStatus.ACTIVE),
     }

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from drf_spectacular.extensions import (
     OpenApiSerializerExtension,
     OpenApiSerializerFieldExtension,
@@ -22,9 +20,10 @@ from agent_sessions.api.serializers import (
     SessionSummarySerializer,
 )
 from agent_sessions.conf import settings
+from agent_sessions.message_format import JsonObject
 from agent_sessions.models import MessageRole, SessionStatus
 
-Schema = dict[str, Any]
+Schema = JsonObject
 
 TEXT_PATTERN = "^[^\\x00]*$"
 

@@ -14,6 +14,7 @@ from agent_sessions.api import serializers
 from agent_sessions.api.openapi import components
 from agent_sessions.api.openapi.components import TEXT_PATTERN, ContextObjectSerializer
 from agent_sessions.api.pagination import PageQuerySerializer
+from agent_sessions.message_format import JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Operation:
     """The name of an operation, its bodies and parameters."""
 
     id: str
-    response: Any
+    response: object
     statuses: tuple[int, ...] = (200,)
     """The statuses of success."""
     media_type: str | None = None
@@ -38,7 +39,7 @@ class Operation:
     """Whether it looks at Idempotency-Key."""
 
 
-def _request_example(name: str, value: dict[str, Any]) -> tuple[OpenApiExample, ...]:
+def _request_example(name: str, value: JsonObject) -> tuple[OpenApiExample, ...]:
     return (OpenApiExample(name, value=value, request_only=True),)
 
 
@@ -47,14 +48,14 @@ def _text_parameter(name: str, max_length: int, description: str = "") -> OpenAp
     return OpenApiParameter(name, schema, description=description)
 
 
-_EVENT_ID: dict[str, Any] = {"type": "string", "pattern": "^[0-9]{0,10}$"}
+_EVENT_ID: JsonObject = {"type": "string", "pattern": "^[0-9]{0,10}$"}
 _HEALTH_STATE = {"type": "string", "enum": ["ok", "unavailable"]}
-_CONTEXT: dict[str, Any] = {
+_CONTEXT: JsonObject = {
     "response": ContextObjectSerializer,
     "is_conditional": True,
     "has_etag": True,
 }
-_CONTEXT_WRITE: dict[str, Any] = {
+_CONTEXT_WRITE: JsonObject = {
     **_CONTEXT,
     "request": ContextObjectSerializer,
     "errors": (409,),

@@ -79,7 +79,7 @@ class ApiSchema(AutoSchema):
         groups = [group for group in ("Message", "Session") if group in self._operation.id]
         return [f"{groups[0].lower()}s" if groups else "operations"]
 
-    def get_filter_backends(self) -> list[Any]:
+    def get_filter_backends(self) -> list[object]:
         """Return the filters of the list; other operations have none."""
         return getattr(self.view, "filter_backends", []) if self._handler_name == "list" else []
 

@@ -23,7 +23,7 @@ class Command(BaseCommand):
         """Declare the options."""
         add_database(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: Any) -> None:
         """Create the index; raise CommandError if the database does not allow it."""
         connection = connections[options["database"]]
         if connection.vendor != "postgresql":

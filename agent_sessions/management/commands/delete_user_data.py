@@ -24,7 +24,7 @@ class Command(BaseCommand):
         )
         add_database(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: Any) -> None:
         """Delete the data, after asking."""
         database = options["database"]
         user = find_user(options["user"], database)

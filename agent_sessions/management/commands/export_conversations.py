@@ -36,7 +36,7 @@ class Command(BaseCommand):
         )
         add_database(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: Any) -> None:
         """Export to the file or to standard output."""
         database = options["database"]
         sessions = Session.objects.using(database)

@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from django.core.management import BaseCommand, CommandError, CommandParser
-from tqdm import tqdm
 
 from agent_sessions.management.options import add_database, find_user, progress_bar
 from agent_sessions.transfer import (
@@ -24,6 +23,9 @@ from agent_sessions.transfer import (
     Result,
     read_lines,
 )
+
+if TYPE_CHECKING:
+    from agent_sessions.management.options import ProgressBar
 
 
 class Command(BaseCommand):
@@ -66,7 +68,7 @@ class Command(BaseCommand):
         )
         add_database(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: Any) -> None:
         """Import the file; raise CommandError if a line was rejected."""
         path, database = options["file"], options["database"]
         user = find_user(options["user"], database)
@@ -98,7 +100,7 @@ class Command(BaseCommand):
         if counts[Outcome.REJECTED]:
             raise CommandError(f"{counts[Outcome.REJECTED]} lines were rejected.", returncode=1)
 
-    def _report(self, result: Result, rejects: IO[str] | None, bar: tqdm[Any]) -> None:
+    def _report(self, result: Result, rejects: IO[str] | None, bar: ProgressBar) -> None:
         with bar.external_write_mode(file=sys.stderr):
             self.stderr.write(f"line {result.line.number}: {result.reason}")
         if rejects is not None:
@@ -149,7 +151,7 @@ def _size(file: BinaryIO) -> int | None:
         return None
 
 
-def _counted(lines: Iterator[Line], bar: tqdm[Any]) -> Iterator[Line]:
+def _counted(lines: Iterator[Line], bar: ProgressBar) -> Iterator[Line]:
     for line in lines:
         bar.update(line.size)
         yield line

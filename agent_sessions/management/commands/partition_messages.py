@@ -24,7 +24,7 @@ class Command(BaseCommand):
         parser.add_argument("--partitions", type=int, required=True, help="How many parts.")
         add_database(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: Any) -> None:
         """Divide the table; raise CommandError if it cannot be."""
         try:
             partition_messages(connections[options["database"]], options["partitions"])

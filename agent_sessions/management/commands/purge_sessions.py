@@ -30,7 +30,7 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="Only say how many there are.")
         add_database(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: Any) -> None:
         """Delete the sessions, or count them."""
         database = options["database"]
         days = settings.RETENTION_DAYS if options["days"] is None else options["days"]

@@ -25,7 +25,7 @@ class Command(BaseCommand):
         parser.add_argument("--repair", action="store_true", help="Count their messages again.")
         add_database(parser)
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def handle(self, *args: object, **options: Any) -> None:
         """Verify all sessions; raise CommandError if some are left wrong."""
         database, repair = options["database"], options["repair"]
         total = Session.objects.using(database).count() if options["verbosity"] else None
