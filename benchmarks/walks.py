@@ -64,6 +64,7 @@ def configure(url: str) -> None:
     from django.conf import settings
 
     settings.DATABASES["default"]["TEST"] = {"NAME": f"walks_{os.getpid()}"}
+    settings.DATABASES["default"]["CONN_MAX_AGE"] = None
     settings.DEBUG = False
     settings.AGENT_SESSIONS_WRITE_RATE = None
     settings.ALLOWED_HOSTS = ["testserver"]

@@ -24,8 +24,7 @@ from agent_sessions.exceptions import (
 from agent_sessions.ids import Owner
 from agent_sessions.message_format import canonical, is_idempotency_key, pack, validate_message
 from agent_sessions.models import Message, Session
-from agent_sessions.repository.connections import is_lost
-from agent_sessions.repository.on_commit import after_commit
+from agent_sessions.repository.connections import after_commit, is_lost
 from agent_sessions.repository.strategy import strategy_for
 from agent_sessions.signals import message_added
 

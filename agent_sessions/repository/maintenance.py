@@ -22,8 +22,8 @@ from agent_sessions.conf import settings
 from agent_sessions.ids import Owner
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import SessionQuerySet
+from agent_sessions.repository.connections import after_commit
 from agent_sessions.repository.locking import Check, in_batches, lock, lock_one, locking
-from agent_sessions.repository.on_commit import after_commit
 from agent_sessions.repository.results import Erased
 from agent_sessions.signals import session_status_changed, sessions_deleted
 

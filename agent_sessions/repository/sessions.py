@@ -18,8 +18,8 @@ from agent_sessions.ids import Owner
 from agent_sessions.message_format import canonical, is_idempotency_key
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import append
+from agent_sessions.repository.connections import after_commit
 from agent_sessions.repository.locking import Check, lock_one
-from agent_sessions.repository.on_commit import after_commit
 from agent_sessions.repository.strategy import strategy_for
 from agent_sessions.signals import session_created, session_status_changed
 from agent_sessions.validators import validate_object
