@@ -31,7 +31,16 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 #: Names of Django, of Python and of other programs that the documents mention.
 FOREIGN = {
     *("DoesNotExist", "DummyCache", "EventSource", "ImproperlyConfigured", "QuerySet"),
-    *("ValidationError", "atomic", "fetch", "on_commit", "only", "defer", "refresh_from_db"),
+    *(
+        "CommonMiddleware",
+        "ValidationError",
+        "atomic",
+        "fetch",
+        "on_commit",
+        "only",
+        "defer",
+        "refresh_from_db",
+    ),
     *(
         "ETag",
         "bulk_create",
