@@ -30,10 +30,14 @@ def test_metrics_are_for_staff(stranger: Any) -> None:
 
 
 @override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}})
-def test_another_projects_cache_has_no_metrics_and_no_bearing_on_health() -> None:
+def test_the_metrics_of_another_cache_say_which_it_is_and_health_is_as_well() -> None:
     staff = client_of(make_user("staff", staff=True))
-    assert staff.get(METRICS).status_code == 404
-    assert staff.get(HEALTH).json() == {"status": "ok", "database": "ok", "cache": None}
+    backend = staff.get(METRICS).json()["backend"]
+    assert backend["state"] == "memory"
+    assert "LocMemCache" in backend["reason"]
+    health = staff.get(HEALTH).json()
+    assert (health["status"], health["database"]) == ("ok", "ok")
+    assert "LocMemCache" in health["cache"]["reason"]
 
 
 def test_health_tells_strangers_no_details(stranger: Any) -> None:

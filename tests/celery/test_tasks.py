@@ -61,6 +61,7 @@ def test_purge_task_follows_the_setting(user: Any, settings: Any) -> None:
     assert not Session.objects.exists()
 
 
+@pytest.mark.django_db
 def test_every_scheduled_task_exists() -> None:
     app.loader.import_default_modules()
     assert {entry["task"] for entry in BEAT_SCHEDULE.values()} <= set(app.tasks)
