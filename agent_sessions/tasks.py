@@ -8,12 +8,15 @@ from __future__ import annotations
 from celery import shared_task
 
 from agent_sessions.repository import SyncSessionRepository
+from agent_sessions.repository.connections import committing
 
 
 @shared_task(name="agent_sessions.cleanup_expired_sessions")
 def cleanup_expired_sessions() -> int:
     """Complete the sessions past their expiry; return how many this run changed."""
-    return SyncSessionRepository().cleanup_expired_sessions()
+    repository = SyncSessionRepository()
+    with committing(repository.using):
+        return repository.cleanup_expired_sessions()
 
 
 @shared_task(name="agent_sessions.purge_old_sessions")
@@ -22,4 +25,6 @@ def purge_old_sessions() -> int:
 
     Without that setting nothing is deleted.
     """
-    return SyncSessionRepository().purge_old_sessions()
+    repository = SyncSessionRepository()
+    with committing(repository.using):
+        return repository.purge_old_sessions()

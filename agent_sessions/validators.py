@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ValidationError
@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from agent_sessions import message_format
 from agent_sessions.conf import settings
+from agent_sessions.moments import in_utc
 
 
 def validate_text(value: str) -> None:
@@ -27,14 +28,16 @@ def validate_role(value: str) -> None:
 
 
 def validate_moment(value: object) -> None:
-    """Refuse a date and time that a database cannot hold or that lacks its zone."""
+    """Refuse a date and time that a database cannot hold or whose zone is missing or too much."""
     if value is not None and not isinstance(value, datetime):
         raise ValidationError(_("This is not a date and time."))
-    if isinstance(value, datetime) and django_settings.USE_TZ:
-        if timezone.is_naive(value):
+    if isinstance(value, datetime):
+        if django_settings.USE_TZ and timezone.is_naive(value):
             raise ValidationError(_("The time zone is missing."))
+        if not django_settings.USE_TZ and timezone.is_aware(value):
+            raise ValidationError(_("Times have no zone here: USE_TZ is off."))
         try:
-            value.astimezone(UTC)
+            in_utc(value)
         except OverflowError:
             raise ValidationError(_("This is outside the years 1 to 9999.")) from None
 

@@ -434,7 +434,9 @@ def _in_batches(sessions: QuerySet[Session]) -> Iterator[list[Session]]:
 
 
 def _short(moment: datetime) -> str:
-    return date_format(timezone.localtime(moment), "SHORT_DATETIME_FORMAT")
+    return date_format(
+        timezone.localtime(moment) if settings.USE_TZ else moment, "SHORT_DATETIME_FORMAT"
+    )
 
 
 def _as_uuid(text: str) -> UUID | None:

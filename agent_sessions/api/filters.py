@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 from django_filters import fields
 from django_filters import rest_framework as filters
@@ -10,6 +10,7 @@ from django_filters import rest_framework as filters
 from agent_sessions.api.fields import EARLIEST, LATEST
 from agent_sessions.api.serializers import MAX_SEARCH_TERM
 from agent_sessions.models import Session, SessionStatus
+from agent_sessions.moments import as_stored, in_utc
 from agent_sessions.querysets import SessionQuerySet
 
 
@@ -17,10 +18,10 @@ class _MomentFormField(fields.IsoDateTimeField):
     def to_python(self, value: str | datetime | date | None) -> datetime | None:
         try:
             moment: datetime | None = super().to_python(value)
-            return moment and min(max(moment.astimezone(UTC), EARLIEST), LATEST)
+            return moment and as_stored(min(max(in_utc(moment), EARLIEST), LATEST))
         except OverflowError:
             # In UTC it is outside the calendar; no session is as old or as new.
-            return EARLIEST if str(value).lstrip().startswith("0001") else LATEST
+            return as_stored(EARLIEST if str(value).lstrip().startswith("0001") else LATEST)
 
 
 class MomentFilter(filters.IsoDateTimeFilter):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from rest_framework import serializers
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
@@ -132,7 +133,10 @@ class SessionPagination(BasePagination):
 
 
 def _encode(direction: str, session: Session) -> str:
-    microseconds = (session.last_activity_at - _EPOCH) // _MICROSECOND
+    # A local time is written as it is: in UTC an hour of autumn would not come back the same.
+    moment = session.last_activity_at
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    microseconds = (moment - _EPOCH) // _MICROSECOND
     position = microseconds.to_bytes(8, "big", signed=True) + session.pk.bytes
     return direction + base64.urlsafe_b64encode(position).decode("ascii")
 
@@ -142,4 +146,5 @@ def _decode(cursor: str) -> tuple[datetime, UUID]:
     microseconds = int.from_bytes(position[:8], "big", signed=True)
     lowest, highest = ((limit - _EPOCH) // _MICROSECOND for limit in (EARLIEST, LATEST))
     moment = _EPOCH + min(max(microseconds, lowest), highest) * _MICROSECOND
+    moment = moment if settings.USE_TZ else moment.replace(tzinfo=None)
     return moment, UUID(bytes=position[8:])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from django.utils.timezone import is_aware
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
@@ -22,6 +21,7 @@ from agent_sessions.api.fields import (
 )
 from agent_sessions.message_format import JsonObject
 from agent_sessions.models import Message, Session
+from agent_sessions.moments import in_utc
 
 MAX_BULK_IDS = 1_000
 MAX_BATCH_MESSAGES = 1_000
@@ -146,11 +146,7 @@ class SearchQuerySerializer(AnySerializer):
 
 
 def _moment(value: datetime | None) -> str | None:
-    if value is None:
-        return None
-    if is_aware(value):
-        value = value.astimezone(UTC).replace(tzinfo=None)
-    return f"{value.isoformat()}Z"
+    return None if value is None else f"{in_utc(value).replace(tzinfo=None).isoformat()}Z"
 
 
 _WRITERS: dict[type, Callable[[Any], object]] = {MomentField: _moment, serializers.UUIDField: str}

@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.core.management import CommandError, CommandParser
+from django.core.management import BaseCommand, CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, connections
 from tqdm import tqdm
 
+from agent_sessions.repository.connections import committing
+
 if TYPE_CHECKING:
     ProgressBar: TypeAlias = tqdm[Any]
+
+
+class DatabaseCommand(BaseCommand):
+    """A command for one database: it commits also where the project commits by hand."""
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Run the command; return what it printed."""
+        with committing(options["database"]):
+            return super().execute(*args, **options)
 
 
 def add_database(parser: CommandParser) -> None:

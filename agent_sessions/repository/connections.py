@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -56,6 +57,10 @@ def operation(
 
     A connection that the call opened is closed again in a thread that serves no request: nobody
     else would. Inside a transaction of the caller's nothing of this happens.
+
+    Where the project commits by hand (AUTOCOMMIT is off), a thread that serves a request and the
+    main thread have a caller who does so. In another thread nobody would: there an operation
+    that begins outside a transaction commits its own work.
     """
 
     @wraps(method)
@@ -65,16 +70,41 @@ def operation(
             return method(self, *args, **kwargs)
         close_dead(connection)
         opens = connection.connection is None
+        by_hand = not (connection.settings_dict["AUTOCOMMIT"] if opens else connection.autocommit)
         # What can be read once only would be empty the second time.
         given: Any = [list(each) if isinstance(each, Iterator) else each for each in args]
         named: Any = {k: list(v) if isinstance(v, Iterator) else v for k, v in kwargs.items()}
         try:
             return _repeated(lambda: method(self, *given, **named), connection)
         finally:
-            if opens and not _outlives_operation():
+            if opens and not (keeps_connection.get() or _has_caller()):
                 connection.close()
+            if by_hand:
+                _commit_by_hand(connection)
 
     return run
+
+
+@contextmanager
+def committing(using: str) -> Iterator[None]:
+    """Commit meanwhile what is done on a database where the project commits by hand.
+
+    For tasks and commands, whose caller does not. In a transaction of the caller's, and where
+    AUTOCOMMIT is on, nothing changes.
+    """
+    connection = connections[using]
+    by_hand = (
+        not connection.settings_dict["AUTOCOMMIT"]
+        and not connection.in_atomic_block
+        and (connection.connection is None or (not connection.autocommit and _is_free(connection)))
+    )
+    if by_hand:
+        connection.set_autocommit(True)
+    try:
+        yield
+    finally:
+        if by_hand:
+            _commit_by_hand(connection)
 
 
 def close_dead(connection: BaseDatabaseWrapper) -> None:
@@ -110,6 +140,8 @@ def _repeated(call: Callable[[], R], connection: BaseDatabaseWrapper) -> R:
     was_lost = False
     for attempt in range(1, MOST_ATTEMPTS + 1):
         connection.ensure_connection()
+        if not connection.autocommit:
+            connection.set_autocommit(True)
         opened = connection.connection
         try:
             return call()
@@ -133,17 +165,34 @@ def _is_conflict(error: Exception) -> bool:
 
 
 def _is_callers_transaction(connection: BaseDatabaseWrapper) -> bool:
-    return connection.in_atomic_block or (
-        connection.connection is not None and not connection.autocommit
-    )
+    if connection.in_atomic_block:
+        return True
+    if connection.connection is None:
+        return _has_caller() and not connection.settings_dict["AUTOCOMMIT"]
+    return not connection.autocommit and (_has_caller() or not _is_free(connection))
 
 
-def _outlives_operation() -> bool:
+def _has_caller() -> bool:
     return (
-        keeps_connection.get()
-        or getattr(_thread, "serves_request", False)
+        getattr(_thread, "serves_request", False)
         or threading.current_thread() is threading.main_thread()
     )
+
+
+def _is_free(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether no transaction has begun, nor anybody asked for one, on an open connection."""
+    driver: Any = connection.connection
+    if connection.settings_dict["AUTOCOMMIT"]:
+        return False
+    if connection.vendor == "sqlite":
+        return not driver.in_transaction
+    return connection.vendor == "postgresql" and driver.info.transaction_status == 0
+
+
+def _commit_by_hand(connection: BaseDatabaseWrapper) -> None:
+    close_dead(connection)
+    if connection.connection is not None:
+        connection.set_autocommit(False)
 
 
 def _begin_request(**kwargs: object) -> None:

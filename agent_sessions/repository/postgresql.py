@@ -19,6 +19,7 @@ from agent_sessions.fields import ExactEncoder
 from agent_sessions.ids import Owner, UserKey
 from agent_sessions.message_format import JsonObject, clean_text, storable_json, text_of
 from agent_sessions.models import Message, Session, default_expiry
+from agent_sessions.moments import as_stored
 from agent_sessions.postgresql.append_function import NAME
 from agent_sessions.repository.results import Window
 
@@ -174,16 +175,12 @@ def _read(
         if metadata is not None:
             moment = _EPOCH + timedelta(microseconds=microseconds)
             if zone is not UTC:
-                moment = moment.astimezone(zone) if zone else _local(moment)
+                moment = moment.astimezone(zone) if zone else as_stored(moment)
             whole.append((session_id, parse(metadata, None, connection), moment, *rest))
     found = Message.from_rows(using, _NAMES, whole)
     # As they came, but for what a plan may do between the two parts of the statement.
     found.sort(key=attrgetter("sequence"), reverse=backwards)
     return rows[0][0], found
-
-
-def _local(moment: datetime) -> datetime:
-    return timezone.make_naive(moment, timezone.get_default_timezone())
 
 
 def _number(sequence: int) -> int:

@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -80,6 +81,15 @@ HOSTS = (
 def test_the_apps_are_at_home_in(host: str, server: str) -> None:
     with database(server) as url:
         run(host, url)
+
+
+def test_the_apps_are_at_home_with_local_times(server: str) -> None:
+    with database(server) as url:
+        run("naive_times", url)
+
+
+def test_the_apps_are_at_home_with_local_times_in_sqlite(tmp_path: Path) -> None:
+    run("naive_times", f"sqlite:///{tmp_path / 'local.sqlite3'}")
 
 
 @pytest.mark.parametrize(("host", "package"), [("unfold_admin", "unfold"), ("third_party", "axes")])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management import BaseCommand, CommandError, CommandParser
+from django.core.management import CommandError, CommandParser
 from django.db import DatabaseError, connections
 
-from agent_sessions.management.options import add_database
+from agent_sessions.management.options import DatabaseCommand, add_database
 from agent_sessions.postgresql import search_index
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Create the index where it is missing."""
 
     help = (

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management import BaseCommand, CommandError, CommandParser
+from django.core.management import CommandError, CommandParser
 
-from agent_sessions.management.options import add_database, find_user
+from agent_sessions.management.options import DatabaseCommand, add_database, find_user
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Ask, delete and print what was deleted."""
 
     help = "Delete all sessions and messages of one user. The user itself stays."

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from django.core.management import BaseCommand, CommandError, CommandParser
+from django.core.management import CommandError, CommandParser
 
-from agent_sessions.management.options import add_database, find_user, progress_bar
+from agent_sessions.management.options import DatabaseCommand, add_database, find_user, progress_bar
 from agent_sessions.models import Session
 from agent_sessions.transfer import export_sessions
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Parse the options, write the pieces, count the lines."""
 
     help = (

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-from django.core.management import BaseCommand, CommandError, CommandParser
+from django.core.management import CommandError, CommandParser
 
-from agent_sessions.management.options import add_database, find_user, progress_bar
+from agent_sessions.management.options import DatabaseCommand, add_database, find_user, progress_bar
 from agent_sessions.transfer import (
     DEFAULT_MAX_LINE_BYTES,
     Importer,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agent_sessions.management.options import ProgressBar
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Parse the options, read, count and report."""
 
     help = (

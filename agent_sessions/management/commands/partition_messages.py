@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management import BaseCommand, CommandError, CommandParser
+from django.core.management import CommandError, CommandParser
 from django.db import connections
 
-from agent_sessions.management.options import add_database
+from agent_sessions.management.options import DatabaseCommand, add_database
 from agent_sessions.postgresql.partitioning import CannotPartition, partition_messages
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Parse the options."""
 
     help = (

@@ -1,0 +1,25 @@
+"""Dates and times as models have them: aware, or local without a zone where USE_TZ is off."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django.conf import settings
+from django.utils import timezone
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Return the moment in UTC; without a zone it is in TIME_ZONE.
+
+    Raises OverflowError if it is outside the calendar there.
+    """
+    if timezone.is_naive(moment):
+        moment = timezone.make_aware(moment, timezone.get_default_timezone())
+    return moment.astimezone(UTC)
+
+
+def as_stored(moment: datetime) -> datetime:
+    """Return an aware moment as the models of the project have it."""
+    if settings.USE_TZ:
+        return moment
+    return timezone.make_naive(moment, timezone.get_default_timezone())
