@@ -434,9 +434,8 @@ def _in_batches(sessions: QuerySet[Session]) -> Iterator[list[Session]]:
 
 
 def _short(moment: datetime) -> str:
-    return date_format(
-        timezone.localtime(moment) if settings.USE_TZ else moment, "SHORT_DATETIME_FORMAT"
-    )
+    local = timezone.localtime(moment) if timezone.is_aware(moment) else moment
+    return date_format(local, "SHORT_DATETIME_FORMAT")
 
 
 def _as_uuid(text: str) -> UUID | None:
