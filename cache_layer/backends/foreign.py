@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -30,7 +31,7 @@ _MISSING: Final = object()
 #: Keys of which it is remembered when they end, which Django's API does not tell.
 _MAX_DEADLINES: Final = 10_000
 
-_lock: Final = threading.RLock()
+_lock = threading.RLock()
 _stores: dict[str, ForeignStore] = {}
 
 
@@ -193,3 +194,14 @@ class ForeignCache(ResilientCache):
 
 def _same_key(key: str, key_prefix: str, version: int) -> str:
     return str(key)
+
+
+def _after_fork() -> None:
+    # Another thread may have held a lock, for as long as the other cache took to answer.
+    global _lock
+    _lock = threading.RLock()
+    for store in _stores.values():
+        store.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

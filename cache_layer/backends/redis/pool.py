@@ -73,8 +73,19 @@ class PooledConnection:
 
     def execute(self, command: Command) -> Reply:
         """Return the reply, be it the exception that Redis answered with."""
-        (reply,) = self._exchange(pack(command), 1)
-        return reply
+        packed = pack(command)
+        if len(packed) > _LARGE:
+            return self._exchange(packed, 1)[0]
+        # A reply that arrives in one piece, as nearly all do, takes one wait, which the socket
+        # limits: no clock is needed.
+        connected, reader = self._socket, self._reader
+        connected.sendall(packed)
+        data = connected.recv(_READ)
+        reader.feed(data)
+        reply = reader.gets()
+        if type(reply) is bytes or (reply is not NOTHING and type(reply) is not Push):
+            return reply
+        return self._replies(reply, 1, len(packed) + len(data), 1)[0]
 
     def execute_all(self, commands: Sequence[Command]) -> list[Reply]:
         """Return the replies to several commands."""
@@ -95,33 +106,42 @@ class PooledConnection:
         Python's limit on a socket is for each wait. Whatever the server does, an exchange takes
         no longer than two of them and the time that its bytes need on the slowest useful link.
         """
-        connected, reader = self._socket, self._reader
         moved = len(packed)
         if moved > _LARGE:
-            connected.settimeout(self._left(0, moved))
-        connected.sendall(packed)
+            self._socket.settimeout(self._left(0, moved))
+        self._socket.sendall(packed)
+        return self._replies(NOTHING, number, moved, 0)
+
+    def _replies(self, reply: Any, number: int, moved: int, waits: int) -> list[Reply]:
+        """Return the replies to so many commands, of which one may have been read.
+
+        Args:
+            reply: what the reader gave last.
+            number: how many replies there are to be.
+            moved: bytes that the exchange has moved.
+            waits: how often it has waited for bytes.
+        """
+        connected, reader = self._socket, self._reader
         replies: list[Reply] = []
-        waits, began = 0, 0.0
+        began = 0.0
         get, append = reader.gets, replies.append
         while len(replies) < number:
-            reply = get()
-            if type(reply) is bytes:
+            if reply is NOTHING:
+                if waits == 1:
+                    began = time.monotonic()
+                elif waits:
+                    connected.settimeout(self._left(began, moved))
+                data = connected.recv(_READ)
+                if not data:
+                    raise RedisConnectionError("Connection closed by server.")
+                reader.feed(data)
+                moved += len(data)
+                waits += 1
+            elif type(reply) is not Push:
                 append(reply)
-                continue
-            if reply is not NOTHING:
-                if type(reply) is not Push:
-                    append(reply)
-                continue
-            if waits == 1:
-                began = time.monotonic()
-            elif waits:
-                connected.settimeout(self._left(began, moved))
-            data = connected.recv(_READ)
-            if not data:
-                raise RedisConnectionError("Connection closed by server.")
-            reader.feed(data)
-            moved += len(data)
-            waits += 1
+                if len(replies) == number:
+                    break
+            reply = get()
         if waits > 2 or moved > _LARGE:
             connected.settimeout(self._timeout)
         return replies
