@@ -112,7 +112,7 @@ class PooledConnection:
         self._socket.sendall(packed)
         return self._replies(NOTHING, number, moved, 0)
 
-    def _replies(self, reply: Any, number: int, moved: int, waits: int) -> list[Reply]:
+    def _replies(self, reply: Reply, number: int, moved: int, waits: int) -> list[Reply]:
         """Return the replies to so many commands, of which one may have been read.
 
         Args:
