@@ -89,6 +89,9 @@ def _by_steps(make: Callable[[], _Stepwise]) -> Callable[[bytes, int], bytes]:
             result = steps.decompress(data, largest + 1)
         except errors:
             return data
+        if not result and not steps.eof:
+            # Not even a header: LZMA's decompressor does not refuse a few bytes, it waits for more.
+            return data
         if len(result) > largest or not steps.eof:
             raise TooLargeError
         return result
