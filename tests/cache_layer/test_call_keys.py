@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import uuid
 import warnings
 from collections.abc import Callable
@@ -90,7 +91,7 @@ async def test_a_wrong_call_of_a_method_raises_as_the_function_would() -> None:
     assert get_user.invalidate(1)
 
 
-def test_a_class_method_above_cached_cannot_be_invalidated_without_its_class() -> None:
+def test_a_class_method_above_cached_invalidates_or_refuses() -> None:
     class Users:
         @classmethod
         @cached(key_prefix="wrong-order")
@@ -98,6 +99,10 @@ def test_a_class_method_above_cached_cannot_be_invalidated_without_its_class() -
             return user_id
 
     assert Users.get(1) == 1
+    if sys.version_info < (3, 13):
+        # There a classmethod binds what it wraps.
+        assert Users.get.invalidate(1)  # type: ignore[attr-defined]
+        return
     with pytest.raises(TypeError, match="user_id"):
         Users.get.invalidate(1)  # type: ignore[attr-defined]
 

@@ -191,7 +191,7 @@ def test_a_response_that_cannot_be_stored_takes_the_place_of_one_that_was(store:
 def test_entries_in_memory_end_by_the_clock_that_a_test_moves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = MemoryStore(lambda: 10)
+    store = MemoryStore(lambda: 10, lambda: 1_000)
     store.write("k", b"1", 1000)
     later = time.monotonic() + 2
     monkeypatch.setattr(time, "monotonic", lambda: later)
