@@ -201,7 +201,8 @@ class OwnedSessionsView(ApiView):
     def sessions(self) -> SessionQuerySet[Session]:
         """Return the sessions that this request may read or change."""
         sessions: SessionQuerySet[Session] = Session.objects.using(self.repository.using)
-        return sessions.for_user(self.owner_id)
+        # Those without a tenant, as the repository's operations: the indexes of lists need it, too.
+        return sessions.for_user(self.owner_id).in_tenant("")
 
     def find_session(self, *fields: str) -> Session:
         """Return the session of the address, with *fields* alone if any are given.

@@ -38,6 +38,10 @@ def export_sessions(sessions: SessionQuerySet[Session]) -> Iterator[bytes]:
 
 def _groups(sessions: list[Session]) -> Iterator[list[Session]]:
     """Yield short sessions together, so that one query reads the messages of many."""
+    if len(sessions) == 1:
+        # One alone needs no sizes: its messages are read in pages.
+        yield sessions
+        return
     messages = Message.objects.using(sessions[0]._state.db)
     keys = [session.pk for session in sessions if session.message_count <= _LARGEST_PAGE]
     sizes = dict(messages.filter(session_id__in=keys).sizes_by_session())

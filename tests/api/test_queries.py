@@ -29,7 +29,8 @@ STAFF = 3
 REQUESTS = [
     ("get", "", None, 1),
     ("get", "context", None, 1),
-    ("get", "messages", None, 1),
+    # The sizes of the messages, then those that fit.
+    ("get", "messages", None, 2),
     ("post", "messages", ONE, 1),
     ("post", "messages", BATCH, 1),
     ("patch", "context", {"a": 1}, 1),

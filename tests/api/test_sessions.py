@@ -63,7 +63,7 @@ def test_the_client_cannot_choose_owner_id_or_counters(api: APIClient, owner: An
 def test_patch_changes_title_status_and_metadata_only(api: APIClient, session: Session) -> None:
     response = api.patch(
         url(session),
-        {"title": "New", "status": "completed", "metadata": {"a": [1, None]}, "agent_id": "evil"},
+        {"title": "New", "status": "completed", "metadata": {"a": [1, None]}},
         format="json",
     )
     assert response.status_code == 200
@@ -90,6 +90,7 @@ def test_patch_changes_title_status_and_metadata_only(api: APIClient, session: S
         ({"metadata": [1]}, "#/metadata"),
         ({"metadata": {"a": "b\x00"}}, "#/metadata"),
         ({"metadata": {"\ud800": 1}}, "#/metadata"),
+        ({"title": "New", "agent_id": "evil"}, "#/agent_id"),
         ([], "#"),
         ("text", "#"),
         (None, "#"),
@@ -103,6 +104,7 @@ def test_bad_changes_are_400_and_change_nothing(
     assert pointer in [error["pointer"] for error in response.json()["errors"]]
     session.refresh_from_db()
     assert (session.title, session.metadata) == ("Debug Python script", {})
+    assert session.agent_id == "code_agent"
 
 
 def test_delete_takes_the_messages_along(api: APIClient, session: Session) -> None:
