@@ -48,7 +48,8 @@ def _groups(sessions: list[Session]) -> Iterator[list[Session]]:
     group: list[Session] = []
     waiting = 0
     for session in sessions:
-        size = sizes.get(session.pk, _PAGE_BYTES if session.message_count else 0)
+        # A long session stands alone, or the query of its group would read all its messages.
+        size = sizes.get(session.pk, _PAGE_BYTES + 1 if session.message_count else 0)
         if group and waiting + size > _PAGE_BYTES:
             yield group
             group, waiting = [], 0

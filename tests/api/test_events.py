@@ -122,8 +122,9 @@ def connections_to_the_database() -> int:
 
 @pytest.mark.slow
 def test_two_hundred_streams_see_each_message_once_and_in_order(
-    server: int, live_session: Session
+    server: int, live_session: Session, settings: Any
 ) -> None:
+    settings.AGENT_SESSIONS_MAX_STREAMS_PER_USER = 200
     say(live_session, "before")
     streams = [Stream(server, live_session) for _ in range(200)]
 

@@ -68,6 +68,24 @@ def test_memory_does_not_grow_with_the_session(api: APIClient, session: Session)
     assert peak < size / 3
 
 
+@pytest.mark.parametrize("order", ["long first", "empty first"])
+def test_memory_does_not_grow_with_a_long_session_beside_an_empty_one(
+    api: APIClient, owner: Any, order: str
+) -> None:
+    repository = SyncSessionRepository()
+    made = [repository.create(Session(user=owner, agent_id="a")) for _ in range(2)]
+    long = made[0] if order == "long first" else made[1]
+    for _ in range(5):
+        say(long, *["x" * 10_000] * 600)
+    response = api.get(ALL)
+    tracemalloc.start()
+    size = sum(len(piece) for piece in response.streaming_content)
+    _now, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size > 30_000_000
+    assert peak < size / 2
+
+
 def test_an_asynchronous_server_streams_too(owner: Any, session: Session) -> None:
     say(session, *["x" * 1000] * 200)
 
