@@ -115,12 +115,12 @@ class Data:
         ids = [uuid7() for _ in self.sessions]
         moments = [begin + timedelta(minutes=number) for number in range(len(ids))]
         copy(
-            "agent_sessions_session (id, user_id, agent_id, title, message_count, last_sequence,"
-            " status, context, metadata, created_at, updated_at, last_message_at,"
+            "agent_sessions_session (id, user_id, tenant, agent_id, title, message_count,"
+            " last_sequence, status, context, metadata, created_at, updated_at, last_message_at,"
             " last_activity_at, idempotency_digest)",
             (
                 (
-                    *(id, owner, "agent", self.texts(n, language)[:40].strip()),
+                    *(id, owner, "", "agent", self.texts(n, language)[:40].strip()),
                     *(PER_SESSION, PER_SESSION, "active", "{}", "{}"),
                     *(moment, moment, moment, moment, ""),
                 )

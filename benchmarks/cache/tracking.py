@@ -36,7 +36,7 @@ def measure(url: str, options: Options) -> Table:
     def fill() -> None:
         cache.set_many(dict.fromkeys(keys, "x"))
         # A value that is read before the report of one's own write has arrived is not kept.
-        while near.some(full).count(None) > entries / 100:
+        while near.find(full).count(None) > entries / 100:
             time.sleep(0.05)
             cache.get_many(keys)
 
@@ -47,7 +47,7 @@ def measure(url: str, options: Options) -> Table:
             writer.submit(_write, url, full[-1:], 1).result()
             before = time.process_time()
             writer.submit(_write, url, written, together).result()
-            while near.find(written[-1:]):
+            while near.find(written[-1:])[0] is not None:
                 time.sleep(0.001)
             made.rows[row] = [(time.process_time() - before) / len(written) * 1e6]
     fill()

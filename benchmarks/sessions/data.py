@@ -22,7 +22,7 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 COPY_ROWS = 500_000
 
 SESSION_COLUMNS = (
-    "id, user_id, agent_id, title, status, context, metadata, created_at, updated_at,"
+    "id, user_id, tenant, agent_id, title, status, context, metadata, created_at, updated_at,"
     " last_message_at, last_activity_at, expires_at, message_count, last_sequence,"
     " idempotency_digest"
 )
@@ -105,7 +105,7 @@ class Mass:
         at = EPOCH + timedelta(seconds=number)
         title = f"Session {number} {WORDS[number % len(WORDS)]}"
         counters = (self._each, self._each, "")
-        return (id, owner, "mass", title, "active", "{}", "{}", at, at, at, at, FAR, *counters)
+        return (id, owner, "", "mass", title, "active", "{}", "{}", at, at, at, at, FAR, *counters)
 
     @staticmethod
     def _copy(target: str, rows: Iterator[tuple[Any, ...]], total: int) -> None:

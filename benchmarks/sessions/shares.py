@@ -42,7 +42,7 @@ class Share:
         )
         contents = [text(number) for number in range(count)]
         rows = json.dumps([["user", content, {}, None, None] for content in contents])
-        call = f"SELECT {NAME}(%s, NULL, %s, %s, %s, NULL)"
+        call = f"SELECT {NAME}(%s, NULL, NULL, %s, %s, %s, NULL)"
         bare, conversation = floor.converse(1), ours.converse(1)
         raw: Any = floor._raw  # type: ignore[attr-defined]
         other: Any = cte._raw  # type: ignore[attr-defined]

@@ -129,7 +129,7 @@ def test_computations_that_ended_are_forgotten() -> None:
         except LookupError:
             continue
     gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, SingleFlight)]
+    assert not [each for each in gc.get_objects() if type(each) is SingleFlight]
 
 
 def test_who_comes_too_late_for_a_computation_is_told_for_a_while() -> None:
