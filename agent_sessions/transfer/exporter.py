@@ -6,6 +6,9 @@ import json
 from collections.abc import Iterator
 from itertools import groupby
 
+from django.db.models import Case, OuterRef, Subquery, When
+from django.db.models.functions import Coalesce
+
 from agent_sessions.message_format import JsonObject
 from agent_sessions.models import Message, Session, SessionStatus
 from agent_sessions.querysets import SessionQuerySet
@@ -27,29 +30,31 @@ def export_sessions(sessions: SessionQuerySet[Session]) -> Iterator[bytes]:
     Sessions and messages are read in pages by their keys, so that no cursor stays open and
     memory grows neither with the number of sessions nor with their length.
     """
-    page = sessions.order_by("id")[:_SESSIONS]
+    ordered = _with_sizes(sessions).order_by("id")
+    page = ordered[:_SESSIONS]
     while found := list(page):
         for group in _groups(found):
             yield from _lines(group)
         if len(found) < _SESSIONS:
             return
-        page = sessions.order_by("id").filter(id__gt=found[-1].pk)[:_SESSIONS]
+        page = ordered.filter(id__gt=found[-1].pk)[:_SESSIONS]
+
+
+def _with_sizes(sessions: SessionQuerySet[Session]) -> SessionQuerySet[Session]:
+    """Annotate the bytes of a session's messages; None for a long session, which has pages."""
+    sizes = Message.objects.filter(session_id=OuterRef("pk")).sizes_by_session().values("total")
+    short = When(message_count__lte=_LARGEST_PAGE, then=Coalesce(Subquery(sizes), 0))
+    return sessions.annotate(size=Case(short, default=None))
 
 
 def _groups(sessions: list[Session]) -> Iterator[list[Session]]:
     """Yield short sessions together, so that one query reads the messages of many."""
-    if len(sessions) == 1:
-        # One alone needs no sizes: its messages are read in pages.
-        yield sessions
-        return
-    messages = Message.objects.using(sessions[0]._state.db)
-    keys = [session.pk for session in sessions if session.message_count <= _LARGEST_PAGE]
-    sizes = dict(messages.filter(session_id__in=keys).sizes_by_session())
     group: list[Session] = []
     waiting = 0
     for session in sessions:
+        size: int | None = vars(session)["size"]
         # A long session stands alone, or the query of its group would read all its messages.
-        size = sizes.get(session.pk, _PAGE_BYTES + 1 if session.message_count else 0)
+        size = _PAGE_BYTES + 1 if size is None else size
         if group and waiting + size > _PAGE_BYTES:
             yield group
             group, waiting = [], 0
