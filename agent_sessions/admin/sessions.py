@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -16,22 +14,22 @@ from django.contrib.admin.utils import unquote
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models
-from django.db.models import Count, QuerySet, Sum
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.html import format_html
-from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from agent_sessions.admin.audit import (
-    DELETE_SESSION,
     VIEW_MESSAGE,
     VIEW_SESSION,
     may_read_messages,
     record,
 )
+from agent_sessions.admin.deletion import DeletingAdmin, in_batches, untitled
 from agent_sessions.admin.display import (
     FormDecoder,
     PrettyEncoder,
@@ -41,7 +39,7 @@ from agent_sessions.admin.display import (
 )
 from agent_sessions.admin.listing import AgentFilter, CappedPaginator, ForgivingAdmin
 from agent_sessions.exceptions import SessionArchived
-from agent_sessions.models import Message, Session, SessionStatus
+from agent_sessions.models import Session, SessionStatus
 from agent_sessions.ndjson import ndjson_response
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository import CHANGEABLE, SyncSessionRepository
@@ -56,8 +54,6 @@ else:
     _ModelAdmin = admin.ModelAdmin
     _ModelForm = forms.ModelForm
 
-_BATCH = 500
-_LISTED = 100
 _SEARCHED = 10_000
 
 
@@ -76,7 +72,7 @@ class SessionForm(_ModelForm):
 
 
 @admin.register(Session)
-class SessionAdmin(ForgivingAdmin, _ModelAdmin):
+class SessionAdmin(ForgivingAdmin, DeletingAdmin):
     """Lists, searches, completes, archives, exports and deletes sessions."""
 
     form = SessionForm
@@ -311,13 +307,13 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
         self, request: HttpRequest, queryset: QuerySet[Session], status: SessionStatus
     ) -> None:
         changed = 0
-        for batch in _in_batches(queryset.exclude(status=status)):
+        for batch in in_batches(queryset.exclude(status=status)):
             changed += SyncSessionRepository().bulk_update_session_status(
                 [session.pk for session in batch], status
             )
             LogEntry.objects.log_actions(
                 request.user.pk or "",
-                [_untitled(session) for session in batch],
+                [untitled(session) for session in batch],
                 CHANGE,
                 [{"changed": {"fields": [str(_("status"))]}}],
             )
@@ -364,73 +360,6 @@ class SessionAdmin(ForgivingAdmin, _ModelAdmin):
     ) -> HttpResponseBase:
         record(request, f"exports {filename}", VIEW_MESSAGE)
         return ndjson_response(request, export_sessions(sessions), filename)
-
-    # --- Deletion -------------------------------------------------------------------------------
-
-    def get_deleted_objects(
-        self, objs: QuerySet[Session] | Iterable[Session], request: HttpRequest
-    ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
-        """Return the counts of what would be deleted; Django would load every message."""
-        if not isinstance(objs, QuerySet):
-            objs = Session.objects.filter(pk__in=[session.pk for session in objs])
-        sums = objs.order_by().aggregate(sessions=Count("pk"), messages=Sum("message_count"))
-        lines = [self._deletion_line(session) for session in objs[:_LISTED]]
-        if sums["sessions"] > len(lines):
-            lines.append(gettext("… and %d more") % (sums["sessions"] - len(lines)))
-        model_count = {
-            str(Session._meta.verbose_name_plural): sums["sessions"],
-            str(Message._meta.verbose_name_plural): sums["messages"] or 0,
-        }
-        allowed = self.has_delete_permission(request)
-        missing = set() if allowed else {str(Session._meta.verbose_name)}
-        return lines, model_count, missing, []
-
-    def _deletion_line(self, session: Session) -> str:
-        address = reverse(
-            f"{self.admin_site.name}:agent_sessions_session_change", args=[session.pk]
-        )
-        return format_html('<a href="{}">{}</a> ({})', address, session, session.message_count)
-
-    def delete_model(self, request: HttpRequest, obj: Session) -> None:
-        """Delete the session through the repository."""
-        SyncSessionRepository().delete(obj.pk)
-        record(request, f"deletes session {obj.pk} of user {obj.user_id}", DELETE_SESSION)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
-        """Delete the sessions through the repository."""
-        for batch in _in_batches(queryset):
-            for session in batch:
-                # One that was deleted meanwhile is what was asked for.
-                with suppress(Session.DoesNotExist):
-                    self.delete_model(request, session)
-
-    # --- The log of the admin -------------------------------------------------------------------
-
-    def log_addition(self, request: HttpRequest, obj: Session, message: object) -> Any:
-        """Log the creation, without the title: an erasure must leave nothing of it."""
-        return super().log_addition(request, _untitled(obj), message)
-
-    def log_change(self, request: HttpRequest, obj: Session, message: object) -> Any:
-        """Log the change, without the title."""
-        return super().log_change(request, _untitled(obj), message)
-
-    def log_deletions(self, request: HttpRequest, queryset: QuerySet[Session]) -> Any:
-        """Log the deletions, without titles."""
-        sessions: Any = [_untitled(session) for session in queryset]
-        return super().log_deletions(request, sessions)
-
-
-def _untitled(session: Session) -> Session:
-    return Session(pk=session.pk, agent_id=session.agent_id)
-
-
-def _in_batches(sessions: QuerySet[Session]) -> Iterator[list[Session]]:
-    """Yield the sessions in batches, by key: rows may leave the queryset meanwhile."""
-    ordered = sessions.order_by("id").select_related(None)
-    page = ordered[:_BATCH]
-    while batch := list(page):
-        yield batch
-        page = ordered.filter(pk__gt=batch[-1].pk)[:_BATCH]
 
 
 def _short(moment: datetime) -> str:

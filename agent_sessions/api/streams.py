@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -60,3 +61,13 @@ def counted(
     response.__class__ = _CountedResponse
     response.release = release  # type: ignore[attr-defined]
     return response
+
+
+def _after_fork() -> None:
+    # Another thread of the parent may have held the lock, and its streams are not the child's.
+    global _lock
+    _lock = threading.Lock()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

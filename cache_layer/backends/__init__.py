@@ -7,11 +7,8 @@ from cache_layer.backends.foreign import ForeignCache
 from cache_layer.backends.near.cache import NearOptions
 from cache_layer.backends.near.decoded import NOT_FOUND, DecodedValues
 from cache_layer.backends.operations.base import Operation
-from cache_layer.backends.operations.factory import (
-    ExpirationPolicy,
-    OperationFactory,
-    ResultOperationFactory,
-)
+from cache_layer.backends.operations.factory import OperationFactory, ResultOperationFactory
+from cache_layer.backends.operations.inputs import ExpirationPolicy
 from cache_layer.backends.operations.leases import Lease
 from cache_layer.backends.operations.results import MISSING, ReadResult, StaleValue
 from cache_layer.backends.outage import (

@@ -18,7 +18,7 @@ from django.core.cache.backends.locmem import LocMemCache
 from cache_layer.backends.encoding import NO_VALUE, Codec
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations.base import Awaited, Operation
-from cache_layer.backends.operations.factory import Timeout
+from cache_layer.backends.operations.inputs import Timeout
 from cache_layer.backends.operations.scans import DeletePattern
 from cache_layer.backends.recovery import Circuit
 from cache_layer.backends.resilient import ResilientCache

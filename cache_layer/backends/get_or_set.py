@@ -11,7 +11,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from cache_layer.aliases import Value
 from cache_layer.backends.alias import CacheAlias
 from cache_layer.backends.encoding import ResultKey
-from cache_layer.backends.operations.factory import ExpirationPolicy, Key, Timeout
+from cache_layer.backends.operations.inputs import ExpirationPolicy, Key, Timeout
 from cache_layer.backends.operations.leases import Lease
 from cache_layer.backends.operations.results import MISSING, ReadResult, StaleValue
 

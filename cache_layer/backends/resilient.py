@@ -15,7 +15,7 @@ from cache_layer.backends.client_api import ClientApi
 from cache_layer.backends.get_or_set import GetOrSet
 from cache_layer.backends.near.decoded import NOT_FOUND
 from cache_layer.backends.operations.batches import Values
-from cache_layer.backends.operations.factory import Key
+from cache_layer.backends.operations.inputs import Key
 from cache_layer.backends.registry import store_for
 from cache_layer.backends.shared_metrics import flush_when_due
 from cache_layer.backends.store import Store
