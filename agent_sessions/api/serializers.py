@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
@@ -146,7 +146,11 @@ class SearchQuerySerializer(AnySerializer):
 
 
 def _moment(value: datetime | None) -> str | None:
-    return None if value is None else f"{in_utc(value).replace(tzinfo=None).isoformat()}Z"
+    if value is None:
+        return None
+    # Most are in UTC already, and a list has hundreds.
+    moment = value if value.tzinfo is UTC else in_utc(value)
+    return f"{moment.replace(tzinfo=None).isoformat()}Z"
 
 
 _WRITERS: dict[type, Callable[[Any], object]] = {MomentField: _moment, serializers.UUIDField: str}
