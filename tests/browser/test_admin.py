@@ -60,6 +60,20 @@ def test_from_the_search_to_the_last_message(logged_in: Visit, session: Session)
     expect(page.locator("input[type=submit]")).to_have_count(0)
 
 
+@pytest.mark.parametrize("name", ["session", "message"])
+def test_all_columns_of_a_list_fit_beside_the_filters(logged_in: Visit, name: str) -> None:
+    SyncSessionRepository().create(
+        Session(user_id=Session.objects.first().user_id, agent_id="chatterbot-yoruba", title="long")
+    )
+    page = logged_in.open(f"/admin/agent_sessions/{name}/")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    sizes = page.evaluate(
+        "() => { const it = document.querySelector('#changelist .results');"
+        " return [it.scrollWidth, it.clientWidth]; }"
+    )
+    assert sizes[0] <= sizes[1]
+
+
 def test_the_agent_filter_keeps_the_rest_of_the_question(
     logged_in: Visit, session: Session
 ) -> None:
