@@ -42,6 +42,13 @@ def _are_classes(value: object) -> bool:
         return False
 
 
+def _is_function(value: object) -> bool:
+    try:
+        return isinstance(value, str) and callable(import_string(value))
+    except ImportError:
+        return False
+
+
 _RATE: Final = Rule('a number per second, minute, hour or day such as "600/min"', _is_rate)
 
 _CLASSES: Final = Rule("a list of dotted names of classes", _are_classes)
@@ -69,6 +76,7 @@ RULES: Final = {
     "MAX_STREAMS_PER_USER": ("E019", COUNT),
     "MAX_EXPORTS_PER_USER": ("E020", COUNT),
     "MAX_STREAMS": ("E021", COUNT),
+    "API_TENANT": ("E022", Rule("the dotted name of a function", _is_function).or_none()),
     "LOGIN_RATE": ("E014", _RATE.or_none()),
     "PERMISSION_CLASSES": ("E015", _CLASSES.or_none()),
     "THROTTLE_CLASSES": ("E016", _CLASSES.or_none()),

@@ -49,6 +49,9 @@ class Settings(AppSettings, prefix="AGENT_SESSIONS_"):
     #: Dotted names of DRF throttles that apply beside the API's own. None: those of the
     #: project's DEFAULT_THROTTLE_CLASSES.
     THROTTLE_CLASSES: Sequence[str] | None = None
+    #: Dotted name of a function that gets the request of a REST view and returns the tenant in
+    #: which the view works. None: the sessions without a tenant.
+    API_TENANT: str | None = None
     #: Seconds between two looks at the database for messages that other processes appended.
     EVENTS_POLL_SECONDS: float = 0.25
     #: Seconds of silence after which an event stream sends a sign of life.

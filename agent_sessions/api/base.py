@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.apps import apps
-from django.db import DataError, transaction
+from django.db import DataError, router, transaction
 from django.http import Http404
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_cache_control
@@ -35,6 +35,7 @@ from agent_sessions.api.permissions import (
     host_permissions,
     host_throttles,
     owner_of_request,
+    tenant_of_request,
 )
 from agent_sessions.api.renderers import AsciiJSONRenderer, ReadOnlyBrowsableRenderer
 from agent_sessions.api.serializers import represent_session
@@ -42,6 +43,7 @@ from agent_sessions.models import Session
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository import SyncSessionRepository
 from agent_sessions.repository.locking import Check
+from agent_sessions.repository.users import SyncUserSessionRepository
 
 
 class Negotiation(DefaultContentNegotiation):
@@ -138,13 +140,16 @@ class ApiView(APIView):
 
 
 class OwnedSessionsView(ApiView):
-    """A view on one user's sessions: nobody else's row is ever in its querysets.
+    """A view on one user's sessions in one tenant: no other row is ever in its querysets.
 
-    A session of another user, one that never existed and a text that is no id get the same 404.
+    A session of another user or tenant, one that never existed and a text that is no id get the
+    same 404.
     """
 
     owner_id: Any = None
     """The key of the user whose sessions the request is about; with None there are none."""
+    tenant = ""
+    """The tenant in which the request works."""
     reader: Reader
     action: str
     staff_permissions: ClassVar[dict[str, str]] = {
@@ -168,9 +173,9 @@ class OwnedSessionsView(ApiView):
     """
 
     @property
-    def repository(self) -> SyncSessionRepository:
-        """The repository on the database that sessions are written to."""
-        return SyncSessionRepository()
+    def repository(self) -> SyncUserSessionRepository:
+        """The repository in which the sessions of this user and tenant exist, and no others."""
+        return SyncSessionRepository().for_user(self.owner_id, self.tenant)
 
     @property
     def session_id(self) -> UUID:
@@ -188,8 +193,9 @@ class OwnedSessionsView(ApiView):
         """Check the caller and find out whose sessions the request is about."""
         super().initial(request, *args, **kwargs)
         permission = f"agent_sessions.{self.permission_for_staff()}"
+        self.tenant = tenant_of_request(request)
         self.owner_id = owner_of_request(request, permission)
-        self.reader = Reader(request.user.pk, self.owner_id, permission)
+        self.reader = Reader(request.user.pk, self.owner_id, permission, self.tenant)
 
     def permission_for_staff(self) -> str:
         """Return the codename of the permission that the request needs."""
@@ -200,9 +206,8 @@ class OwnedSessionsView(ApiView):
 
     def sessions(self) -> SessionQuerySet[Session]:
         """Return the sessions that this request may read or change."""
-        sessions: SessionQuerySet[Session] = Session.objects.using(self.repository.using)
-        # Those without a tenant, as the repository's operations: the indexes of lists need it, too.
-        return sessions.for_user(self.owner_id).in_tenant("")
+        sessions: SessionQuerySet[Session] = Session.objects.using(router.db_for_write(Session))
+        return sessions.for_user(self.owner_id).in_tenant(self.tenant)
 
     def find_session(self, *fields: str) -> Session:
         """Return the session of the address, with *fields* alone if any are given.

@@ -88,13 +88,13 @@ class _Reading:
         """The sequence up to which messages were read."""
         self.using = using
         self.has_more = True
-        self._repository = SyncSessionRepository(using)
+        self._repository = SyncSessionRepository(using).for_user(reader.owner_id, reader.tenant)
         self._size = _FIRST_WINDOW
 
     def next_events(self) -> list[bytes]:
         """Return the next events. Raises Session.DoesNotExist, also for another's session."""
         messages = self._repository.get_messages(
-            self.session_id, after=self.after, limit=self._size, user_id=self.reader.owner_id
+            self.session_id, after=self.after, limit=self._size
         )
         events = [_event(message) for message in messages]
         self.has_more = len(messages) == self._size

@@ -135,10 +135,11 @@ class Hub:
     async def _check_sequences(self, subscriptions: list[Subscription]) -> None:
         wanted = {subscription.session_id for subscription in subscriptions}
         sessions = Session.objects.using(self._using).filter(pk__in=wanted)
-        rows = sessions.values_list("pk", "user_id", "last_sequence")
-        found = await self.run(lambda: {(pk, owner): last for pk, owner, last in rows})
+        rows = sessions.values_list("pk", "user_id", "tenant", "last_sequence")
+        found = await self.run(lambda: {tuple(place): last for *place, last in rows})
         for subscription in subscriptions:
-            place = (subscription.session_id, subscription.reader.owner_id)
+            reader = subscription.reader
+            place = (subscription.session_id, reader.owner_id, reader.tenant)
             subscription.update(found.get(place))
 
     async def _check_rights(self, subscriptions: list[Subscription]) -> None:

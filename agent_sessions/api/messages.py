@@ -22,7 +22,6 @@ from agent_sessions.api.serializers import (
     MessageWindowSerializer,
     represent_message,
 )
-from agent_sessions.ids import Owner
 from agent_sessions.models import Message
 from agent_sessions.repository.locking import lock_one
 
@@ -44,9 +43,7 @@ class MessageActions(OwnedSessionsView):
         after, before, limit = window.get("after"), window.get("before"), window["limit"]
         limit = self._fitting(after, before, limit)
         # One more than asked for tells whether there are others in that direction.
-        found = self.repository.get_messages(
-            self.session_id, after, before, limit + 1, self.owner_id
-        )
+        found = self.repository.get_messages(self.session_id, after, before, limit + 1)
         more = len(found) > limit
         found = found[:limit] if after is not None else found[-limit:]
         earlier = bool(found) and (found[0].sequence > 1 if after is not None else more)
@@ -63,11 +60,11 @@ class MessageActions(OwnedSessionsView):
     def _append(self, messages: list[Any], key: str | None) -> list[Message]:
         repository, check = self.repository, self.expected_state()
         if check is None:
-            return repository.add_messages(self.session_id, messages, self.owner_id, key)
+            return repository.add_messages(self.session_id, messages, key)
         with transaction.atomic(using=repository.using):
             # The session stays locked until the messages are added.
-            lock_one(self.session_id, Owner(self.owner_id, None), check, repository.using)
-            return repository.add_messages(self.session_id, messages, self.owner_id, key)
+            lock_one(self.session_id, repository.owner, check, repository.using)
+            return repository.add_messages(self.session_id, messages, key)
 
     def _fitting(self, after: int | None, before: int | None, limit: int) -> int:
         """Return how many messages of the window an answer of bounded size has room for."""

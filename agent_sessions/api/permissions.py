@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import DataError
 from django.db import Error as DatabaseFailure
 from django.utils.encoding import escape_uri_path
@@ -25,6 +25,7 @@ from rest_framework.views import APIView
 
 from agent_sessions.api.errors import InvalidParameter
 from agent_sessions.conf import settings
+from agent_sessions.models import Session
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, PermissionsMixin
@@ -142,6 +143,31 @@ class Reader(NamedTuple):
     user_id: Any
     owner_id: Any
     permission: str
+    tenant: str = ""
+
+
+def tenant_of_request(request: Request) -> str:
+    """Return the tenant in which *request* works: see AGENT_SESSIONS_API_TENANT.
+
+    What the project's function raises is raised: PermissionDenied is a 403.
+
+    Raises:
+        ImproperlyConfigured: the function has returned something else than text.
+        InvalidParameter: it has returned a text that no session can have as its tenant.
+    """
+    if settings.API_TENANT is None:
+        return ""
+    tenant: object = import_string(settings.API_TENANT)(request)
+    if not isinstance(tenant, str):
+        raise ImproperlyConfigured(
+            f"AGENT_SESSIONS_API_TENANT: {settings.API_TENANT} has returned {tenant!r:.100}, "
+            "which is no text. Return the empty text for the sessions without a tenant."
+        )
+    try:
+        Session._meta.get_field("tenant").clean(tenant, None)
+    except ValidationError as error:
+        raise InvalidParameter({"tenant": error.messages}) from None
+    return tenant
 
 
 def owner_of_request(request: Request, permission: str) -> Any:

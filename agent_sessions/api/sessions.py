@@ -40,6 +40,7 @@ from agent_sessions.api.streams import counted
 from agent_sessions.conf import settings
 from agent_sessions.models import Session
 from agent_sessions.ndjson import ndjson_response
+from agent_sessions.repository import SyncSessionRepository
 from agent_sessions.transfer import export_sessions
 
 
@@ -70,6 +71,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         session = self.repository.create(
             Session(
                 user_id=self.owner_id,
+                tenant=self.tenant,
                 idempotency_key=idempotency_key(request, self.owner_id),
                 **_valid(SessionSerializer, request),
             )
@@ -87,15 +89,13 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
     def partial_update(self, request: Request, **kwargs: object) -> Response:
         """Change title, status or metadata."""
         changes = _valid(SessionChangeSerializer, request)
-        changed = self.repository.update_session(
-            self.session_id, changes, self.owner_id, self.expected_state()
-        )
+        changed = self.repository.update_session(self.session_id, changes, self.expected_state())
         return self.session_response(changed)
 
     def destroy(self, request: Request, **kwargs: object) -> Response:
         """Delete a session with its messages."""
         session_id = self.session_id
-        self.repository.delete(session_id, self.owner_id, self.expected_state())
+        self.repository.delete(session_id, self.expected_state())
         audit.info(
             "User %s deleted session %s of user %s.", request.user.pk, session_id, self.owner_id
         )
@@ -121,7 +121,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         if not isinstance(request.data, dict):
             raise ValidationError({"non_field_errors": ["This is not an object."]})
         changed = self.repository.update_session_context(
-            self.session_id, request.data, replace, self.owner_id, self.expected_state()
+            self.session_id, request.data, replace, self.expected_state()
         )
         return self.session_response(changed, changed.context)
 
@@ -138,15 +138,13 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         ids = set(wanted["session_ids"])
         if self.sessions().filter(pk__in=ids).count() != len(ids):
             raise Http404
-        updated = self.repository.bulk_update_session_status(
-            ids, wanted["status"], user_id=self.owner_id
-        )
+        updated = self.repository.bulk_update_session_status(ids, wanted["status"])
         return Response({"updated": updated})
 
     @action(detail=False)
     def stats(self, request: Request, **kwargs: object) -> Response:
         """Count sessions and messages."""
-        return Response(StatsSerializer(self.repository.get_session_stats(self.owner_id)).data)
+        return Response(StatsSerializer(self.repository.get_session_stats()).data)
 
     @action(detail=False)
     def search(self, request: Request, **kwargs: object) -> Response:
@@ -157,7 +155,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         match. Nothing is found for an empty term.
         """
         query = parse_query(SearchQuerySerializer, request)
-        found = self.repository.search_sessions(self.owner_id, query["q"], query["limit"])
+        found = self.repository.search_sessions(query["q"], query["limit"])
         return Response({"results": [represent_found(session) for session in found]})
 
     @action(detail=True, url_path="export", renderer_classes=[NDJSONRenderer])
@@ -195,7 +193,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         For staff with the permission to change sessions. Logged.
         """
         require_staff(request, "agent_sessions.change_session")
-        completed = self.repository.cleanup_expired_sessions()
+        completed = SyncSessionRepository().cleanup_expired_sessions()
         audit.info("staff user %s ran the cleanup: %d sessions", request.user.pk, completed)
         return Response({"completed": completed})
 
@@ -203,7 +201,10 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
     def erase(self, request: Request, **kwargs: object) -> Response:
         """Delete all sessions and messages of the user for good."""
         _valid(ConfirmSerializer, request)
-        return Response(asdict(self.repository.delete_user_data(self.owner_id)))
+        # A project without tenants in its API means everything that the user has.
+        tenant = None if settings.API_TENANT is None else self.tenant
+        erased = SyncSessionRepository().delete_user_data(self.owner_id, tenant)
+        return Response(asdict(erased))
 
 
 def _valid(serializer_class: type[AnySerializer], request: Request) -> dict[str, Any]:

@@ -88,6 +88,30 @@ def test_a_session_deleted_by_the_same_process_ends_its_streams_at_once(
     assert (stream.opened, stream.texts) == (1, ["before"])
 
 
+def tenant_of(request: Any) -> str:
+    return "acme"
+
+
+def test_the_stream_of_a_tenant_follows_its_session(
+    server: int, live_session: Session, settings: Any
+) -> None:
+    keep_looking(settings)
+    settings.AGENT_SESSIONS_API_TENANT = "tests.api.test_events_wake_up.tenant_of"
+    Session.objects.filter(pk=live_session.pk).update(tenant="acme")
+    say(live_session, "before")
+    stream = Stream(server, live_session)
+
+    async def follow() -> None:
+        reading = asyncio.create_task(stream.read_until(2))
+        # As many looks at the session in the database.
+        await until(lambda: stream.comments >= 3)
+        await do(lambda: say(live_session, "after"))
+        await asyncio.wait_for(reading, 30)
+
+    asyncio.run(follow())
+    assert (stream.opened, stream.texts) == (1, ["before", "after"])
+
+
 def keep_looking(settings: Any) -> None:
     """Have each stream look at its reader's rights ten times a second."""
     settings.AGENT_SESSIONS_EVENTS_POLL_SECONDS = 0.05

@@ -330,3 +330,62 @@ def test_a_cursor_of_another_user_is_only_a_place(owner: Any, stranger: Any) -> 
     page = client_of(owner).get("/api/v1/sessions/?page_size=1").json()
     seen = client_of(stranger).get(page["next"]).json()["results"]
     assert {item["agent_id"] for item in seen} <= {"stranger"}
+
+
+def tenant_of(request: Any) -> str:
+    return str(request.headers.get("Tenant", ""))
+
+
+@pytest.fixture
+def elsewhere(settings: Any, owner: Any) -> Any:
+    """The client of the owner of the secret, in another tenant."""
+    settings.AGENT_SESSIONS_API_TENANT = "tests.api.test_isolation.tenant_of"
+    client = client_of(owner)
+    client.credentials(HTTP_TENANT="globex")
+    return client
+
+
+@on_one
+@pytest.mark.parametrize("headers", [{}, {"If-Match": '"x"'}], ids=["plain", "conditional"])
+def test_a_session_of_another_tenant_is_the_404_of_an_unknown_one(
+    elsewhere: Any, secret: Session, method: str, path: str, name: str, headers: dict[str, str]
+) -> None:
+    elsewhere.defaults.update(
+        {f"HTTP_{k.upper().replace('-', '_')}": v for k, v in headers.items()}
+    )
+    before = state()
+    foreign = ask(elsewhere, method, path, name, secret)
+    unknown = ask(elsewhere, method, path, name, Session(id=uuid.uuid4()))
+    assert (foreign.status_code, unknown.status_code) == (404, 404)
+    assert everything(foreign) == everything(unknown)
+    assert state() == before
+
+
+@on_all
+def test_what_concerns_many_concerns_those_of_one_tenant(
+    elsewhere: Any, secret: Session, method: str, path: str, name: str
+) -> None:
+    before = state()
+    response = ask(elsewhere, method, path, name, secret)
+    assert SECRET not in everything(response)
+    assert str(secret.pk) not in everything(response)
+    Session.objects.filter(tenant="globex").delete()
+    assert state() == before
+    if name == "setSessionStatuses":
+        assert response.status_code == 404
+    elif name in STAFF_ONLY:
+        assert response.status_code == 403
+    else:
+        assert 200 <= response.status_code < 300
+
+
+@pytest.mark.parametrize(("method", "path", "name"), [*ON_ONE_SESSION, *ON_ALL_SESSIONS])
+def test_staff_act_for_a_user_in_the_tenant_of_their_request(
+    elsewhere: Any, owner: Any, secret: Session, method: str, path: str, name: str
+) -> None:
+    elsewhere.force_authenticate(make_user("another", *ALL_PERMISSIONS, staff=True))
+    before = state()
+    response = ask(elsewhere, method, path, name, secret, user=owner.pk)
+    assert SECRET not in everything(response)
+    Session.objects.filter(tenant="globex").delete()
+    assert state() == before

@@ -65,5 +65,7 @@ REST_FRAMEWORK: dict[str, Any] = {
 #: Where the tour finds things.
 TOUR_API = "/api/v1/"
 TOUR_ADMIN = "/admin/"
+#: The tenant in which the API works.
+TOUR_TENANT = ""
 #: A module with functions of the host's: see tests.projects.tour.
 TOUR_HOOKS = ""

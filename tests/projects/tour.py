@@ -32,6 +32,7 @@ class Tour:
 
         self.api = settings.TOUR_API
         self.admin = settings.TOUR_ADMIN
+        self.tenant = settings.TOUR_TENANT
         self.hooks: Any = importlib.import_module(settings.TOUR_HOOKS or "json")
         self.users = get_user_model()._default_manager
         self.client, self.stranger, self.staff = Client(), Client(), Client()
@@ -163,7 +164,7 @@ class Tour:
         from agent_sessions.repository import SessionRepository
 
         async def talk() -> int:
-            mine = SessionRepository().for_user(self.owner)
+            mine = SessionRepository().for_user(self.owner, self.tenant)
             await mine.add_message_to_session(
                 self.sessions[1], {"role": "user", "content": "awaited"}
             )
