@@ -17,16 +17,14 @@ from agent_sessions.api.errors import InvalidParameter, PreconditionFailed
 IDEMPOTENCY_KEY = "Idempotency-Key"
 KEY_PATTERN = "^[!-~]{1,200}$"
 
-# A header holds ASCII only, so no client can send a key of another caller.
+# A header holds ASCII only, so no client can send a key of another caller, or of an import.
 _CALLER_SEPARATOR = "⇢"
 
 
-def idempotency_key(request: Request, owner_id: object) -> str | None:
-    """Return the caller's idempotency key, None without the header.
+def idempotency_key(request: Request) -> str | None:
+    """Return the header's idempotency key, None without it.
 
-    Keys belong to who sends them: the key of a caller who acts for another user is prefixed with
-    the caller's own key, so that it never meets one of that user's. Unique constraints of the
-    database decide which request was first.
+    Unique constraints of the database decide which request was first.
 
     Raises:
         InvalidParameter: the key is not 1 to 200 visible ASCII characters.
@@ -36,8 +34,17 @@ def idempotency_key(request: Request, owner_id: object) -> str | None:
         return None
     if not re.fullmatch(KEY_PATTERN[1:-1], key):
         raise InvalidParameter({IDEMPOTENCY_KEY: [_("Send 1 to 200 visible ASCII characters.")]})
-    caller = request.user.pk
-    return key if caller == owner_id else f"{caller}{_CALLER_SEPARATOR}{key}"
+    return key
+
+
+def session_key(request: Request) -> str | None:
+    """Return the header's idempotency key for a new session, None without it.
+
+    The caller stands before it: keys belong to who sends them, and never meet those of others who
+    act for the same user. Raises InvalidParameter as :func:`idempotency_key` does.
+    """
+    key = idempotency_key(request)
+    return None if key is None else f"{request.user.pk}{_CALLER_SEPARATOR}{key}"
 
 
 def refuse_message_keys(messages: Iterable[object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.core.exceptions import ValidationError as DjangoValidationError
@@ -59,12 +60,17 @@ class MessageActions(OwnedSessionsView):
 
     def _append(self, messages: list[Any], key: str | None) -> list[Message]:
         repository, check = self.repository, self.expected_state()
+        caller = self.request.user.pk
+        # Keys of a header, and those of staff, are the caller's own: no key that the user puts
+        # into a message meets them.
+        own = key is None and caller == self.owner_id
+        append = partial(repository.add_messages, author="" if own else str(caller))
         if check is None:
-            return repository.add_messages(self.session_id, messages, key)
+            return append(self.session_id, messages, key)
         with transaction.atomic(using=repository.using):
             # The session stays locked until the messages are added.
             lock_one(self.session_id, repository.owner, check, repository.using)
-            return repository.add_messages(self.session_id, messages, key)
+            return append(self.session_id, messages, key)
 
     def _fitting(self, after: int | None, before: int | None, limit: int) -> int:
         """Return how many messages of the window an answer of bounded size has room for."""
@@ -89,7 +95,7 @@ class MessageActions(OwnedSessionsView):
         """
         batch = _batch_of(request.data)
         messages: list[Any] = [request.data] if batch is None else batch
-        key = idempotency_key(request, self.owner_id)
+        key = idempotency_key(request)
         if key is not None:
             refuse_message_keys(messages)
         try:

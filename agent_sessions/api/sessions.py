@@ -21,7 +21,7 @@ from agent_sessions.api.errors import InvalidParameter
 from agent_sessions.api.events import EventActions
 from agent_sessions.api.fields import AnySerializer
 from agent_sessions.api.filters import SessionFilter
-from agent_sessions.api.headers import idempotency_key
+from agent_sessions.api.headers import session_key
 from agent_sessions.api.messages import MessageActions
 from agent_sessions.api.pagination import SessionPagination, parse_query
 from agent_sessions.api.permissions import audit, require_staff
@@ -72,7 +72,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
             Session(
                 user_id=self.owner_id,
                 tenant=self.tenant,
-                idempotency_key=idempotency_key(request, self.owner_id),
+                idempotency_key=session_key(request),
                 **_valid(SessionSerializer, request),
             )
         )

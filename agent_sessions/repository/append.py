@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
@@ -35,6 +37,9 @@ FIELD_NAMES = [field.attname for field in Message._meta.concrete_fields]
 LONGEST_CALL_KEY = 240
 """Characters of a key for a whole call: the numbers of its messages stand behind it."""
 
+_SEPARATOR = "\x1f"
+_LONGEST_STORED_KEY = 255
+
 
 def append_one(session_id: UUID, message: object, owner: Owner, using: str) -> Message:
     """Append a message. See SyncUserSessionRepository.add_message_to_session()."""
@@ -43,13 +48,21 @@ def append_one(session_id: UUID, message: object, owner: Owner, using: str) -> M
 
 
 def append_many(
-    session_id: UUID, messages: Iterable[object], owner: Owner, using: str, key: str | None = None
+    session_id: UUID,
+    messages: Iterable[object],
+    owner: Owner,
+    using: str,
+    key: str | None = None,
+    author: str = "",
 ) -> list[Message]:
     """Append messages. See SyncUserSessionRepository.add_messages()."""
     rows = rows_of(session_id, messages, using)
     if not rows:
         _refuse_missing_or_archived(session_id, owner, using)
     if key is None:
+        for row in rows if author else ():
+            if row.idempotency_key is not None:
+                row.idempotency_key = _stored_key(author, row.idempotency_key)
         return _append(session_id, rows, owner, using)
     if not is_idempotency_key(key) or len(key) > LONGEST_CALL_KEY:
         raise ValidationError(
@@ -63,8 +76,8 @@ def append_many(
             {"idempotency_key": _("Give a key of the call or keys of its messages, not both.")}
         )
     for number, row in enumerate(rows):
-        row.idempotency_key = _numbered(key, number)
-    return _append(session_id, rows, owner, using, call_key=key)
+        row.idempotency_key = _stored_key(author, key, number)
+    return _append(session_id, rows, owner, using, _CallKey(author, key))
 
 
 def rows_of(
@@ -125,12 +138,40 @@ def unrepeated(
     return waiting, firsts
 
 
+class _CallKey(NamedTuple):
+    """A key for all messages of a call."""
+
+    author: str
+    key: str
+
+
+def _stored_key(author: str, key: str, number: int | None = None) -> str:
+    """Return the key of a message as it is stored.
+
+    A key in a message stands alone, that of an author behind the author, and the key of a call
+    between its author and the number of the message. No key of a caller has the separator, which
+    is not printable, so keys of different kinds or authors never meet.
+    """
+    if number is not None:
+        stored = f"{author}{_SEPARATOR}{key}{_SEPARATOR}{number}"
+    else:
+        stored = f"{author}{_SEPARATOR}{key}" if author else key
+    if len(stored) <= _LONGEST_STORED_KEY:
+        return stored
+    return _SEPARATOR + hashlib.sha256(stored.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _given_key(stored: str) -> str:
+    parts = stored.split(_SEPARATOR)
+    return parts[1] if len(parts) == 3 else parts[-1]
+
+
 def _append(
     session_id: UUID,
     rows: Sequence[Message],
     owner: Owner,
     using: str,
-    call_key: str | None = None,
+    call_key: _CallKey | None = None,
 ) -> list[Message]:
     connection = connections[using]
     strategy = strategy_for(using)
@@ -184,21 +225,16 @@ def _numbers_repaired(session_id: UUID, using: str) -> bool:
 
 
 def _stored(
-    session_id: UUID, keys: list[str], call_key: str | None, owner: Owner, using: str
+    session_id: UUID, keys: list[str], call_key: _CallKey | None, owner: Owner, using: str
 ) -> dict[str, Message]:
     if call_key is None:
         return _with_keys(session_id, keys, owner, using)
     # One more than there are: a call with more messages has used it.
-    beyond = _numbered(call_key, len(keys))
+    beyond = _stored_key(*call_key, len(keys))
     found = _with_keys(session_id, [*keys, beyond], owner, using)
     if found and found.keys() != set(keys):
-        raise IdempotencyConflict(call_key)
+        raise IdempotencyConflict(call_key.key)
     return found
-
-
-def _numbered(key: str, number: int) -> str:
-    # No key of a caller has a character that is not printable.
-    return f"{key}\x1f{number}" if number else key
 
 
 def _with_keys(session_id: UUID, keys: list[str], owner: Owner, using: str) -> dict[str, Message]:
@@ -211,7 +247,7 @@ def _with_keys(session_id: UUID, keys: list[str], owner: Owner, using: str) -> d
 
 def _require_same(stored: Message, given: Message) -> None:
     if canonical(stored.as_dict()) != canonical(given.as_dict()):
-        raise IdempotencyConflict(str(given.idempotency_key))
+        raise IdempotencyConflict(_given_key(str(given.idempotency_key)))
 
 
 def _refuse_missing_or_archived(session_id: UUID, owner: Owner, using: str) -> None:

@@ -115,9 +115,11 @@ class SyncSessionRepository:
         user_id: User | None = None,
         idempotency_key: str | None = None,
         tenant: str = "",
+        author: str = "",
     ) -> list[Message]:
         """See SyncUserSessionRepository.add_messages()."""
-        return self._of(user_id, tenant).add_messages(session_id, messages, idempotency_key)
+        owned = self._of(user_id, tenant)
+        return owned.add_messages(session_id, messages, idempotency_key, author)
 
     def update_session_context(
         self,

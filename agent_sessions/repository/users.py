@@ -136,16 +136,19 @@ class SyncUserSessionRepository:
         session_id: SessionId,
         messages: Iterable[Mapping[str, object]],
         idempotency_key: str | None = None,
+        author: str = "",
     ) -> list[Message]:
         """Append several messages at once, in consecutive numbers, all or none; return them.
 
         Messages whose ``idempotency_key`` was used before are returned in their place and not
         added again. ``idempotency_key`` of the call is one for all of them, of at most 240
         characters: a retry returns them all, and IdempotencyConflict is raised also if there
-        were more or fewer of them before. See add_message_to_session.
+        were more or fewer of them before. It never meets a key of a message, nor the key of
+        another ``author``, a text that says whose keys these are: use it where others, such as
+        staff, write into the user's session. See add_message_to_session.
         """
         return append.append_many(
-            _uuid(session_id), messages, self.owner, self.using, idempotency_key
+            _uuid(session_id), messages, self.owner, self.using, idempotency_key, author
         )
 
     @operation

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import threading
 from typing import Any
 
@@ -9,6 +10,7 @@ from rest_framework.test import APIClient
 
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import SyncSessionRepository
+from agent_sessions.transfer import Importer, Line, Outcome
 from tests.api.conftest import API, client_of, make_user, url
 
 SESSIONS = f"{API}sessions/"
@@ -91,6 +93,77 @@ class TestMessages:
         for body in ({"messages": [7]}, {}, {"role": "king", "content": ""}):
             assert post(api, session, body, "k1").status_code == 400
         assert post(api, session, one(), "k1").status_code == 201
+
+
+@pytest.mark.django_db
+class TestHostileKeys:
+    """The keys that a user puts into messages, against those of headers and of staff."""
+
+    FORGED = ("k1", "k1⇢", "⇢k1", "k1→0", "k1→1", "{caller}⇢k1", "{staff}⇢k1", "{staff}→k1")
+
+    @pytest.fixture
+    def staff(self) -> Any:
+        return make_user("staff", "add_session", "add_message", staff=True)
+
+    @pytest.fixture(autouse=True)
+    def forged(self, api: APIClient, owner: Any, session: Session, staff: Any) -> int:
+        keys = [key.format(caller=owner.pk, staff=staff.pk) for key in self.FORGED]
+        for key in keys:
+            body = {**one("forged"), "idempotency_key": key}
+            assert api.post(url(session, "messages"), body, format="json").status_code == 201
+        return len(keys)
+
+    @pytest.mark.parametrize("text", ["forged", "real"])
+    @pytest.mark.parametrize("size", [1, 2])
+    def test_a_header_of_the_user_meets_none_of_them(
+        self, api: APIClient, session: Session, forged: int, text: str, size: int
+    ) -> None:
+        body = one(text) if size == 1 else {"messages": [one(text)] * size}
+        answers = [post(api, session, body, "k1") for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [201, 201]
+        assert answers[0].content == answers[1].content
+        assert Message.objects.count() == forged + size
+
+    @pytest.mark.parametrize("text", ["forged", "real"])
+    @pytest.mark.parametrize("in_header", [True, False])
+    def test_staff_meet_none_of_them(
+        self,
+        owner: Any,
+        session: Session,
+        staff: Any,
+        forged: int,
+        text: str,
+        in_header: bool,
+    ) -> None:
+        address = f"{url(session, 'messages')}?user={owner.pk}"
+        headers = {"Idempotency-Key": "k1"} if in_header else {}
+        body = one(text) if in_header else {**one(text), "idempotency_key": "k1"}
+        answers = [
+            client_of(staff).post(address, body, format="json", headers=headers) for _ in range(2)
+        ]
+        assert [answer.status_code for answer in answers] == [201, 201]
+        assert answers[0].content == answers[1].content
+        assert Message.objects.count() == forged + 1
+
+    def test_keys_of_the_longest_kind_stay_apart(
+        self, owner: Any, session: Session, staff: Any, forged: int
+    ) -> None:
+        address = f"{url(session, 'messages')}?user={owner.pk}"
+        for end in "ab":
+            body = {**one(end), "idempotency_key": "k" * 254 + end}
+            for _ in range(2):
+                assert client_of(staff).post(address, body, format="json").status_code == 201
+        assert Message.objects.count() == forged + 2
+
+
+@pytest.mark.django_db
+def test_a_header_cannot_stand_for_a_line_of_an_import(api: APIClient, owner: Any) -> None:
+    data = b'{"messages": [{"role": "user", "content": "hi"}], "title": "t"}'
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    key = {"Idempotency-Key": f"import:file:1:{digest}"}
+    assert api.post(SESSIONS, {"agent_id": "a"}, format="json", headers=key).status_code == 201
+    (result,) = Importer(owner.pk, "file").run([Line(1, data, len(data))])
+    assert result.outcome is Outcome.IMPORTED
 
 
 @pytest.mark.django_db
@@ -178,7 +251,7 @@ def test_of_different_bodies_at_once_one_is_stored_whole() -> None:
         thread.join(120)
     for number in range(8):
         assert sorted(status for key, status in answers if key == f"k{number}") == [201, *[422] * 3]
-        stored = Message.objects.filter(idempotency_key__startswith=f"k{number}")
+        stored = Message.objects.filter(idempotency_key__contains=f"\x1fk{number}\x1f")
         places = sorted(stored.values_list("sequence", flat=True))
         assert places == list(range(places[0], places[0] + len(places)))
     session.refresh_from_db()
