@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import uuid
+from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
 UserKey: TypeAlias = int | str | uuid.UUID
@@ -31,9 +33,24 @@ def uuid7() -> uuid.UUID:
     millisecond (about a quarter of a microsecond), the other 62 are random.
     """
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+    return _version_7(milliseconds, nanoseconds, os.urandom(8))
+
+
+def derived_uuid7(moment: datetime, name: str) -> uuid.UUID:
+    """Return the version 7 UUID of an aware moment and a name: the same for the same two.
+
+    A hash of the name stands in place of the random bits.
+    """
+    microseconds = max(0, round(moment.timestamp() * 1_000_000))
+    milliseconds, rest = divmod(microseconds, 1_000)
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return _version_7(milliseconds, rest * 1_000, digest)
+
+
+def _version_7(milliseconds: int, nanoseconds: int, tail: bytes) -> uuid.UUID:
     value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80
     value |= 0x7 << 76
     value |= (nanoseconds * 4096 // 1_000_000) << 64
     value |= 0b10 << 62
-    value |= int.from_bytes(os.urandom(8), "big") >> 2
+    value |= int.from_bytes(tail, "big") >> 2
     return uuid.UUID(int=value)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Mapping
-from itertools import islice
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from django.utils.translation import gettext_lazy as _
 from rest_framework import status
@@ -16,14 +12,7 @@ from rest_framework.parsers import BaseParser
 
 from agent_sessions.api.renderers import AsciiJSONRenderer
 from agent_sessions.conf import settings
-from agent_sessions.message_format import MAX_DEPTH as MESSAGE_DEPTH
-from agent_sessions.message_format import JsonObject
-
-# A token is a string, the beginning of an object or array, or a comma between values.
-_TOKEN = re.compile(rb'"[^"]*+"?|[\[{,]')
-
-MAX_DEPTH = MESSAGE_DEPTH + 3
-"""Levels of objects and arrays in a request: a message as deep as allowed, in a batch."""
+from agent_sessions.strict_json import RefusedJSON, parse_json
 
 
 class BodyTooLarge(APIException):
@@ -54,7 +43,7 @@ class BoundedJSONParser(BaseParser):
     """Parses JSON, and refuses what databases or clients could not read.
 
     Refused are NaN and infinities (also `1e999`), more than AGENT_SESSIONS_MAX_REQUEST_ITEMS
-    values, nesting beyond MAX_DEPTH, text that is not UTF-8, and an object that names a key twice,
+    values, nesting beyond the limit, text that is not UTF-8, and an object that names a key twice,
     of which readers take different ones. A lone surrogate written as an escape is text like any
     other: each field decides whether to take it.
     """
@@ -73,23 +62,12 @@ class BoundedJSONParser(BaseParser):
         body = stream.read(limit + 1)
         if len(body) > limit:
             raise BodyTooLarge
-        if _has_more_items(body, settings.MAX_REQUEST_ITEMS):
-            raise ParseError(_("The JSON has too many values."))
         try:
-            value = json.loads(
-                body.decode("utf-8"),
-                parse_constant=_refuse_constant,
-                parse_float=_finite,
-                object_pairs_hook=_object,
-            )
-        except RecursionError:
-            raise ParseError(_("The JSON is nested too deeply.")) from None
+            return parse_json(body, settings.MAX_REQUEST_ITEMS)
+        except RefusedJSON as error:
+            raise ParseError(str(error)) from None
         except ValueError as error:
             raise ParseError(_("JSON parse error: %s") % error) from None
-        # No more brackets than levels allowed: no need to walk.
-        if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
-            raise ParseError(_("The JSON is nested too deeply."))
-        return value
 
 
 def refuse_unreadable_body(headers: Mapping[str, str]) -> None:
@@ -98,49 +76,3 @@ def refuse_unreadable_body(headers: Mapping[str, str]) -> None:
         raise LengthRequired
     if headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise EncodedBody
-
-
-def _has_more_items(body: bytes, limit: int) -> bool:
-    """Return whether the JSON has more strings, containers and values than *limit*.
-
-    A value takes tens of bytes in memory where it takes two in the body, so they are counted
-    before they are made.
-    """
-    if sum(map(body.count, (b'"', b"[", b"{", b","))) <= limit:
-        return False
-    # Without escapes each quotation mark begins or ends a string.
-    plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    return next(islice(_TOKEN.finditer(plain), limit, None), None) is not None
-
-
-def _object(pairs: list[tuple[str, object]]) -> JsonObject:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("an object has a key twice")
-    return found
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError("a number is out of range")
-    return number
-
-
-def _deeper_than(value: object, limit: int) -> bool:
-    level = [value]
-    for _depth in range(limit + 1):
-        level = [
-            child
-            for container in level
-            if isinstance(container, dict | list)
-            for child in (container.values() if isinstance(container, dict) else container)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
-    return True

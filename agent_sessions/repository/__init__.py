@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent_sessions.repository.asynchronous import SessionRepository, UserSessionRepository
+from agent_sessions.repository.history import History
 from agent_sessions.repository.results import Erased, Page, SessionStats
 from agent_sessions.repository.sessions import CHANGEABLE
 from agent_sessions.repository.sync import SyncSessionRepository
@@ -11,6 +12,7 @@ from agent_sessions.repository.users import SyncUserSessionRepository
 __all__ = [
     "CHANGEABLE",
     "Erased",
+    "History",
     "Page",
     "SessionRepository",
     "SessionStats",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from agent_sessions.message_format import canonical, is_idempotency_key
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import append
 from agent_sessions.repository.connections import after_commit
+from agent_sessions.repository.history import History
 from agent_sessions.repository.locking import Check, lock_one
 from agent_sessions.repository.strategy import strategy_for
 from agent_sessions.signals import session_created, session_status_changed
@@ -28,7 +30,13 @@ CHANGEABLE = ("title", "agent_id", "status", "metadata", "expires_at")
 """The fields of a session that update_session() takes."""
 
 
-def create(session: Session, messages: Iterable[object], owner: Owner, using: str) -> Session:
+def create(
+    session: Session,
+    messages: Iterable[object],
+    history: History | None,
+    owner: Owner,
+    using: str,
+) -> Session:
     """Store a new session. See SyncUserSessionRepository.create()."""
     if not isinstance(session, Session):
         raise ValidationError({"session": _("This is not a Session.")})
@@ -41,13 +49,17 @@ def create(session: Session, messages: Iterable[object], owner: Owner, using: st
     session._state.db = using
     session.clean_fields()
     rows = append.rows_of(session.id, messages, using, place="messages[{}]")
+    if history is not None:
+        history.date(rows)
     rows, _firsts = append.unrepeated(rows, {})
     if session._state.adding:
-        _count(session, rows)
+        _count(session, rows, history)
     session.idempotency_digest = _digest(session, rows) if key is not None else ""
     try:
         with transaction.atomic(using=using):
             session.save(force_insert=(Session,), using=using)
+            if history is not None and history.updated_at is not None:
+                _set_updated_at(session, history.updated_at, using)
             Message.objects.using(using).bulk_create(rows)
     except IntegrityError as error:
         return _stored_before(session, using, error)
@@ -142,7 +154,11 @@ def _stored_before(session: Session, using: str, error: IntegrityError) -> Sessi
                 raise IdempotencyConflict(session.idempotency_key)
             return stored
     if (taken := sessions.filter(pk=session.id).first()) is not None:
-        if (taken.user_id, taken.created_at) == (session.user_id, session.created_at):
+        if (taken.user_id, taken.tenant, taken.created_at) == (
+            session.user_id,
+            session.tenant,
+            session.created_at,
+        ):
             # A first try has stored it, and its connection was lost.
             return taken
         raise ValidationError({"id": _("A session with this id exists.")})
@@ -152,13 +168,24 @@ def _stored_before(session: Session, using: str, error: IntegrityError) -> Sessi
     raise ValidationError({"user": _("This user does not exist.")})
 
 
-def _count(session: Session, rows: list[Message]) -> None:
-    session.message_count = session.last_sequence = len(rows)
-    if rows:
-        session.last_message_at = session.last_activity_at = rows[0].created_at
-    for number, row in enumerate(rows, 1):
-        row.sequence = number
+def _count(session: Session, rows: list[Message], history: History | None) -> None:
+    session.message_count = len(rows)
+    if history is None:
+        if rows:
+            session.last_message_at = session.last_activity_at = rows[0].created_at
+        for number, row in enumerate(rows, 1):
+            row.sequence = number
+    session.last_sequence = max(
+        rows[-1].sequence if rows else 0, 0 if history is None else history.last_sequence
+    )
+    for row in rows:
         row.user_id = session.user_id
+
+
+def _set_updated_at(session: Session, moment: datetime, using: str) -> None:
+    # Saving the row has put the present there.
+    Session.objects.using(using).filter(pk=session.pk).update(updated_at=moment)
+    session.updated_at = moment
 
 
 def _digest(session: Session, rows: list[Message]) -> str:

@@ -14,6 +14,7 @@ from agent_sessions.models import Message, Session
 from agent_sessions.querysets import key_of
 from agent_sessions.repository import maintenance
 from agent_sessions.repository.connections import operation
+from agent_sessions.repository.history import History
 from agent_sessions.repository.locking import Check
 from agent_sessions.repository.results import Erased, Page, SessionStats
 from agent_sessions.repository.users import SessionId, SyncUserSessionRepository, User
@@ -66,9 +67,14 @@ class SyncSessionRepository:
             return SyncUserSessionRepository(Owner(None, tenant or None), self.using)
         return SyncUserSessionRepository(Owner(key_of(user), tenant), self.using)
 
-    def create(self, session: Session, messages: Iterable[Mapping[str, object]] = ()) -> Session:
+    def create(
+        self,
+        session: Session,
+        messages: Iterable[Mapping[str, object]] = (),
+        history: History | None = None,
+    ) -> Session:
         """See SyncUserSessionRepository.create()."""
-        return self._of(None, None).create(session, messages)
+        return self._of(None, None).create(session, messages, history)
 
     def get(self, session_id: SessionId, user_id: User | None = None, tenant: str = "") -> Session:
         """See SyncUserSessionRepository.get()."""

@@ -14,6 +14,7 @@ from agent_sessions.models import Message, Session
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository import append, maintenance, reading, search, sessions
 from agent_sessions.repository.connections import operation
+from agent_sessions.repository.history import History
 from agent_sessions.repository.locking import Check
 from agent_sessions.repository.results import Erased, Page, SessionStats, Window
 
@@ -46,18 +47,24 @@ class SyncUserSessionRepository:
         return Session.objects.using(self.using).owned_by(self.owner)
 
     @operation
-    def create(self, session: Session, messages: Iterable[Mapping[str, object]] = ()) -> Session:
+    def create(
+        self,
+        session: Session,
+        messages: Iterable[Mapping[str, object]] = (),
+        history: History | None = None,
+    ) -> Session:
         """Store a new session, with its first messages if there are any, and return it.
 
         The session keeps the status and the expiry it has. The repository of one user gives it
         that user and tenant. With an ``idempotency_key`` on it a retry returns the session that
-        the first call stored for this user and tenant.
+        the first call stored for this user and tenant. ``history`` has the times and numbers
+        of messages that were written elsewhere.
 
         Raises ValidationError, keyed by field, if a value is not acceptable, the user does
         not exist or is another one, or the id is taken; IdempotencyConflict if the key was used
         for a session with other contents. See add_message_to_session for messages.
         """
-        return sessions.create(session, messages, self.owner, self.using)
+        return sessions.create(session, messages, history, self.owner, self.using)
 
     @operation
     def get(self, session_id: SessionId) -> Session:

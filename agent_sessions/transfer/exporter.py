@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from django.db.models import Case, OuterRef, Subquery, When
@@ -12,6 +13,8 @@ from django.db.models.functions import Coalesce
 from agent_sessions.message_format import JsonObject
 from agent_sessions.models import Message, Session, SessionStatus
 from agent_sessions.querysets import SessionQuerySet
+from agent_sessions.transfer.conversation import OWN_KEYS, TIMES
+from agent_sessions.transfer.dates import from_microseconds, microseconds, written
 from agent_sessions.transfer.lines import EXTRA_KEY
 
 # With context and metadata of the largest size they take some 25 MB.
@@ -20,7 +23,7 @@ _FIRST_PAGE = 50
 _LARGEST_PAGE = 2_000
 _PAGE_BYTES = 4 * 1024 * 1024
 
-_OWN_KEYS = frozenset({"messages", "title", "agent_id", "agent", "metadata", "context", "status"})
+_TIMES_IN_A_PIECE = 1_000
 
 
 def export_sessions(sessions: SessionQuerySet[Session]) -> Iterator[bytes]:
@@ -105,32 +108,62 @@ def _size(message: Message) -> int:
 
 
 def _line(session: Session, messages: Iterator[Message]) -> Iterator[bytes]:
+    # Numbers, because a session may have a million messages.
+    times, numbers = array("q"), array("q")
     yield b'{"messages": ['
     separator = b""
     for message in messages:
         yield separator + _json(message.as_dict())
         separator = b", "
+        times.append(microseconds(message.created_at))
+        numbers.append(message.sequence)
     yield b"]"
     for name, value in _fields(session).items():
         yield b", " + _json(name) + b": " + _json(value)
+    if times:
+        yield from _list("message_times", times, as_times=True)
+    if any(number != place for place, number in enumerate(numbers, 1)):
+        yield from _list("message_numbers", numbers)
+    if session.last_sequence > (numbers[-1] if numbers else 0):
+        yield b', "last_sequence": %d' % session.last_sequence
     yield b"}\n"
+
+
+def _list(name: str, values: Sequence[int], as_times: bool = False) -> Iterator[bytes]:
+    yield b", " + _json(name) + b": ["
+    for start in range(0, len(values), _TIMES_IN_A_PIECE):
+        part = values[start : start + _TIMES_IN_A_PIECE]
+        items = [written(from_microseconds(value)) if as_times else value for value in part]
+        yield (b", " if start else b"") + _json(items)[1:-1]
+    yield b"]"
 
 
 def _fields(session: Session) -> JsonObject:
     metadata = session.metadata
     extra = metadata.get(EXTRA_KEY)
-    if isinstance(extra, dict) and extra and not extra.keys() & _OWN_KEYS:
+    if isinstance(extra, dict) and extra and not extra.keys() & OWN_KEYS:
         metadata = {name: value for name, value in metadata.items() if name != EXTRA_KEY}
     else:
         extra = {}
     fields = {
+        "id": str(session.pk),
         "title": session.title,
         "agent_id": session.agent_id,
         "metadata": metadata,
         "context": session.context,
         "status": "" if session.status == SessionStatus.ACTIVE else session.status,
+        **{
+            name: written(moment)
+            for name in TIMES
+            if (moment := getattr(session, name)) is not None
+        },
     }
-    return {name: value for name, value in fields.items() if value} | extra
+    expires = session.expires_at
+    return (
+        {name: value for name, value in fields.items() if value}
+        | {"expires_at": None if expires is None else written(expires)}
+        | extra
+    )
 
 
 def _json(value: object) -> bytes:

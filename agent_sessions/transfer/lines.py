@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 DEFAULT_MAX_LINE_BYTES = 32 * 1024 * 1024
+BYTES_PER_ITEM = 8
+"""Bytes of a line for each string, container and value in its JSON: fewer than messages have."""
+
+DEFAULT_MAX_ITEMS = DEFAULT_MAX_LINE_BYTES // BYTES_PER_ITEM
 
 EXTRA_KEY = "import_extra"
 """The key of a session's metadata for the keys of a line that mean nothing here (`tools`, …)."""
@@ -25,6 +29,15 @@ class Line:
     """The bytes without the line end; None if the line is longer than allowed."""
     size: int
     """The bytes of the line in the file, line end included."""
+
+
+def printable(text: str) -> str:
+    """Return the text with escapes in place of what a terminal would act upon."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
 
 
 def read_lines(file: BinaryIO, max_bytes: int = DEFAULT_MAX_LINE_BYTES) -> Iterator[Line]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import tracemalloc
 from typing import Any
@@ -11,6 +12,7 @@ from rest_framework.test import APIClient
 
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
+from agent_sessions.transfer import Importer, Outcome, read_lines
 from tests.api.conftest import API, say, url
 
 pytestmark = pytest.mark.django_db
@@ -45,6 +47,21 @@ def test_one_session_and_all_of_ones_own(
     assert first == one
     assert other["messages"] == [{"role": "user", "content": "hello"}]
     assert api.get(ALL)["Content-Disposition"] == 'attachment; filename="sessions.jsonl"'
+
+
+def test_an_export_has_what_an_import_needs(api: APIClient, owner: Any, session: Session) -> None:
+    say(session, "hello", "again")
+    response = api.get(ALL)
+    text = b"".join(response.streaming_content)
+    (before,) = map(json.loads, text.splitlines())
+    assert before["id"] == str(session.pk)
+    assert len(before["message_times"]) == 2
+    SyncSessionRepository().delete(session.pk)
+    (result,) = Importer(owner.pk, "backup").run(read_lines(io.BytesIO(text)))
+    assert result.session_id == session.pk
+    assert lines(api.get(ALL)) == [before]
+    (again,) = Importer(owner.pk, "backup").run(read_lines(io.BytesIO(text)))
+    assert again.outcome is Outcome.PRESENT
 
 
 def test_both_names_of_json_lines_and_problems_as_json(api: APIClient, session: Session) -> None:

@@ -26,6 +26,12 @@ MAKE_ALICE = (
     "from django.contrib.auth import get_user_model; get_user_model().objects.create_user('alice')"
 )
 
+# What an export has beside what was imported.
+ADDED = {
+    *("id", "created_at", "updated_at", "last_message_at", "last_activity_at", "expires_at"),
+    "message_times",
+}
+
 EVERYTHING: list[dict[str, Any]] = [
     HELLO,
     {"messages": []},
@@ -134,7 +140,15 @@ BAD_LINES = [
     (b'{"messages": [], "title": "a\\u0000b"}', "title"),
     (b'{"messages": [], "metadata": {"x": NaN}}', "NaN is not JSON"),
     (b'{"messages": [], "metadata": {"x": %s}}' % (b"9" * 5000), "digits"),
-    (b'{"messages": %s}' % (b"[" * 100_000), "nested too deeply"),
+    (b'{"messages": %s}' % (b"[" * 20_000), "nested too deeply"),
+    (b'{"messages": [], "x": [%s0]}' % (b"[]," * 40_000), "too many values"),
+    (b'{"messages": [], "title": "a", "title": "b"}', "the key 'title' twice"),
+    (b'{"messages": [{"role": "user", "content": "", "\\u001b[2J": NaN}]}', "NaN is not JSON"),
+    (
+        b'{"messages": [{"role": "user", "content": "", "metadata": {}, "\\u001b[2J": [1e999]}]}',
+        "out of range",
+    ),
+    (b'{"messages": [{"role": "\\u001b[2J\\u202e", "content": "x"}]}', "'\\x1b[2J\\u202e' is"),
     (b'\xff\xfe{"messages": []}', "not UTF-8: byte 1"),
     (b'{"messages": [], "x": "%s"}' % (b"y" * 250_000), "too long: 250026 bytes"),
 ]
@@ -241,6 +255,7 @@ def test_export_import_export_is_equal(user: Any, django_user_model: Any, tmp_pa
     run("import_conversations", write(tmp_path / "in.jsonl", EVERYTHING), "--user", "alice")
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     run("export_conversations", "--user", "alice", "--output", first)
+    SyncSessionRepository().delete_user_data(user.pk)
     django_user_model.objects.create_user("bob")
     run("import_conversations", first, "--user", "bob")
     run("export_conversations", "--user", "bob", "--output", second)
@@ -251,7 +266,9 @@ def test_export_import_export_is_equal(user: Any, django_user_model: Any, tmp_pa
 def test_what_was_imported_comes_out_as_it_was(user: Any, tmp_path: Path) -> None:
     run("import_conversations", write(tmp_path / "in.jsonl", EVERYTHING), "--user", "alice")
     expected = [{"agent_id": "import", **line} for line in EVERYTHING]
-    assert exported(user) == expected
+    found = exported(user)
+    assert [{name: line[name] for name in line.keys() - ADDED} for line in found] == expected
+    assert [len(line.get("message_times", ())) for line in found] == [1, 0, 5, 1, 1]
 
 
 def test_export_is_for_one_user_or_for_all(user: Any, django_user_model: Any) -> None:

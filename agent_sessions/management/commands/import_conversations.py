@@ -16,6 +16,7 @@ from django.core.management import CommandError, CommandParser
 
 from agent_sessions.management.options import DatabaseCommand, add_database, find_user, progress_bar
 from agent_sessions.transfer import (
+    BYTES_PER_ITEM,
     DEFAULT_MAX_LINE_BYTES,
     Importer,
     Line,
@@ -34,8 +35,9 @@ class Command(DatabaseCommand):
     help = (
         "Load conversations from JSON Lines in the chat fine-tuning format, one session a line: "
         '{"messages": [{"role": "user", "content": "Hello"}]}, optionally with title, agent_id, '
-        "metadata, context and status. Running it again over the same file adds only what is "
-        "missing. Exit status: 0 all lines are in, 1 some were rejected, 2 nothing was tried."
+        "metadata, context, status, and the id and times that export_conversations writes. "
+        "Running it again over the same file adds only what is missing. "
+        "Exit status: 0 all lines are in, 1 some were rejected, 2 nothing was tried."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -53,6 +55,12 @@ class Command(DatabaseCommand):
             "--source",
             help="Name under which imported lines are remembered. Default: the file's name "
             "(stdin for -). The same lines under another name are imported once more.",
+        )
+        parser.add_argument(
+            "--new-ids",
+            action="store_true",
+            help="Give sessions ids of their own, which follow from the user and the id in the "
+            "line. For the conversations of another user of the same database.",
         )
         parser.add_argument(
             "--rejects",
@@ -73,7 +81,14 @@ class Command(DatabaseCommand):
         path, database = options["file"], options["database"]
         user = find_user(options["user"], database)
         source = options["source"] or ("stdin" if path == "-" else Path(path).name)
-        importer = Importer(user.pk, source, agent_id=options["agent"], using=database)
+        importer = Importer(
+            user.pk,
+            source,
+            agent_id=options["agent"],
+            using=database,
+            new_ids=options["new_ids"],
+            max_items=options["max_line_bytes"] // BYTES_PER_ITEM,
+        )
         counts: Counter[Outcome] = Counter()
         messages = 0
         with ExitStack() as stack:
