@@ -46,6 +46,15 @@ def test_comes_back_equal(repository, session, message):
     assert [m.as_dict() for m in repository.get_messages(session.id)] == [message] * 3
 
 
+@pytest.mark.parametrize("value", ["1", "", None, [1]])
+def test_keys_with_the_names_of_columns_come_back_equal(repository, session, value):
+    names = {field.name for field in Message._meta.fields} - {"role", "content", "metadata"}
+    message = say(**dict.fromkeys(names - {"idempotency_key"}, value))
+    added = repository.add_message_to_session(session.id, message)
+    assert added.as_dict() == message
+    assert Message.objects.get().as_dict() == message
+
+
 def test_deep_json_comes_back_equal(repository, session):
     deep: Any = "bottom"
     for _level in range(450):
