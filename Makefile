@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: help demo test test-slow faults mutants lint types check clean walks bench-sessions bench-cache bench-fill-race bench-api
 
-help:  ## What can be made
+help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.demo: setup.cfg pyproject.toml
@@ -20,30 +20,30 @@ $(VENV)/.dev: setup.cfg pyproject.toml
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
-demo: $(VENV)/.demo  ## The example project with real conversations; needs no service
+demo: $(VENV)/.demo  ## Start the example project with real conversations; needs no service
 	$(BIN)/python manage.py demo
 
-test: $(VENV)/.dev  ## The tests but the slow ones; those of services that are not there skip loudly
+test: $(VENV)/.dev  ## Run all tests except the slow ones; those whose service is missing skip and say so
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.dev  ## The slow ones: whole processes and servers, generated requests
+test-slow: $(VENV)/.dev  ## Run the slow tests: whole processes, servers and browsers, generated requests
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m slow --ignore tests/faults $(ARGS)
 
-faults: $(VENV)/.dev  ## Redis killed, hung, cut off, full…: the tests of it, and what they measured
+faults: $(VENV)/.dev  ## Run the tests with a Redis that is killed, hung, cut off or full, and print figures
 	$(BIN)/python -m pytest tests/faults -s $(ARGS)
 
-mutants: $(VENV)/.dev  ## Small changes of the core: how many the tests notice, by module; about 20 minutes
+mutants: $(VENV)/.dev  ## Change the core in small ways and count what the tests notice, by module; 20 minutes
 	$(BIN)/python -m tests.mutants $(ARGS)
 
-lint: $(VENV)/.dev  ## Format, lint, import contracts
+lint: $(VENV)/.dev  ## Check format, lint rules and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
-types: $(VENV)/.dev  ## mypy, strict
+types: $(VENV)/.dev  ## Check types with mypy in strict mode
 	$(BIN)/mypy
 
-check: lint types test test-slow faults  ## All of the above
+check: lint types test test-slow faults  ## Run lint, types, test, test-slow and faults
 
 clean:  ## Remove environments, caches and builds
 	rm -rf $(VENV) $(VENV)-bench .nox .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
@@ -55,17 +55,17 @@ $(VENV)-bench/.bench: setup.cfg pyproject.toml
 	PYTHONWARNINGS=ignore $(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	touch $@
 
-bench-sessions: $(VENV)-bench/.bench  ## The session store beside its peers; ARGS=--quick, --docs
+bench-sessions: $(VENV)-bench/.bench  ## Compare the session store with other libraries; ARGS=--quick or --docs
 	$(VENV)-bench/bin/python -m benchmarks.sessions $(ARGS)
 
-bench-cache: $(VENV)-bench/.bench  ## The cache beside its peers; ARGS=--quick, --docs
+bench-cache: $(VENV)-bench/.bench  ## Compare the cache with other libraries; ARGS=--quick or --docs
 	$(VENV)-bench/bin/python -m benchmarks.cache $(ARGS)
 
-walks: $(VENV)/.dev  ## The modules that a hit, a miss and a POST of a message visit
+walks: $(VENV)/.dev  ## Count the modules that a hit, a miss and a POST of a message visit
 	$(BIN)/python -m benchmarks.walks
 
-bench-fill-race: $(VENV)/.dev  ## Invalidations against computations of another process: how often the old value stays
+bench-fill-race: $(VENV)/.dev  ## Count how often an old value stays when processes compute and invalidate at once
 	$(BIN)/python -m benchmarks.fill_race $(ARGS)
 
-bench-api: $(VENV)/.dev  ## The REST API on real servers, against empty views and raw psycopg
+bench-api: $(VENV)/.dev  ## Compare the REST API on real servers with empty views and raw psycopg
 	$(BIN)/python -m benchmarks.api $(ARGS)

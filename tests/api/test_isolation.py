@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from drf_spectacular.generators import SchemaGenerator
 
+from agent_sessions.api.filters import SessionFilter
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import SyncSessionRepository
 from tests.api.conftest import Client, client_of, make_user, say
@@ -288,14 +289,20 @@ def test_the_key_of_a_user_is_not_the_key_of_staff(owner: Any) -> None:
 
 def test_no_filter_or_order_reaches_behind_the_owner(owner: Any, secret: Session) -> None:
     client = client_of(make_user("another"))
-    for query in (
+    filters = (
         "text=secret",
         "agent_id=a",
         "status=active",
         "active=true",
         "active=false",
         "created_after=2000-01-01",
+        "created_before=9000-01-01",
         "activity_after=2000-01-01",
+        "activity_before=9000-01-01",
+    )
+    assert {text.partition("=")[0] for text in filters} == set(SessionFilter.base_filters)
+    for query in (
+        *filters,
         "page=1",
         f"user_id={owner.pk}",
         f"user__id={owner.pk}",
