@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
 from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
-from django.utils.translation import gettext
+from django.utils.translation import gettext, gettext_lazy
 
 from agent_sessions.admin.audit import DELETE_SESSION, record
 from agent_sessions.models import Message, Session
@@ -24,6 +26,7 @@ else:
 
 _BATCH = 500
 _LISTED = 100
+_MOST_USERS = 100
 
 
 class DeletingAdmin(_ModelAdmin):
@@ -65,6 +68,54 @@ class DeletingAdmin(_ModelAdmin):
                 # One that was deleted meanwhile is what was asked for.
                 with suppress(Session.DoesNotExist):
                     self.delete_model(request, session)
+
+    @admin.action(
+        description=gettext_lazy("Erase all data of the users of selected sessions"),
+        permissions=["delete"],
+    )
+    def erase_users(
+        self, request: HttpRequest, queryset: QuerySet[Session]
+    ) -> TemplateResponse | None:
+        """Ask, then erase what the users have, and show the report."""
+        chosen = queryset.order_by("user_id", "pk").select_related(None)
+        users = [*chosen.order_by().values_list("user_id", flat=True).distinct()[: _MOST_USERS + 1]]
+        if len(users) > _MOST_USERS:
+            text = gettext("Choose sessions of at most %d users.") % _MOST_USERS
+            self.message_user(request, text, messages.ERROR)
+            return None
+        if request.POST.get("post"):
+            for user_id in users:
+                self._erase(request, user_id)
+            return None
+        counts = Session.objects.using(queryset.db).filter(user_id__in=users).order_by()
+        names = get_user_model()._default_manager.in_bulk(users)
+        rows = [
+            {"name": names.get(row["user_id"], row["user_id"]), **row}
+            for row in counts.values("user_id").annotate(
+                sessions=Count("pk"), total=Sum("message_count")
+            )
+        ]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": gettext("Erase all data of users"),
+            "opts": self.opts,
+            "media": self.media,
+            "rows": rows,
+            # One session stands for its user.
+            "chosen": [chosen.filter(user_id=user_id).values_list("pk")[0][0] for user_id in users],
+        }
+        return TemplateResponse(request, "admin/agent_sessions/erase_users.html", context)
+
+    def _erase(self, request: HttpRequest, user_id: Any) -> None:
+        erased = SyncSessionRepository().delete_user_data(user_id, by=f"user {request.user.pk}")
+        record(request, f"erases the data of user {user_id}", DELETE_SESSION)
+        places = ", ".join(
+            f"{table} {rows}" for table, rows in {**erased.deleted, **erased.redacted}.items()
+        )
+        text = gettext("Erased the data of user %(user)s. Rows: %(places)s.")
+        self.message_user(
+            request, text % {"user": erased.user, "places": places or 0}, messages.SUCCESS
+        )
 
     def log_addition(self, request: HttpRequest, obj: Session, message: object) -> Any:
         """Log the creation, without the title: an erasure must leave nothing of it."""

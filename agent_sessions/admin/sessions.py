@@ -102,7 +102,7 @@ class SessionAdmin(ForgivingAdmin, DeletingAdmin):
         "sessions; or the id of a session."
     )
     change_list_template = "admin/agent_sessions/change_list.html"
-    actions = ["complete", "archive", "export"]
+    actions = ["complete", "archive", "export", "erase_users"]
     raw_id_fields = ["user"]
     save_as = False
     fieldsets = [

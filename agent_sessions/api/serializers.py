@@ -22,6 +22,7 @@ from agent_sessions.api.fields import (
 from agent_sessions.message_format import JsonObject
 from agent_sessions.models import Message, Session
 from agent_sessions.moments import in_utc
+from agent_sessions.repository import Erased
 
 MAX_BULK_IDS = 1_000
 MAX_BATCH_MESSAGES = 1_000
@@ -176,6 +177,20 @@ def represent_found(session: Session) -> JsonObject:
     """Return the session as FoundSessionSerializer describes it."""
     excerpts = ExcerptSerializer(session.excerpts, many=True).data
     return {**summarize_session(session), "excerpts": excerpts}
+
+
+def represent_erased(erased: Erased) -> JsonObject:
+    """Return the report of an erasure."""
+    return {
+        "sessions": erased.sessions,
+        "messages": erased.messages,
+        "user": erased.user,
+        "by": erased.by,
+        "started_at": _moment(erased.started_at),
+        "finished_at": _moment(erased.finished_at),
+        "deleted": erased.deleted,
+        "redacted": erased.redacted,
+    }
 
 
 def represent_message(message: Message) -> JsonObject:

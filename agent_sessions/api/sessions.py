@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from django.db.models import QuerySet
@@ -33,6 +32,7 @@ from agent_sessions.api.serializers import (
     SessionChangeSerializer,
     SessionSerializer,
     StatsSerializer,
+    represent_erased,
     represent_found,
     summarize_session,
 )
@@ -199,12 +199,18 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
 
     @action(detail=False, methods=["post"])
     def erase(self, request: Request, **kwargs: object) -> Response:
-        """Delete all sessions and messages of the user for good."""
+        """Delete all sessions and messages of the user for good.
+
+        The answer is a report, without texts: how many rows were deleted in which table, and how
+        many stay without the texts they had, by whom and when.
+        """
         _valid(ConfirmSerializer, request)
         # A project without tenants in its API means everything that the user has.
         tenant = None if settings.API_TENANT is None else self.tenant
-        erased = SyncSessionRepository().delete_user_data(self.owner_id, tenant)
-        return Response(asdict(erased))
+        erased = SyncSessionRepository().delete_user_data(
+            self.owner_id, tenant, by=f"user {request.user.pk}"
+        )
+        return Response(represent_erased(erased))
 
 
 def _valid(serializer_class: type[AnySerializer], request: Request) -> dict[str, Any]:

@@ -5,14 +5,12 @@ They work in batches, each a short transaction, so that no append waits for long
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Count, F, Max, Q, Value
-from django.db.models.deletion import Collector
 from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -20,14 +18,12 @@ from django.utils.translation import gettext as _
 from agent_sessions.choices import SessionStatus
 from agent_sessions.conf import settings
 from agent_sessions.ids import Owner
-from agent_sessions.models import Message, Session
+from agent_sessions.models import Session
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository.connections import after_commit
-from agent_sessions.repository.locking import Check, in_batches, lock, lock_one, locking
-from agent_sessions.repository.results import Erased
-from agent_sessions.signals import session_status_changed, sessions_deleted
-
-audit = logging.getLogger("agent_sessions.audit")
+from agent_sessions.repository.erasure import Tally, delete_sessions
+from agent_sessions.repository.locking import Check, in_batches, lock, lock_one
+from agent_sessions.signals import session_status_changed
 
 Progress = Callable[[int], None] | None
 
@@ -48,7 +44,7 @@ def purge(days: float, using: str, progress: Progress) -> int:
     return in_batches(
         Session.objects.using(using).finished_for(days),
         "updated_at",
-        lambda ids: _delete([*stored.filter(pk__in=ids)], using).sessions,
+        lambda ids: _delete([*stored.filter(pk__in=ids)], using),
         progress,
     )
 
@@ -74,32 +70,6 @@ def delete_session(session_id: UUID, owner: Owner, check: Check, using: str) -> 
     """Delete a session. See SyncUserSessionRepository.delete()."""
     with transaction.atomic(using=using):
         _delete([lock_one(session_id, owner, check, using)], using)
-
-
-def delete_user_data(owner: Owner, using: str) -> Erased:
-    """Delete what a user has. See SyncUserSessionRepository.delete_user_data()."""
-    sessions = messages = 0
-    owned = Session.objects.using(using).owned_by(owner)
-    size = settings.CLEANUP_BATCH_SIZE
-    try:
-        while True:
-            with transaction.atomic(using=using):
-                batch = list(locking(owned).only("pk")[:size])
-                erased = _delete(batch, using)
-            sessions += erased.sessions
-            messages += erased.messages
-            if len(batch) < size:
-                break
-    finally:
-        # An erasure that breaks off has erased something, too.
-        audit.info(
-            "Erased the data of user %s%s: %d sessions, %d messages.",
-            owner.user,
-            "" if owner.tenant is None else f" in tenant {owner.tenant!r}",
-            sessions,
-            messages,
-        )
-    return Erased(sessions, messages)
 
 
 def verify(using: str, repair: bool, progress: Progress) -> list[UUID]:
@@ -134,20 +104,10 @@ def _change(ids: list[UUID], status: str, using: str) -> int:
     return changed
 
 
-def _delete(sessions: Sequence[Session], using: str) -> Erased:
-    if not sessions:
-        return Erased(0, 0)
-    # Their keys are gone once they are deleted.
-    ids = [session.pk for session in sessions]
-    # Rows that are loaded need not be read again, as they are by the delete() of a queryset.
-    collector = Collector(using=using)
-    collector.collect(sessions)
-    _total, deleted = collector.delete()
-    after_commit(sessions_deleted, Session, using, session_ids=ids)
-    return Erased(
-        deleted.get(Session._meta.label, 0),
-        deleted.get(Message._meta.label, 0),
-    )
+def _delete(sessions: Sequence[Session], using: str) -> int:
+    tally = Tally()
+    delete_sessions(sessions, using, tally)
+    return tally.rows(Session)
 
 
 def _wrong(sessions: SessionQuerySet[Session]) -> list[tuple[UUID, int, int]]:

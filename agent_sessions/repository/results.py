@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from agent_sessions.ids import Owner
+from agent_sessions.models import Message, Session
 from cache_layer.codec import register
 
 Item = TypeVar("Item")
@@ -74,7 +76,29 @@ class SessionStats:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """How many rows an erasure deleted."""
+    """The report of an erasure: what was erased where, by whom and when, without any text.
 
-    sessions: int
-    messages: int
+    ``deleted`` has the rows that were deleted, by table; ``redacted`` those that stay without
+    the texts they had, such as entries of the admin's log.
+    """
+
+    user: str
+    """The key of the user."""
+    tenant: str | None
+    """The tenant; None: all of them."""
+    by: str
+    """Who asked for it; empty where that was not said."""
+    started_at: datetime
+    finished_at: datetime
+    deleted: Mapping[str, int]
+    redacted: Mapping[str, int]
+
+    @property
+    def sessions(self) -> int:
+        """The number of sessions deleted."""
+        return self.deleted.get(Session._meta.db_table, 0)
+
+    @property
+    def messages(self) -> int:
+        """The number of messages deleted."""
+        return self.deleted.get(Message._meta.db_table, 0)

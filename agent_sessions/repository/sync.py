@@ -161,13 +161,15 @@ class SyncSessionRepository:
         """See SyncUserSessionRepository.delete()."""
         self._of(user_id, tenant).delete(session_id, check)
 
-    def delete_user_data(self, user_id: User, tenant: str | None = None) -> Erased:
-        """Delete all sessions and messages of the user; return how many there were.
+    def delete_user_data(self, user_id: User, tenant: str | None = None, by: str = "") -> Erased:
+        """Delete all sessions and messages of the user; return a report of what was where.
 
-        In every tenant unless one is given. Works in batches: after an interruption call it
-        again. Writes one line to the logger ``agent_sessions.audit``.
+        In every tenant unless one is given. What a project keys to sessions goes with them, and
+        entries of the admin's log lose their texts. ``by`` is who asks for it, for the report.
+        Works in batches: after an interruption call it again. Writes one line to the logger
+        ``agent_sessions.audit``.
         """
-        return self.for_user(user_id, tenant).delete_user_data()
+        return self.for_user(user_id, tenant).delete_user_data(by)
 
     @operation
     def cleanup_expired_sessions(self, progress: Callable[[int], None] | None = None) -> int:

@@ -12,7 +12,7 @@ from django.db.models import Prefetch
 from agent_sessions.ids import Owner, UserKey
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import SessionQuerySet
-from agent_sessions.repository import append, maintenance, reading, search, sessions
+from agent_sessions.repository import append, erasure, maintenance, reading, search, sessions
 from agent_sessions.repository.connections import operation
 from agent_sessions.repository.history import History
 from agent_sessions.repository.locking import Check
@@ -202,13 +202,14 @@ class SyncUserSessionRepository:
         maintenance.delete_session(_uuid(session_id), self.owner, check, self.using)
 
     @operation
-    def delete_user_data(self) -> Erased:
-        """Delete all sessions and messages of the user; return how many there were.
+    def delete_user_data(self, by: str = "") -> Erased:
+        """Delete all sessions and messages of the user; return a report of what was where.
 
-        Works in batches: after an interruption call it again. Writes one line to the logger
-        ``agent_sessions.audit``.
+        What a project keys to sessions goes with them, and entries of the admin's log lose their
+        texts. ``by`` is who asks for it, for the report. Works in batches: after an interruption
+        call it again. Writes one line to the logger ``agent_sessions.audit``.
         """
-        return maintenance.delete_user_data(self.owner, self.using)
+        return erasure.delete_user_data(self.owner, by, self.using)
 
     @operation
     def bulk_update_session_status(self, session_ids: Iterable[SessionId], status: str) -> int:

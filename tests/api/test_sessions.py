@@ -269,7 +269,12 @@ def test_erase_deletes_all_of_the_callers_data_and_nobody_elses(
     assert Session.objects.count() == 2
     caplog.set_level("INFO", "agent_sessions.audit")
     response = api.post(f"{SESSIONS}erase/", {"confirm": True}, format="json")
-    assert response.json() == {"sessions": 1, "messages": 2}
+    report = response.json()
+    assert (report["sessions"], report["messages"]) == (1, 2)
+    assert report["user"] == str(session.user_id)
+    assert report["by"] == f"user {session.user_id}"
+    assert report["deleted"] == {"agent_sessions_session": 1, "agent_sessions_message": 2}
+    assert report["started_at"] <= report["finished_at"]
     assert list(Session.objects.all()) == [kept]
     assert Message.objects.count() == 1
     assert any(record.name == "agent_sessions.audit" for record in caplog.records)

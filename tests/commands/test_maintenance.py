@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import getpass
 import io
 import os
 from datetime import timedelta
@@ -93,7 +94,13 @@ def test_erasure_deletes_one_users_data(finished: Session, django_user_model: An
     bob = django_user_model.objects.create_user("bob")
     SyncSessionRepository().create(Session(user=bob, agent_id="a"))
     stdout = run("delete_user_data", "alice", "--no-input")
-    assert stdout == "1 sessions with 3 messages deleted.\n"
+    first, *tables, report = stdout.splitlines()
+    assert first == "1 sessions with 3 messages deleted."
+    assert tables == [
+        "agent_sessions_message: 3 rows deleted",
+        "agent_sessions_session: 1 rows deleted",
+    ]
+    assert f"erased by {getpass.getuser()}, 20" in report
     assert [session.user_id for session in Session.objects.all()] == [bob.pk]
     assert not Message.objects.exists()
 

@@ -88,10 +88,21 @@ class CleanupResultSerializer(AnySerializer):
 
 
 class EraseResultSerializer(AnySerializer):
-    """How much was deleted."""
+    """The report of an erasure."""
 
     sessions = serializers.IntegerField()
     messages = serializers.IntegerField()
+    user = serializers.CharField(help_text="The key of the user.")
+    by = serializers.CharField(help_text="Who asked for it.")
+    started_at = serializers.DateTimeField()
+    finished_at = serializers.DateTimeField()
+    deleted = serializers.DictField(
+        child=serializers.IntegerField(), help_text="Rows that were deleted, by table."
+    )
+    redacted = serializers.DictField(
+        child=serializers.IntegerField(),
+        help_text="Rows that stay without the texts they had, by table.",
+    )
 
 
 class ChatMessageSerializer(AnySerializer):

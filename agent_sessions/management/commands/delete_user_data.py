@@ -1,26 +1,44 @@
-"""`delete_user_data NAME`: erase one user's conversations."""
+"""`delete_user_data NAME`: erase one user's conversations and report what was erased where."""
 
 from __future__ import annotations
 
+import getpass
 from typing import Any
 
+from django.apps import apps
 from django.core.management import CommandError, CommandParser
 
 from agent_sessions.management.options import DatabaseCommand, add_database, find_user
-from agent_sessions.models import Session
+from agent_sessions.models import Message, Session
 from agent_sessions.repository import SyncSessionRepository
+from agent_sessions.repository.remains import find_remains
+
+_TITLES = 100
+_SHORTEST_TITLE = 8
 
 
 class Command(DatabaseCommand):
-    """Ask, delete and print what was deleted."""
+    """Ask, delete and print the report."""
 
-    help = "Delete all sessions and messages of one user. The user itself stays."
+    help = (
+        "Delete all sessions and messages of one user, and print what was deleted where, by whom "
+        "and when. The user itself stays."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
         parser.add_argument("user", help="Name or primary key of the user.")
         parser.add_argument(
             "--no-input", action="store_false", dest="interactive", help="Do not ask."
+        )
+        parser.add_argument(
+            "--by", help="Who asks for it, for the report. Default: who runs the command."
+        )
+        parser.add_argument(
+            "--verify",
+            action="store_true",
+            help="Then read every table of the database for the user's key and titles. Exit "
+            "status 1 if there is something left.",
         )
         add_database(parser)
 
@@ -37,5 +55,51 @@ class Command(DatabaseCommand):
                 raise CommandError("Nobody answers. Give --no-input to delete unasked.") from None
             if answer.strip().lower() != "yes":
                 raise CommandError("Nothing was deleted.")
-        erased = SyncSessionRepository(database).delete_user_data(user.pk)
+        titles = _titles(user, database) if options["verify"] else []
+        by = options["by"] or _account()
+        erased = SyncSessionRepository(database).delete_user_data(user.pk, by=by)
         self.stdout.write(f"{erased.sessions} sessions with {erased.messages} messages deleted.")
+        for done, tables in (("deleted", erased.deleted), ("redacted", erased.redacted)):
+            for table, rows in sorted(tables.items()):
+                self.stdout.write(f"{table}: {rows} rows {done}")
+        times = f"{erased.started_at.isoformat()} to {erased.finished_at.isoformat()}"
+        self.stdout.write(f"Data of user {erased.user}, erased by {by}, {times}.")
+        if options["verify"]:
+            self._verify(user, titles, database)
+
+    def _verify(self, user: Any, titles: list[str], database: str) -> None:
+        own = {
+            model._meta.db_table
+            for model in apps.get_models()
+            if issubclass(model, Session | Message)
+        }
+        left = 0
+        for table, column, what, rows in find_remains(user.pk, titles, database):
+            is_own = table.rpartition(".")[2] in own
+            if what == "text" and not is_own:
+                left += rows
+                self.stdout.write(f"{table}.{column}: {rows} rows have a title of the user")
+            elif what == "user":
+                left += rows if is_own else 0
+                self.stdout.write(
+                    f"{table}.{column}: {rows} rows name the user"
+                    + ("" if is_own else ", and are no conversations")
+                )
+        if left:
+            raise CommandError(f"{left} rows are left.")
+        self.stdout.write("Verified: no table has a conversation or a title of the user.")
+
+
+def _account() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        # A container may run as a user without a name.
+        return "an unnamed account"
+
+
+def _titles(user: Any, database: str) -> list[str]:
+    """Return some titles of the user's: such as nobody else's data have by chance."""
+    titles = Session.objects.using(database).for_user(user).newest_first()
+    found = titles.exclude(title="").values_list("title", flat=True)[:_TITLES]
+    return [title for title in found if len(title) >= _SHORTEST_TITLE]
