@@ -1,13 +1,13 @@
-"""Names for what a type checker cannot know."""
+"""Names for types that only the caller knows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-#: What somebody stores and is given back: only they know its type.
+#: A value that a caller stores and reads back; only the caller knows its type.
 Value = Any
-#: Options as somebody wrote them in the settings, not checked yet.
+#: The OPTIONS of a ``CACHES`` entry, as written in the settings and not checked yet.
 Options = Mapping[str, Any]
 #: A user's function.
 Function = Callable[..., Any]

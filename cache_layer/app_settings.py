@@ -1,4 +1,4 @@
-"""How both apps declare their Django settings, and how the system checks judge them."""
+"""Declares the Django settings of both apps, and the rules that the system checks apply."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class _Setting:
 class AppSettings:
     """The Django settings of one app.
 
-    A subclass names its prefix and annotates one attribute for each setting: the name, the type
-    and the default. Attributes of the class are the defaults. Attributes of an instance are what
-    Django's settings say at that moment; ``override_settings`` works on each.
+    A subclass names its prefix and annotates one attribute for each setting: the name, the type and
+    the default. Attributes of the class are the defaults. Attributes of an instance are read from
+    Django's settings at each access, so ``override_settings`` works on them.
     """
 
     prefix: ClassVar[str]
@@ -56,7 +56,7 @@ class AppSettings:
 
 
 class Rule(NamedTuple):
-    """Which values a setting may have: in words, and as a test."""
+    """The values that a setting may have, described in words and by a test."""
 
     allowed: str
     is_met_by: Callable[[object], bool]

@@ -17,7 +17,7 @@ class CacheLayerConfig(AppConfig):
     verbose_name = _("Cache")
 
     def ready(self) -> None:
-        """Prepare the process."""
+        """Register the checks, watch for commits, and import Redis's client if an entry uses it."""
         from cache_layer import checks
         from cache_layer.functions.transactions import watch_connections
 
@@ -29,6 +29,6 @@ class CacheLayerConfig(AppConfig):
         ):
             from cache_layer.backends import import_client
 
-            # Half a second that the first call of the process would otherwise wait for.
+            # The import takes half a second, which the first call of the process would wait for.
             with suppress(ImproperlyConfigured):
                 import_client()

@@ -1,4 +1,7 @@
-"""The circuit: when to stop asking a Redis that fails, and when to ask again. No I/O."""
+"""The circuit breaker: decides when to stop asking a failing Redis and when to ask it again.
+
+It does no I/O.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ GOOD_PROBES: Final = 2
 class Breaker:
     """The state of a circuit: closed (Redis is asked), open (it is not), or draining in between.
 
-    A draining circuit lets writers bring Redis up to date, and nobody read. Callers hold a lock of
-    their own around every method; attributes may be read without it.
+    While the circuit is draining, writers bring Redis up to date and nobody reads from it. Callers
+    hold their own lock around every method; attributes may be read without the lock.
 
     Args:
-        failures: returns how many failures in a row open the circuit. A decisive failure (a
-            timeout, a write whose outcome is unknown) opens it at once.
-        clock: returns the Unix time in seconds.
+        failures: Returns the number of consecutive failures that open the circuit. A decisive
+            failure (a timeout, a write whose outcome is unknown) opens it at once.
+        clock: Returns the Unix time in seconds.
     """
 
     def __init__(self, failures: Callable[[], int], clock: Callable[[], float] = time.time) -> None:
@@ -31,7 +34,7 @@ class Breaker:
         self.draining = False
         #: Counts outages: connections of an earlier epoch are not used any more.
         self.epoch = 0
-        #: Failures in a row while closed.
+        #: Consecutive failures since Redis last answered, while the circuit is closed.
         self.failed = 0
         #: Why the circuit is not closed; empty while it is.
         self.reason = ""
@@ -53,11 +56,11 @@ class Breaker:
         return True
 
     def success(self) -> None:
-        """Begin to count failures anew: Redis answered."""
+        """Set the count of failures to zero, because Redis answered."""
         self.failed = 0
 
     def probe(self, *, healthy: bool, reason: str = "") -> bool:
-        """Count a probe's result, or the end of a draining; return whether to trust Redis again.
+        """Count the result of a probe or of a drain; return whether Redis can be trusted again.
 
         ``reason`` says why Redis is not healthy, where that is known.
         """

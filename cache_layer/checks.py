@@ -92,7 +92,7 @@ def check_alias(**kwargs: object) -> list[CheckMessage]:
 
 
 def check_entries(**kwargs: object) -> list[CheckMessage]:
-    """Report what is wrong with each ``CACHES`` entry that has the backend of cache_layer."""
+    """Report the mistakes in each ``CACHES`` entry that has the backend of cache_layer."""
     return [
         message
         for alias, entry in django_settings.CACHES.items()
@@ -133,7 +133,7 @@ def check_sessions(**kwargs: object) -> list[CheckMessage]:
 def _examine_location(alias: str, entry: Mapping[str, object]) -> Iterator[CheckMessage]:
     location = entry.get("LOCATION")
     if not location:
-        # A cache in memory is what most people develop with; only elsewhere is it news.
+        # Most people develop with a cache in memory; it is worth a report elsewhere only.
         if not django_settings.DEBUG:
             yield checks.Info(
                 f"CACHES[{alias!r}] has no LOCATION: each process keeps its own values in memory.",

@@ -41,7 +41,7 @@ class Settings(AppSettings, prefix=PREFIX):
     NEAR_PING_INTERVAL: float = 0.5
     #: Largest value that is stored or read, in bytes as they stand in Redis.
     MAX_VALUE_BYTES: int = 32 * 1024 * 1024
-    #: Largest value that a ``COMPRESSOR`` may make of them, in bytes.
+    #: Largest value after decompression by a ``COMPRESSOR``, in bytes.
     MAX_DECODED_BYTES: int = 128 * 1024 * 1024
 
 

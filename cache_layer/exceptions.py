@@ -10,7 +10,7 @@ class CacheLayerError(Exception):
 class UnsupportedValueError(CacheLayerError, TypeError):
     """A value cannot be stored exactly by the configured serializer.
 
-    The message names the key, the type, where in the value it sits, and what to do about it.
+    The message names the key, the type, the place of the object in the value, and a remedy.
     """
 
 
@@ -19,9 +19,9 @@ class NotAnIntegerError(CacheLayerError, ValueError):
 
 
 class CommandRefusedError(CacheLayerError):
-    """Redis refuses a command, to this user or to everybody, and nothing else can do its work.
+    """Redis refuses a command, to this user or to everybody, and there is no other way to do it.
 
-    What was to be deleted may still be there, in part or as a whole.
+    Keys that the call was to delete may still exist, all of them or some.
     """
 
 
@@ -30,4 +30,4 @@ class CodecError(CacheLayerError, ValueError):
 
 
 class UnstableArgumentError(CacheLayerError, TypeError):
-    """An argument has no form that is the same in every process, so it cannot be in a key."""
+    """An argument has no text that is the same in every process, so a key cannot contain it."""

@@ -15,7 +15,10 @@ def escape_glob(text: str) -> str:
 
 
 def glob_match(pattern: str, text: str) -> bool:
-    """Tell whether the whole text matches a pattern, in linear time for each part of it."""
+    """Tell whether the whole text matches a pattern.
+
+    The time is linear in the text for each part of the pattern between two stars.
+    """
     return _compiled(pattern).match(text) is not None
 
 
@@ -35,7 +38,7 @@ def translate_glob(pattern: str) -> str:
 
 
 def _between_stars(pattern: str) -> list[str]:
-    """Return the regular expressions of what stands before, between and behind the stars."""
+    """Return the regular expressions of the parts before, between and behind the stars."""
     parts = [""]
     position = 0
     while position < len(pattern):
@@ -57,9 +60,10 @@ def _between_stars(pattern: str) -> list[str]:
 
 
 def _class(pattern: str, position: int) -> tuple[str, int]:
-    """Return the regular expression of a class and the position behind the class.
+    """Return the regular expression of a character class and the position behind the class.
 
-    ``position`` is that behind its ``[``. As in Redis, an unclosed class ends with the pattern.
+    ``position`` is the position behind the opening ``[``. As in Redis, a class without ``]`` ends
+    with the pattern.
     """
     negated = pattern.startswith("^", position)
     position += negated

@@ -73,8 +73,8 @@ def validate_namespace(namespace: str) -> str:
     return namespace
 
 
-# The backend that this context found before: Django's lookup takes longer than all else that a hit
-# does here. Django, too, has one backend for each context, and closes that one after a request.
+# The backend that this context found before: Django's lookup takes longer than everything else in a
+# hit. Django, too, has one backend for each context, and closes that backend after a request.
 _configuration = object()
 _known: ContextVar[tuple[object, ResilientCache] | None] = ContextVar("known", default=None)
 
@@ -88,14 +88,14 @@ class ICache(ABC, Generic[T]):
 
     @abstractmethod
     async def get(self, key: str, default: T | None = None) -> T | None:
-        """Return the value of a key, or the default where there is none.
+        """Return the value of a key, or the default if the key is missing.
 
-        ``exists``, or a default, tells a stored None from a missing key.
+        To tell a stored None from a missing key, call ``exists`` or pass a default.
         """
 
     @abstractmethod
     async def set(self, key: str, value: T, ttl: Ttl = None) -> bool:
-        """Store a value; return whether it is stored, which it is not with a ttl up to zero.
+        """Store a value; return whether it is stored. A ttl of zero or less stores nothing.
 
         Raises:
             UnsupportedValueError: The value cannot be stored exactly.
@@ -136,7 +136,7 @@ class ICache(ABC, Generic[T]):
         """Store several values in one round trip; return whether all are stored.
 
         Raises:
-            UnsupportedValueError: One cannot be stored exactly; none is stored.
+            UnsupportedValueError: One of the values cannot be stored exactly; none is stored.
         """
 
     @abstractmethod
@@ -147,15 +147,15 @@ class ICache(ABC, Generic[T]):
     async def get_or_set(
         self, key: str, default: T | Callable[[], T | Awaitable[T]], ttl: Ttl = None
     ) -> T:
-        """Return the value of a key; where there is none, store and return the default.
+        """Return the value of a key; if the key is missing, store and return the default.
 
-        A callable default is called, and what it returns is awaited where it can be. If the key is
-        invalidated meanwhile, the value is returned and not stored.
+        A callable default is called, and its result is awaited if it is awaitable. If the key is
+        invalidated during the call, the result is returned but not stored.
         """
 
     @abstractmethod
     async def invalidate_tags(self, *tags: str) -> None:
-        """Invalidate every decorated function's result with one of the tags, in one command.
+        """Invalidate the results of decorated functions that have any of the tags, in one command.
 
         Raises:
             TypeError: A tag is not a string.
@@ -289,14 +289,18 @@ async def get_cache(namespace: str = "") -> ICache[Any]:
 
 
 def get_sync_cache(namespace: str = "") -> SyncCache[Any]:
-    """Return the synchronous twin of what ``get_cache`` returns. It raises the same errors."""
+    """Return the synchronous cache of a namespace; see ``get_cache``.
+
+    Raises:
+        ValueError: The namespace contains a colon or a glob character.
+    """
     return SyncCache(resilient_cache(), namespace)
 
 
 def resilient_cache() -> ResilientCache:
     """Return the backend of the alias that ``CACHE_LAYER_ALIAS`` names.
 
-    Where that is another than ``ResilientCache``, it is a face of it with the same methods.
+    If that is not a ``ResilientCache``, the result wraps it with the methods of one.
     """
     known = _known.get()
     if known is not None and known[0] is _configuration:

@@ -1,4 +1,7 @@
-"""What Redis has to forget before it is read again after an outage. No I/O."""
+"""The journal of an outage: the keys to remove from Redis before anyone reads from it again.
+
+It does no I/O.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from typing import Final
 
 from cache_layer.keyspace import Keyspace
 
-#: Most patterns remembered of one keyspace: each key of it is compared with all of them.
+#: Largest number of patterns for one keyspace. The replay compares each key with all of them.
 MAX_PATTERNS: Final = 100
 
 
 @dataclasses.dataclass(slots=True)
 class Changes:
-    """What changed in one keyspace: some keys and what matches some patterns, or everything."""
+    """The changes in one keyspace: keys and patterns of keys, or all keys."""
 
     keys: set[str] = dataclasses.field(default_factory=set)
     patterns: set[str] = dataclasses.field(default_factory=set)
@@ -31,12 +34,12 @@ Entries = dict[Keyspace | None, Changes]
 class Journal:
     """Remembers what was written, deleted and invalidated during an outage.
 
-    Beyond the limit it remembers whole keyspaces instead: more is dropped than needed, never less.
-    Keys of an alias whose keys cannot be listed are remembered however many they are. Callers hold
-    a lock of their own.
+    Beyond the limit it remembers whole keyspaces instead, so that more keys than necessary are
+    removed, never fewer. Keys of an alias whose keys cannot be listed have no limit. Callers hold
+    their own lock around every method.
 
     Args:
-        max_entries: returns how many keys and patterns may be remembered.
+        max_entries: Returns the largest number of keys and patterns to remember.
     """
 
     def __init__(self, max_entries: Callable[[], int]) -> None:
@@ -65,18 +68,18 @@ class Journal:
                 self.add_keyspace(keyspace)
 
     def add_keyspace(self, keyspace: Keyspace) -> None:
-        """Remember a whole keyspace, which makes everything else about it superfluous."""
+        """Remember a whole keyspace in place of its keys and patterns."""
         self._count -= len(self._changes(keyspace))
         self._entries[keyspace] = Changes(everything=True)
 
     def take(self) -> Entries:
-        """Hand everything over to be replayed, and begin anew."""
+        """Return all entries, for the replay, and empty the journal."""
         entries, self._entries = self._entries, {}
         self._count = 0
         return entries
 
     def give_back(self, entries: Entries) -> None:
-        """Remember again what could not be replayed."""
+        """Remember entries again that could not be replayed."""
         for keyspace, changes in entries.items():
             if keyspace is not None and changes.everything:
                 self.add_keyspace(keyspace)

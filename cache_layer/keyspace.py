@@ -1,4 +1,4 @@
-"""Where the keys of an alias stand in Redis, and how the names of tags become keys."""
+"""The full keys of an alias in Redis, and the keys of tags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KeyFunction = Callable[[str, str, int], str]
 _KEY_PLACE: Final = "cache-layer-place-of-the-key"
 _VERSION_PLACE: Final = 918273645546
 
-#: How the keys of tags begin, after the namespace.
+#: The beginning of the key of a tag, after the namespace.
 FUNCTION_TAG: Final = "@function:"
 TAG: Final = "@tag:"
 
@@ -35,7 +35,7 @@ class Keyspace:
 
     @property
     def start(self) -> str:
-        """What every key begins with, whatever its version."""
+        """The text that every key begins with, in all versions."""
         return literal_start(self.pattern)
 
     def owns(self, key: bytes) -> bool:
@@ -48,7 +48,10 @@ class Keyspace:
 
     @classmethod
     def of(cls, key_func: KeyFunction, prefix: str, version: int) -> Keyspace | None:
-        """Derive the keyspace from a key function; None when that hides the key (a digest)."""
+        """Derive the keyspace from a key function.
+
+        None if the full key does not contain the caller's key, such as a digest.
+        """
         before, found, after = key_func(_KEY_PLACE, prefix, _VERSION_PLACE).partition(_KEY_PLACE)
         if not found:
             return None
@@ -62,7 +65,7 @@ class Keyspace:
 
 
 def literal_start(pattern: str) -> str:
-    """Return what every text that matches a pattern begins with."""
+    """Return the text that every match of a pattern begins with."""
     text = []
     characters = iter(pattern)
     for character in characters:
@@ -78,14 +81,14 @@ def _any_version(template: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KeyTemplate:
-    """What stands before and after the caller's key in a full key."""
+    """The texts before and after the caller's key in a full key."""
 
     before: str
     after: str
 
     @classmethod
     def of(cls, key_func: KeyFunction, prefix: str, version: int) -> KeyTemplate:
-        """Derive both parts from a key function.
+        """Derive both texts from a key function.
 
         Raises:
             CacheLayerError: The key function hides the key, so keys cannot be listed.
@@ -125,7 +128,7 @@ def tag_key(tag: str) -> str:
 
 
 def digest(text: str) -> str:
-    """Return 23 characters that stand for a text too long for a key."""
+    """Return a digest of 23 characters for a text that is too long for a key."""
     data = text.encode("utf-8", "surrogatepass")
     encoded = urlsafe_b64encode(blake2b(data, digest_size=16).digest())
     return f"#{encoded[:-2].decode()}"

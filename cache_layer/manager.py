@@ -15,9 +15,9 @@ from cache_layer.interface import Ttl, as_timeout, resilient_cache
 class RedisManager:
     r"""Works on the keys of one alias: in Redis, and in memory while Redis cannot be used.
 
-    Keys are without the alias's prefix and with the namespace: what ``scan_keys("users:*")``
-    returns goes straight into ``mget``. Patterns are Redis's: ``*``, ``?``, ``[abc]``, ``[^a]``,
-    ``[a-z]``, and ``\`` before a character that stands for itself.
+    Keys have their namespace and no prefix of the alias, so the result of ``scan_keys("users:*")``
+    can be passed to ``mget``. Patterns are Redis's: ``*``, ``?``, ``[abc]``, ``[^a]``, ``[a-z]``,
+    and ``\`` before a character that stands for itself.
     """
 
     def __init__(self, backend: ResilientCache) -> None:
@@ -28,7 +28,7 @@ class RedisManager:
         """Return the keys that match a pattern, each once, in no order.
 
         Args:
-            pattern: What the keys must match.
+            pattern: The pattern that the keys match.
             count: How many keys Redis looks at in one step, not how many are returned.
         """
         found = await self._backend.arun(self._make.scan(pattern, None, count))
@@ -48,7 +48,7 @@ class RedisManager:
             ttl: Seconds, None for the alias's default timeout, or ``FOREVER``.
 
         Raises:
-            UnsupportedValueError: One cannot be stored exactly; none is stored.
+            UnsupportedValueError: One of the values cannot be stored exactly; none is stored.
         """
         refused = await self._backend.arun(self._make.set_many(mapping, as_timeout(ttl), None))
         return bool(refused == [])
@@ -58,7 +58,7 @@ class RedisManager:
         return await self._backend.adelete_pattern(pattern)
 
     def get_metrics(self) -> dict[str, Any]:
-        """Return this process's counters and who answers.
+        """Return the counters of this process and the state of the backend.
 
         ``hit_rate`` is in percent, ``metrics`` has ``"<namespace>:<event>"`` for hits, misses,
         sets, deletes and errors, and ``backend`` the ``state`` (``"redis"`` or ``"memory"``), its
@@ -67,10 +67,10 @@ class RedisManager:
         return {**metrics.snapshot(), "backend": self._backend.store.describe()}
 
     async def get_metrics_of_all_processes(self) -> dict[str, Any]:
-        """Return the counters of all processes together, this one up to date.
+        """Return the sums of the counters of all processes, with the newest counts of this process.
 
-        Others add theirs every ``CACHE_LAYER_METRICS_FLUSH_INTERVAL`` seconds. While Redis cannot
-        be used, this is ``get_metrics()``.
+        The other processes add their counts every ``CACHE_LAYER_METRICS_FLUSH_INTERVAL`` seconds.
+        While Redis cannot be used, this is ``get_metrics()``.
         """
         try:
             counted = await sync_to_async(metrics.snapshot_all)(SharedCounters(self._backend))

@@ -1,4 +1,4 @@
-"""Counters of what the cache did: exact under threads, and summed over all processes.
+"""Counters of hits, misses and other events, exact under threads and summed over processes.
 
 Every thread counts in a dictionary of its own, so that counting takes no lock; readers sum the
 dictionaries. The sum over all processes is in a store that the backend provides (a Redis hash):
@@ -13,9 +13,9 @@ import weakref
 from collections.abc import Mapping
 from typing import Final, Protocol, TypedDict
 
-#: What is counted; each is reported for every namespace that was used.
+#: The counted events; each is reported for every namespace that was used.
 EVENTS: Final = ("hits", "misses", "sets", "deletes", "errors")
-#: Counted instead of ``hits`` where the near cache answered; reported beside them and within them.
+#: Counted in place of ``hits`` when the near cache answers. Reports add it to ``hits``, too.
 NEAR_HITS: Final = "near_hits"
 #: The name under which the empty namespace is reported.
 DEFAULT_NAMESPACE: Final = "default"
@@ -28,7 +28,7 @@ _Counts = dict[tuple[str, str], int]
 
 
 class Report(TypedDict):
-    """Counters and what follows from them."""
+    """Counters and hit rates."""
 
     #: Hits in percent of reads, over all namespaces; 0.0 when nothing was read.
     hit_rate: float
@@ -39,10 +39,10 @@ class Report(TypedDict):
 
 
 class SharedStore(Protocol):
-    """Where the counters of all processes are added up. The backend implements it.
+    """The store of the sums over all processes. The backend implements it.
 
-    Both methods are synchronous and may raise. A background thread calls them, the end of the
-    process, and ``snapshot_all``.
+    Both methods are synchronous and may raise. They are called by a background thread, at the end
+    of the process, and by ``snapshot_all``.
     """
 
     def add_counts(self, deltas: Mapping[str, int]) -> None:
@@ -89,9 +89,9 @@ def record(namespace: str, event: str, n: int = 1) -> None:
     """Count occurrences of an event.
 
     Args:
-        namespace: Where they happened; ``""`` is what has no namespace.
+        namespace: The namespace of the key; ``""`` for keys without one.
         event: One of ``EVENTS``, or ``NEAR_HITS``.
-        n: How many there were.
+        n: The number of occurrences.
     """
     counts = own_counts.counts
     key = (namespace, event)
@@ -110,7 +110,7 @@ def snapshot() -> Report:
 
 
 def snapshot_all(store: SharedStore) -> Report:
-    """Return the counters and hit rates of all processes, those of this one up to date.
+    """Return the counters and hit rates of all processes, with the newest counts of this one.
 
     Raises:
         Exception: The store cannot be used.
@@ -132,10 +132,10 @@ def hit_rate(namespace: str | None = None) -> float:
 
 
 def flush(store: SharedStore) -> None:
-    """Add what was counted since the last flush to the store of all processes.
+    """Add the counts since the last flush to the store of all processes.
 
-    When the store raises, the numbers stay for the next flush. A store that added them and then
-    failed to say so counts them twice.
+    If the store raises, the next flush adds the counts again. If the store had added them and only
+    its answer was lost, they are counted twice.
     """
     with _flush_lock:
         with _lock:

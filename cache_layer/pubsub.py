@@ -1,8 +1,7 @@
-"""Publish/subscribe from process to process, over Redis, of short texts that may be lost.
+"""Publishes short texts from one process to the others over Redis. Texts may be lost.
 
-It is for readers who look for themselves now and then, and spares them the wait until they look
-again. Publishing never waits and never raises; while nobody subscribes it costs one message a
-second.
+It is for readers who poll another source: a text tells them to poll now. Publishing never waits and
+never raises; while nobody subscribes, at most one message a second is sent.
 """
 
 from __future__ import annotations
@@ -22,15 +21,18 @@ logger = logging.getLogger("cache_layer")
 
 #: Seconds without publishing after a text that nobody received, or that could not be sent.
 SILENCE: Final = 1.0
-#: Most texts that wait to be sent; more are lost.
+#: Largest number of texts that wait to be sent; further texts are lost.
 MAX_WAITING: Final = 10_000
 
 
 class PubSub:
-    """The texts of one name, between the processes that use the alias of the cache layer.
+    """A channel between the processes that use the alias named by ``CACHE_LAYER_ALIAS``.
 
-    Without a Redis nothing is published. Make one instance for a name, in a module: it lives as
-    long as the process.
+    Without a Redis nothing is published. Make one instance for each name, in a module: the instance
+    lives as long as the process.
+
+    Args:
+        name: The name of the channel.
     """
 
     _publisher: threading.Thread | None
@@ -41,7 +43,10 @@ class PubSub:
         os.register_at_fork(after_in_child=self._after_fork)
 
     def publish(self, text: str) -> None:
-        """Send a text to all subscribers, in this process too. Equal texts may become one."""
+        """Send a text to all subscribers, in this process too.
+
+        Equal texts that wait to be sent are sent once.
+        """
         if time.monotonic() < self._silent_until or self._channel() is None:
             return
         with self._lock:
@@ -60,11 +65,11 @@ class PubSub:
     def subscribe(self, handler: Callable[[str], object]) -> Callable[[], None]:
         """Call the handler with each text, in a thread of its own.
 
-        What is published while the connection to Redis is broken is lost. What the handler raises
-        is logged. While nothing is published, a PING a second notices a dead connection.
+        Texts published while the connection to Redis is broken are lost. Exceptions of the handler
+        are logged. While nothing is published, a PING each second detects a dead connection.
 
         Args:
-            handler: called with the text.
+            handler: Called with each text.
 
         Returns:
             A function that ends the subscription.

@@ -1,4 +1,4 @@
-"""Addresses of Redis, without what must not be shown."""
+"""Hides passwords in the URLs of Redis."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PASSWORD: Final = re.compile(r"(?<=[?&]password=)[^&]*")
 
 
 def without_password(url: object) -> object:
-    """Return a URL with ``***`` in place of its password, and what is no string as it is."""
+    """Return a URL with ``***`` in place of its password; return any other object unchanged."""
     if not isinstance(url, str):
         return url
     before, at, rest = url.rpartition("@")

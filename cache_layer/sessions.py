@@ -1,4 +1,4 @@
-"""Django's sessions in a cache, without losing them while Redis cannot be used.
+"""A session engine for Django that keeps sessions through an outage of Redis.
 
 ``SESSION_ENGINE = "cache_layer.sessions"``, over an alias with ``OPTIONS["ON_OUTAGE"] = "raise"``.
 """
@@ -12,15 +12,15 @@ from django.core.cache.backends.base import BaseCache
 
 
 class SessionStore(CacheSessionStore):
-    """Raises what the cache raises, where Django's own store takes it for a missing session.
+    """Raises the errors of the cache, which Django's own store treats as a missing session.
 
-    A missing session makes Django delete the user's cookie, and so logs the user out for good.
+    For a missing session Django deletes the user's cookie, which logs the user out for good.
     """
 
     _cache: BaseCache
 
     def load(self) -> dict[str, Any]:
-        """Return the data of the session, and forget a key that has none.
+        """Return the data of the session. If there is none, forget the session key.
 
         Raises:
             CacheUnavailableError: Redis cannot be used.

@@ -1,7 +1,7 @@
 """Serializers for django-redis's ``SERIALIZER`` option.
 
-``SafeSerializer`` (the default) is exact and cannot execute code; ``SignedPickleSerializer`` is
-for those who need pickle. ``register`` teaches the first one more types.
+``SafeSerializer`` (the default) is exact and cannot execute code; ``register`` adds types to it.
+``SignedPickleSerializer`` uses pickle, for projects that need it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Instances of installed models, found again through the app registry.
+"""Encodes instances of installed models, whose classes the app registry finds again.
 
-Kept are the values of the concrete fields (what is deferred stays deferred), annotations and
-other public attributes, the database, whether the row was saved, and every related object that
-was loaded: by foreign keys, by one-to-one fields from either side, and by ``prefetch_related``.
-Not kept are private attributes and cached properties, which are computed again.
+It stores the values of the concrete fields (deferred fields stay deferred), annotations and other
+public attributes, the database, whether the row was saved, and every related object that was
+loaded: by foreign keys, by one-to-one fields from either side, and by ``prefetch_related``. It does
+not store private attributes, nor cached properties, which are computed again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _state_of(instance: Model) -> object:
 
 
 def _plain(value: object) -> object:
-    """Return what the database holds for a value that a field wraps for Python's convenience."""
+    """Return the value as the database has it, for a field that wraps the value in Python."""
     if isinstance(value, Choices):
         plain: object = value.value
         return plain
@@ -82,8 +82,8 @@ def _links_of(instance: Model) -> object:
 def _prefetched_state(instance: Model, name: str, found: QuerySet[Model]) -> object:
     """Return the accessor of a prefetched set, its order and its objects.
 
-    Further queries on the set begin with all related objects, so that one that was filtered would
-    not be what it was.
+    A filtered set is refused: further queries on a decoded set begin with all related objects, so
+    the filter would be lost.
     """
     accessor = _accessors(type(instance)).get(name)
     if accessor is None:
@@ -111,7 +111,7 @@ def _set_links(instance: Model, links: State) -> None:
 
 
 def _related(instance: Model, accessor: str) -> QuerySet[Model]:
-    """Return every object of a relation, as a query, whatever was prefetched."""
+    """Return a query for every object of a relation; it ignores what was prefetched."""
     known = instance.__dict__.pop(_PREFETCHED, None)
     try:
         queryset: QuerySet[Model] = getattr(instance, accessor).get_queryset()

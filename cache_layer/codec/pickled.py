@@ -1,4 +1,4 @@
-"""Pickle for those who opt in: signed, so that only this project can write what is loaded."""
+"""A serializer with signed pickle, which loads only bytes that this project wrote."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cache_layer.codec import signing
 from cache_layer.codec.types import MISFITS, type_name
 from cache_layer.exceptions import CodecError, UnsupportedValueError
 
-#: First byte of everything written here.
+#: First byte of every pickle that this serializer writes.
 VERSION: Final = b"\x02"
 _SALT: Final = "cache_layer.codec.SignedPickleSerializer"
 _HEADER: Final = 1 + signing.SIZE
@@ -24,11 +24,11 @@ class UnpicklableValueError(UnsupportedValueError, pickle.PicklingError):
 
 
 class SignedPickleSerializer:
-    """Pickle, signed with ``SECRET_KEY``; ``SECRET_KEY_FALLBACKS`` are accepted when reading.
+    """Stores values as pickles signed with ``SECRET_KEY``; reads ``SECRET_KEY_FALLBACKS``, too.
 
-    A value that was tampered with, or signed with a secret that is no longer known, raises
-    ``CodecError`` before anything is unpickled. The signature does not cover the key: whoever can
-    write to Redis cannot forge a value, but can copy one to another key.
+    A value that was tampered with, or signed with an unknown secret, raises ``CodecError`` before
+    anything is unpickled. The signature does not cover the key: somebody who can write to Redis
+    cannot forge a value, but can copy one to another key.
 
     Args:
         options: The ``OPTIONS`` of the ``CACHES`` entry. ``PICKLE_VERSION`` chooses the protocol,

@@ -1,4 +1,4 @@
-"""The errors of values that cannot be stored: which object is the reason, and where it is."""
+"""Builds the errors of values that cannot be stored, with the object at fault and its place."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def too_deep(value: object) -> UnsupportedValueError:
 def _value_path(target: object, value: object) -> str:
     """Return the way from a value to an object inside it, such as ``['a'][3].b``.
 
-    Empty where the object is the value itself; ``[…]`` where it was not found again, because it
-    was made while encoding.
+    Empty if the object is the value itself; ``[…]`` if the object was made during encoding and so
+    is not found in the value.
     """
     if target is value:
         return ""

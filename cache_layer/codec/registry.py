@@ -1,4 +1,4 @@
-"""Further types that a project teaches the codec: enums, dataclasses, and whatever it likes."""
+"""Registers a project's own types with the codec: enums, dataclasses and other classes."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def register(
 
     Args:
         cls: The class.
-        name: What stands for the class in the store, its import path by default. Keep it when the
+        name: The name of the class in stored bytes, its import path by default. Keep it when the
             class moves, change it when the meaning of its state changes.
-        encode: Turns an instance into a value that the codec knows. For any other class.
+        encode: Turns an instance into a value that the codec knows; for all other classes.
         decode: Turns that value back into an instance.
 
     Returns:
@@ -108,7 +108,7 @@ def is_registered(cls: type) -> bool:
 
 
 def is_known(cls: type) -> bool:
-    """Tell whether a class is registered, or one that Django puts into values."""
+    """Tell whether a class is registered, or is one that Django puts into values."""
     _register_known("psycopg.types.range" in sys.modules)
     return cls in _BY_TYPE
 
@@ -164,7 +164,7 @@ REGISTERED: Final = Composite(20, _state_of, _build)
 
 def _ready_made(cls: type[object]) -> tuple[Convert, Convert]:
     if issubclass(cls, enum.Flag):
-        # Combinations of flags have no name of their own.
+        # Combinations of flags have no names.
         return (lambda member: int(member.value)), (lambda value: cls(value))
     if issubclass(cls, enum.Enum):
         return (lambda member: member.name), (lambda name: cls.__members__[name])

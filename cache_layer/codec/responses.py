@@ -1,4 +1,4 @@
-"""Django's responses (and REST framework's, where it is loaded), as ``cache_page`` stores them."""
+"""Encodes Django's responses (and REST framework's, if loaded), which ``cache_page`` stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.template.response import SimpleTemplateResponse, TemplateResponse
 from cache_layer.codec.types import Composite, Refused, State
 from cache_layer.exceptions import CodecError
 
-# What belongs to the request that is over, to the handler or to the test client.
+# Attributes of the finished request, of the handler or of the test client.
 _NOT_KEPT: Final = frozenset(
     {
         "headers",
@@ -76,7 +76,7 @@ def _from_parts(cls: type[http.HttpResponse], parts: State) -> http.HttpResponse
 def response_codec(
     cls: type[http.HttpResponse],
 ) -> tuple[Callable[[http.HttpResponse], object], Callable[[State], object]]:
-    """Return how responses of a project's own class become a state and back."""
+    """Return the codec for responses of a project's own class."""
     return _parts, lambda parts: _from_parts(cls, parts)
 
 

@@ -1,12 +1,12 @@
-"""The default serializer: msgpack, and signed where a value contains composites.
+"""The default serializer: msgpack, with a signature if the value contains composites.
 
 Plain data (None, bool, int, float, str, bytes, list, dict) and scalars are one msgpack object.
 Composites are records before that object, each with a number, and references stand in their
 place. Nothing recurses: a record is complete before those that refer to it are read, and an
 object that occurs twice is written once.
 
-Only records can build what has behaviour, so they carry a signature with ``SECRET_KEY``: bytes
-from Redis build only what this project's own code stored.
+Only records can build objects with behaviour, so a signature with ``SECRET_KEY`` covers them: bytes
+from Redis can only build objects that this project stored.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ _BY_CODE: Final = {
     each.code: each for each in (*COMPOSITES.values(), LAZY, REGISTERED, MODEL, RESPONSE)
 }
 _SCALAR_OF: Final = {scalar.code: scalar.decode for scalar in SCALARS.values()}
-#: How msgpack marks bytes and extensions.
+#: The first bytes of byte strings and extensions in msgpack.
 _MARKERS: Final = bytes([*range(0xC4, 0xCA), *range(0xD4, 0xD9)])
-#: What the strict look does not see: empty bytes, and the three forms of msgpack's timestamps.
+#: Values that the strict test cannot see: empty bytes, and three forms of msgpack's timestamps.
 _UNSEEN: Final = (b"\xc4\x00", b"\xd6\xff", b"\xd7\xff", b"\xc7\x0c\xff")
 #: How msgpack writes text of 32 to 255 bytes, and of up to 64 KB.
 _STR8: Final = 0xD9
@@ -69,20 +69,20 @@ _KEPT_BUFFER: Final = 1 << 20
 _READING: Final = {"strict_map_key": False, "unicode_errors": "surrogatepass"}
 
 
-#: What reading raises where the bytes are corrupt or foreign, or a class has changed.
+#: Errors of reading bytes that are corrupt or foreign, or whose class has changed.
 ERRORS: Final = (*MISFITS, msgpack.UnpackException)
 
 
 class SafeSerializer:
-    """Stores values so that what comes back equals what was stored, and has its type.
+    """Stores values exactly: a value that is read equals the stored one and has its type.
 
-    Plain data, the standard library's value types, Django's responses, instances of installed
-    models, and what was registered. Decoding looks names up in tables of this process and never
-    imports or calls anything that a payload names. The interface is that of django-redis's
-    serializers.
+    It takes plain data, the standard library's value types, Django's responses, instances of
+    installed models, and instances of registered classes. Decoding looks names up in tables of this
+    process and never imports or calls anything that a payload names. The interface is that of
+    django-redis's serializers.
 
     Args:
-        options: The ``OPTIONS`` of the ``CACHES`` entry, of which none is used.
+        options: The ``OPTIONS`` of the ``CACHES`` entry; none of them is used.
     """
 
     def __init__(self, options: Mapping[str, object] | None = None) -> None:
@@ -106,7 +106,7 @@ class SafeSerializer:
         except (_TooDeepError, RecursionError):
             raise too_deep(value) from None
         except (RuntimeError, ValueError, OverflowError) as error:
-            # It is larger than the format can say, or another thread changes it meanwhile.
+            # The value is too large for the format, or another thread is changing it.
             raise UnsupportedValueError(
                 f"{type_name(type(value))}, as the value itself, cannot be stored: {error}"
             ) from error
@@ -119,7 +119,7 @@ class SafeSerializer:
             CodecError: ``dumps`` did not write the bytes, or a class has changed since.
         """
         try:
-            # Text, as long as most of it is: msgpack takes twice as long for it.
+            # A text of usual length: msgpack would take twice as long.
             kind = data[1]
             if data[0] == PLAIN[0]:
                 if kind == _STR8 and len(data) == data[2] + 3:
@@ -127,7 +127,7 @@ class SafeSerializer:
                 if kind == _STR16 and len(data) == (data[2] << 8 | data[3]) + 4:
                     return data[4:].decode()
         except (IndexError, UnicodeDecodeError):
-            # Msgpack knows lone surrogates, and what is wrong with all others.
+            # Msgpack reads lone surrogates, and raises the right error for other bytes.
             pass
         try:
             return _read(data)
@@ -142,11 +142,11 @@ class _TooDeepError(Exception):
 
 
 def _text(value: str) -> bytes | None:
-    """Return the message of a text of usual length, which takes msgpack several times as long."""
+    """Return the message of a text of usual length, several times faster than msgpack."""
     try:
         data = value.encode()
     except UnicodeEncodeError:
-        # Msgpack knows lone surrogates.
+        # Msgpack writes lone surrogates.
         return None
     size = len(data)
     if _STR8_START <= size < _STR16_START:
@@ -164,7 +164,7 @@ def _write(value: object) -> bytes:
     try:
         message = writer.write(value)
     except UnicodeEncodeError:
-        # Lone surrogates, which most values do not have, take a slower way.
+        # Few values have lone surrogates; those take a slower way.
         return _Writer(unicode_errors="surrogatepass").write(value)
     if len(message) < _KEPT_BUFFER:
         _idle.append(writer)
@@ -197,8 +197,8 @@ def _composite_of(cls: type) -> Composite | None:
 class _Writer:
     """Writes one message at a time.
 
-    Packers are not reentrant, and code of a registered class or of the garbage collector may come
-    back here in the middle of one, so idle writers are kept in a list whose pop and append are
+    Packers are not reentrant, and code of a registered class or of the garbage collector may call
+    the serializer during packing. So idle writers are kept in a list, whose pop and append are
     atomic.
     """
 
@@ -209,8 +209,8 @@ class _Writer:
         self._reset()
 
     def _reset(self) -> None:
-        #: The composites of the message, in the order of their numbers. That they are held here
-        #: keeps their ids from being used again.
+        #: The composites of the message, in the order of their numbers. Holding them here keeps
+        #: their ids from being used again.
         self._values: list[tuple[object, Composite]] = []
         self._numbers: dict[int, int] = {}
         #: The numbers that the record being written refers to.
@@ -284,11 +284,11 @@ class _Writer:
         return msgpack.ExtType(_REFERENCE, number.to_bytes(4, "big"))
 
     def _holds_others(self, value: object, body: bytes) -> bool:
-        """Tell whether a body may hold what msgpack wrote without asking ``_default``.
+        """Tell whether a body may hold values that msgpack wrote without calling ``_default``.
 
-        msgpack writes bytearray and memoryview as bytes, and its own two types as extensions.
-        Their markers also occur inside numbers and text, so a strict look follows the cheap one;
-        all of this is C, unlike a walk through the value.
+        msgpack writes bytearray and memoryview as bytes, and its own two types as extensions. Their
+        markers also occur inside numbers and text, so a strict test follows the cheap one; both run
+        in C, unlike a walk through the value.
         """
         if type(value) in (str, bytes) or len(body.translate(None, _MARKERS)) == len(body):
             return False
@@ -296,7 +296,7 @@ class _Writer:
             return True
         found: deque[bytes] = deque()
         unpacker = msgpack.Unpacker(
-            # For the number of extensions: a deque takes them in C, at whatever place.
+            # To count the extensions: a deque takes them in C, wherever they are in the value.
             ext_hook=found.insert,
             max_bin_len=0,
             max_buffer_size=len(body),
@@ -364,7 +364,7 @@ def _scalar(code: int, data: bytes) -> object:
 
 
 def _counted(size: int) -> Mapping[str, Any]:
-    """Return the hooks that count the values of a message, where it may have too many."""
+    """Return the hooks that count the values of a message that may have too many."""
     if size <= MAX_ITEMS:
         return {}
     left = MAX_ITEMS

@@ -1,4 +1,4 @@
-"""Signatures over what is stored, with the secrets of the project."""
+"""Signs stored bytes with the secrets of the project."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def sign(data: bytes, salt: str) -> bytes:
     """Return the signature of data, ``SIZE`` bytes long, with ``SECRET_KEY``.
 
     Args:
-        data: What to sign.
-        salt: A name of the purpose; a signature holds for one purpose alone.
+        data: The bytes to sign.
+        salt: The purpose of the signature; a signature is valid for one purpose only.
     """
     return hmac.digest(_key(salt, settings.SECRET_KEY), data, "sha256")
 

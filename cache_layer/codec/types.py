@@ -1,7 +1,7 @@
-"""How values that msgpack does not know are written: the standard library's types.
+"""Codecs for the standard library's types that msgpack does not know.
 
-A scalar becomes bytes inside the message. A composite contains other values: it becomes a record
-of its own, and a reference stands in its place.
+A scalar becomes bytes inside the message. A composite contains other values: it becomes a separate
+record, and the message has a reference in its place.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from django.utils.safestring import SafeString
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
-#: What code that builds a value from bytes raises where the bytes or the code do not fit. Others,
-#: such as an exception that a signal handler raises, are not the codec's.
+#: Errors of building a value from bytes that do not fit the code. The codec does not handle other
+#: errors, such as an exception raised by a signal handler.
 MISFITS: Final = (
     ArithmeticError,
     AttributeError,
@@ -34,7 +34,7 @@ MISFITS: Final = (
 
 
 class Refused(Exception):  # noqa: N818 - never leaves the codec, which turns it into a named error.
-    """This very object cannot be encoded; ``reason`` says why if its type alone does not."""
+    """An object cannot be encoded; ``reason`` says why if its type does not explain it."""
 
     def __init__(self, value: object, reason: str = "") -> None:
         super().__init__(value)
@@ -44,12 +44,12 @@ class Refused(Exception):  # noqa: N818 - never leaves the codec, which turns it
 
 #: Turns a value into its state, or a state into the value.
 Convert = Callable[[Any], object]
-#: A state as it is read from a message: nobody has checked what it contains.
+#: A state as read from a message, with contents that nobody has checked.
 State = list[Any]
 
 
 class Scalar(NamedTuple):
-    """How a value that contains no other becomes bytes and back."""
+    """The codec of a type whose values contain no others: from a value to bytes and back."""
 
     code: int
     encode: Callable[[Any], bytes]
@@ -57,9 +57,9 @@ class Scalar(NamedTuple):
 
 
 class Composite(NamedTuple):
-    """How a value that contains others becomes a state, of values, and back.
+    """The codec of a type whose values contain others: from a value to a state and back.
 
-    ``links_of`` and ``set_links`` are for what may lead back to the value itself: links are set
+    ``links_of`` and ``set_links`` are for parts that may refer back to the value: links are set
     when every value of the message has been built.
     """
 
@@ -70,7 +70,7 @@ class Composite(NamedTuple):
     set_links: Callable[[Any, Any], None] | None = None
 
 
-# A name of the tz database; nothing that could lead out of its directory.
+# A name of the tz database, without anything that leaves its directory.
 _ZONE_NAME: Final = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*")
 
 
@@ -167,7 +167,7 @@ def _flat(view: memoryview) -> memoryview:
     return view
 
 
-#: What a ``defaultdict`` may make of a missing key, by name.
+#: The allowed default factories of a ``defaultdict``, by name.
 _FACTORIES: Final[dict[str, type]] = {
     cls.__name__: cls for cls in (bool, bytes, dict, float, frozenset, int, list, set, str, tuple)
 }
@@ -195,7 +195,7 @@ COMPOSITES: Final[dict[type, Composite]] = {
 }
 
 
-#: The lazy functions of Django, by the module and name of what they call.
+#: The lazy functions of Django, by the module and name of the function that they call.
 _LAZY: Final[dict[str, Callable[..., object]]] = {
     "django.utils.translation.gettext": gettext_lazy,
     "django.utils.translation.pgettext": pgettext_lazy,
