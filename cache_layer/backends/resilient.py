@@ -240,7 +240,8 @@ class ResilientCache(ClientApi, GetOrSet):
     ) -> list[Key]:
         """Store several values in one round trip; return the keys that could not be stored.
 
-        :raises UnsupportedValueError: the serializer cannot store one exactly; none is stored.
+        Raises:
+            UnsupportedValueError: The serializer cannot store one exactly; none is stored.
         """
         refused = self.run(self._operations.set_many(data, timeout, version))
         return self._names(refused, data, version)
@@ -266,7 +267,8 @@ class ResilientCache(ClientApi, GetOrSet):
     def incr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """Move a value, with its expiry, to another version; return that version.
 
-        :raises ValueError: there is no such key.
+        Raises:
+            ValueError: There is no such key.
         """
         version = self.version if version is None else version
         moved = self.run(self._operations.rename(key, version, delta))
@@ -285,7 +287,8 @@ class ResilientCache(ClientApi, GetOrSet):
     def clear(self) -> None:
         """Delete every key of this alias, in all versions, and nobody else's.
 
-        :raises CacheLayerError: the KEY_FUNCTION hides which keys are its own.
+        Raises:
+            CacheLayerError: The KEY_FUNCTION hides which keys are its own.
         """
         self.run(self._operations.clear())
 

@@ -1,1 +1,1 @@
-"""``@cached`` and ``@cache_invalidate``: what they make of a function."""
+"""The decorators ``@cached`` and ``@cache_invalidate``."""

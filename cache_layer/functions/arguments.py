@@ -1,9 +1,9 @@
-"""The key of a call: equal for calls that mean the same, different for all others.
+"""Makes the key of a call: equal for calls with equal arguments, different for all others.
 
 An argument becomes text without colons, glob characters, spaces or control characters. Text that
 reads as itself stays readable (``42``, ``bob``, ``True``); text that reads as another value is
-quoted (``'42'``); other types carry their name (``Decimal'1.5'``); what is long or nested is
-digested (``#KAt5…``).
+quoted (``'42'``); other types carry their name (``Decimal'1.5'``); a long or nested argument is
+replaced by a digest (``#KAt5…``).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from cache_layer.keyspace import digest
 Args = tuple[object, ...]
 Kwargs = dict[str, object]
 
-#: An argument longer than this (a UUID's text) is digested. Each is digested by itself, whatever
-#: the others are, so that a pattern made from one argument finds every key it is in.
+#: An argument longer than this (a UUID's text) is digested. Each has a digest of its own, so that a
+#: pattern made from one argument finds every key with it.
 LONGEST_ARGUMENT: Final = 42
 
 _READABLE: Final = re.compile(r"[A-Za-z0-9_./@+~-]+")
@@ -41,11 +41,11 @@ _MISSING: Final = inspect.Parameter.empty
 
 
 class CallKeys:
-    """Makes the keys of one function's calls; the signature is looked at once.
+    """Makes the keys of the calls of one function. It reads the signature once.
 
     Args:
         function: The function.
-        prefix: What stands before the function's name; ``""``: its module.
+        prefix: The text before the function's name; ``""`` for its module.
         include_args: Whether each call has a key of its own.
     """
 
@@ -58,7 +58,7 @@ class CallKeys:
         self.stem: Final = f"{prefix or function.__module__}:{name}:"
         self._include_args = include_args
         self._signature = _signature(function)
-        # A method that is bound already: results of one object are not those of another.
+        # A bound method: the results of two objects differ.
         owner = getattr(inspect.unwrap(function), "__self__", None)
         self._owner = () if owner is None or isinstance(owner, ModuleType) else (owner,)
         parameters = self._signature.parameters.values()
@@ -104,7 +104,7 @@ class CallKeys:
                 kwargs.get(name, default)
                 for name, default in zip(names, self._defaults[count:], strict=True)
             ]
-            # Anything irregular is left to the signature, for its error messages.
+            # The signature handles all other calls, for its error messages.
             if (
                 count <= len(self._names)
                 and kwargs.keys() <= set(names)
@@ -117,9 +117,10 @@ class CallKeys:
 
 
 def _signature(function: Callable[..., object]) -> inspect.Signature:
-    """Return what the function takes: as it says itself, or as what it wraps says.
+    """Return the signature of the function, or of the function that it wraps.
 
-    A decorator may change what its function takes; one that takes anything passes it on.
+    A decorator may change the parameters of its function. One with ``*args, **kwargs`` passes its
+    arguments on, so the wrapped function has the signature.
     """
     if not inspect.isfunction(function):
         return inspect.signature(function)
@@ -207,7 +208,7 @@ def _text_of_family(value: Any) -> str:
         place = "" if database in (None, DEFAULT_DB_ALIAS) else f"@{_quoted(database)}"
         return f"{value._meta.label_lower}{place}'{_text(value.pk)}'"
     if isinstance(value, enum.Enum):
-        # An unnamed combination of flags has nothing but its value.
+        # A combination of flags without a name has only its value.
         member: str | None = value.name
         return f"{_class_name(type(value))}'{_quoted(member or str(value.value))}'"
     if isinstance(value, type):

@@ -1,7 +1,7 @@
-"""From a miss to a value: who computes it, who waits, and what is stored.
+"""Computes the value after a miss: one caller computes and stores it, the others wait.
 
-It is written once, as a generator that yields effects: cache operations and what else takes time.
-``drive`` carries them out blocking, ``adrive`` awaiting.
+The algorithm is written once, as a generator that yields effects: cache operations, calls and
+waits. ``drive`` executes the effects and blocks, ``adrive`` awaits them.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _LONGEST_PAUSE: Final = 0.1
 
 T = TypeVar("T")
 
-#: A function's value and None, or None and what it raised.
+#: The result of a function and None, or None and its exception.
 Outcome = tuple[Value, Exception | None]
 
 
 class CachedCall:
-    """One call of a cached function: where its result stands, and how it is computed."""
+    """One call of a cached function: the key of its result, and the way to compute the result."""
 
     __slots__ = ("args", "backend", "factory", "kwargs", "result", "spec")
 
@@ -85,7 +85,7 @@ class Compute:
 
 
 class Wait:
-    """Wait for somebody else's flight; the answer is whether it was finished in time."""
+    """Wait for the flight of another caller; the answer is whether it finished in time."""
 
     def __init__(self, flight: SingleFlight, seconds: float) -> None:
         self._flight = flight
@@ -101,7 +101,7 @@ class Wait:
 
 
 class Sleep:
-    """Pause between two looks at what another process does."""
+    """Pause between two reads while another process computes."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -120,7 +120,7 @@ Effects = Generator[Effect, Value, T]
 
 
 class Miss:
-    """One call that found no value: finds out who computes it, and stores it."""
+    """One call that found no value: decides who computes it, and stores it."""
 
     def __init__(self, call: CachedCall) -> None:
         self._call = call
@@ -129,10 +129,10 @@ class Miss:
         self._result = call.result
 
     def steps(self, unreadable: bytes) -> Effects[Outcome]:
-        """Get the lease; compute, or wait for whoever does.
+        """Get the lease; compute the value, or wait for the holder of the lease.
 
         Args:
-            unreadable: What the key holds, if that cannot be decoded.
+            unreadable: The bytes under the key, if they cannot be decoded.
         """
         lease = yield from self._claim(unreadable)
         for _attempt in range(_ATTEMPTS):
@@ -161,7 +161,7 @@ class Miss:
         except GeneratorExit:
             raise
         except BaseException:
-            # Cancelled before the reply was there.
+            # Cancelled before the reply arrived.
             if operation.claimed is not None:
                 yield self._factory.release(self._result, operation.claimed)
             raise
@@ -169,7 +169,7 @@ class Miss:
 
     def _look_again(self) -> Effects[Value]:
         found = yield from self._claim()
-        # However often it looks, a call is one miss, which was counted at the first look.
+        # A call is one miss however often it reads; the first read counted it.
         again = "misses" if isinstance(found, Lease) else "hits"
         metrics.record(self._spec.options.namespace, again, -1)
         return found
@@ -194,7 +194,7 @@ class Miss:
         deadline = time.monotonic() + settings.LEASE_TTL
         pause = _FIRST_PAUSE
         # Another token without a value: that computation failed or was overtaken by an
-        # invalidation. Whoever waited computes now, instead of queueing up for the next one.
+        # invalidation. So this caller computes now, and does not wait for the next computation.
         while lease.token == flight.token and not flight.owned and time.monotonic() < deadline:
             yield Sleep(pause)
             pause = min(_LONGEST_PAUSE, pause * 2)
@@ -213,7 +213,7 @@ class Miss:
         except GeneratorExit:
             raise
         except BaseException:
-            # Cancelled: whoever waits starts over, under a lease of its own.
+            # Cancelled: the waiting callers start over, each with a new lease.
             yield from self._give_back(lease, flight)
             raise
         if not stored:
@@ -241,13 +241,13 @@ class Miss:
             return None
 
     def _give_back(self, lease: Lease, flight: SingleFlight | None) -> Effects[None]:
-        # Who runs alone beside the owner must not end the owner's lease.
+        # A caller that computes beside the owner of the lease must not end that lease.
         if flight is not None or lease.owner:
             yield self._factory.release(self._result, lease)
 
 
 def drive(steps: Effects[Outcome], backend: ResilientCache) -> Value:
-    """Carry the effects out, blocking; return the value, or raise what the function raised."""
+    """Execute the effects, blocking; return the value, or raise the exception of the function."""
     run = backend.store.run
     try:
         effect = next(steps)

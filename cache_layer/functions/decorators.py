@@ -62,55 +62,63 @@ def cached(
     fail_safe: bool = False,
     near: bool | None = None,
 ) -> _Cached:
-    """Keep what a function returns.
+    """Cache the results of a function.
 
-    ``ttl`` is in seconds: None is the alias's default timeout, ``FOREVER`` never ends, zero or
-    less keeps nothing. The key is ``{key_prefix}:{function}:{arguments}`` inside the namespace;
-    without a prefix the module path stands there. Closures made by one function share their
-    keys: give each a prefix of its own. With ``include_args=False`` all calls share one result.
-    None is kept only with ``cache_none=True``; exceptions never are.
+    The key of a result is ``{key_prefix}:{function}:{arguments}`` inside the namespace; without a
+    prefix the key begins with the module path. Closures made by one function share their keys: give
+    each a different prefix. Exceptions are never cached.
 
-    Concurrent misses on one key run the function once in this process, and with ``lock=True``
-    once among all processes, where one that dies meanwhile holds the others up for at most
-    ``CACHE_LAYER_LEASE_TTL`` seconds. When that run fails, or its result cannot be stored, who
-    waited for it runs the function itself.
-    A value whose computation began before an invalidation is not stored after it.
+    Concurrent misses on one key run the function once in this process. When that run fails, or its
+    result cannot be stored, each waiting caller runs the function itself. A value whose computation
+    began before an invalidation is not stored after the invalidation.
 
-    ``tags`` are names under which results are forgotten together, by ``invalidate_tags`` and
-    ``cache_invalidate(tags=...)``, at the cost of one command however many there are. They live
-    in the namespace; ``{argument}`` in them is filled from the call.
+    A refresh runs on a thread, or as a task of the caller's event loop, without the caller's
+    context and transaction; an invalidation wins over it. When a refresh raises an exception, the
+    log says so once, and a result past its ``ttl`` is dropped, so that the next caller sees the
+    exception.
 
-    ``stale_ttl``: for so many seconds after ``ttl`` the result is still served, while one caller
-    of all processes has it renewed in the background. ``refresh_before``: that begins so many
-    seconds before the end of ``ttl``. The renewing runs on a thread, or as a task of the caller's
-    event loop, without the caller's context and transaction; an invalidation wins over it. When
-    it raises, the log says so once, and a result past its ``ttl`` is dropped, so that the next
-    caller sees the exception. With ``fail_safe=True`` it goes on being served until the end of
-    ``stale_ttl``, and the function is tried again every ``CACHE_LAYER_REFRESH_PAUSE`` seconds.
-    ``jitter``: up to so many seconds are taken off ``ttl`` at random, so that what was stored
-    together does not end together.
+    A call with an argument that has no stable form, or with a result that cannot be stored, is not
+    cached; the log says so once for each function. Inside a transaction, the function may read rows
+    that are never committed; its result is stored all the same.
 
-    ``near``: whether results that Redis has are kept in this process as well, until they change
-    there. None is as ``NEAR_CACHE`` in the ``OPTIONS`` of the alias says for
-    the namespace; True works without that option too, within its usual limits, but does nothing
-    where the option is False.
+    For class and static methods, put ``cached`` above ``classmethod`` or ``staticmethod``.
 
-    A call with an argument that has no stable form, or with a result that cannot be stored, is
-    not kept; the log says so once a function. Inside a transaction, what the function reads may
-    never be committed; it is kept all the same.
+    Args:
+        ttl: Seconds to keep a result. None is the alias's default timeout, ``FOREVER`` never ends,
+            zero or less stores nothing.
+        key_prefix: The beginning of the keys; ``""`` for the module path of the function.
+        namespace: The namespace of the keys and the tags.
+        include_args: False lets all calls share one result.
+        cache_none: Whether None is cached.
+        tags: Names under which results are invalidated together, by ``invalidate_tags`` and
+            ``cache_invalidate(tags=...)``, with one command for any number of results.
+            ``{argument}`` in a tag is filled from the call.
+        lock: Whether concurrent misses run the function once among all processes. A process that
+            dies during the run delays the others by at most ``CACHE_LAYER_LEASE_TTL`` seconds.
+        stale_ttl: Seconds after ``ttl`` during which a result is still served, while one caller of
+            all processes has it refreshed in the background.
+        refresh_before: Seconds before the end of ``ttl`` at which such a refresh begins.
+        fail_safe: Whether a result whose refresh fails is served until the end of ``stale_ttl``.
+            The function is tried again every ``CACHE_LAYER_REFRESH_PAUSE`` seconds.
+        jitter: Largest number of seconds taken off ``ttl`` at random, so that results stored
+            together do not expire together.
+        near: Whether this process keeps copies of results that are in Redis, until they change
+            there. None follows ``NEAR_CACHE`` in the ``OPTIONS`` of the alias; True works without
+            that option too, within its usual limits, but does nothing if the option is False.
 
-    The result has ``cache_key``, ``invalidate`` and ``refresh``, which take the arguments of a
-    call, and ``invalidate_all``, which forgets every result in one command; but for the first
-    they are awaited where the function is. For class and static methods, put ``cached`` above
-    ``classmethod`` or ``staticmethod``.
+    Returns:
+        A decorator. The decorated function has ``cache_key``, ``invalidate`` and ``refresh``, which
+        take the arguments of a call, and ``invalidate_all``, which invalidates every result in one
+        command. All but ``cache_key`` are awaited if the function is.
 
-    :raises ValueError: the namespace contains a colon or a glob character, a lambda is decorated
-        without a prefix, a placeholder of a tag is no argument of the function or goes with
-        ``include_args=False``, a time is negative or not finite, ``jitter`` and
-        ``refresh_before`` together are not less than ``ttl``, a ``ttl`` that never ends or keeps
-        nothing goes with one of these times, or ``fail_safe`` with no ``stale_ttl``.
-    :raises TypeError: what is decorated is no function, or a generator; a time is not a number;
-        ``near`` is neither True nor False nor None.
+    Raises:
+        ValueError: The namespace contains a colon or a glob character, a lambda is decorated
+            without a prefix, a placeholder of a tag is no argument of the function or goes with
+            ``include_args=False``, a time is negative or not finite, ``jitter`` and
+            ``refresh_before`` together are not less than ``ttl``, a ``ttl`` that never ends or
+            keeps nothing goes with one of these times, or ``fail_safe`` with no ``stale_ttl``.
+        TypeError: The decorated object is not a function, or is a generator; a time is not a
+            number; ``near`` is neither True nor False nor None.
     """
     if callable(ttl):
         raise TypeError("Write @cached(), with parentheses.")
@@ -150,12 +158,12 @@ def cache_invalidate(
 ) -> Callable[[F], F]:
     """Delete the keys that match a pattern after each call of a function.
 
-    They are not deleted where the function raised an exception. They are where nobody knows what
-    it did: it was cancelled, interrupted, or ran into a time limit.
+    They are not deleted if the function raises an exception. They are deleted if its outcome is
+    unknown, because it was cancelled, interrupted, or ran into a time limit.
 
     In the pattern, ``*``, ``?`` and ``[...]`` are Redis's, and ``{argument}`` is filled from the
-    call, so that ``users:get_user:{user_id}`` deletes what ``get_user`` kept for that id. An empty
-    pattern means the whole namespace, unless there are ``tags``: then it means no key. Every
+    call, so that ``users:get_user:{user_id}`` deletes the results of ``get_user`` for that id. An
+    empty pattern means the whole namespace, unless there are ``tags``: then it means no key. Every
     result that has one of the tags is forgotten too; ``{argument}`` works in them as well.
 
     Inside a transaction the keys are deleted when it ends, by a commit or a rollback, and at once
@@ -163,8 +171,9 @@ def cache_invalidate(
     ``TestCase``. A transaction belongs to a thread: an ``async def`` function finds the one of the
     synchronous code that called it through ``async_to_sync``.
 
-    :raises ValueError: pattern, namespace and tags are all empty, a placeholder is no argument
-        of the function, or the namespace contains a colon or a glob character.
+    Raises:
+        ValueError: Pattern, namespace and tags are all empty, a placeholder is no argument of the
+            function, or the namespace contains a colon or a glob character.
     """
     if callable(key_pattern):
         raise TypeError("Write @cache_invalidate(...), with parentheses and a pattern.")
@@ -176,7 +185,7 @@ def cache_invalidate(
         _require_function(function, "cache_invalidate")
         rule = InvalidationRule(function, key_pattern, namespace, kept_tags)
 
-        # Arguments are looked at before the call, which may delete or change what they are.
+        # The arguments are read before the call, because the call may delete or change them.
         if iscoroutinefunction(function):
 
             @functools.wraps(function)

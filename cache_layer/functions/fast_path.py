@@ -1,6 +1,6 @@
-"""Near-cache hits of one decorated function, found by the arguments themselves.
+"""Finds near-cache hits of one decorated function by its arguments.
 
-Making the key of a call takes longer than everything else about a hit in this process.
+Making the key of a call takes longer than all other steps of a hit in this process.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from cache_layer.aliases import Value
 from cache_layer.backends import NOT_FOUND, DecodedValues, ReadResult, ResilientCache
 from cache_layer.functions.arguments import Args, Kwargs
 
-#: Of these types, values are equal exactly when their keys are; other arguments take the long way.
+#: Values of these types are equal exactly when their keys are equal. Calls with other arguments
+#: make their key.
 _TELLING: Final = frozenset({str, int, bool, bytes, type(None), UUID})
 
-#: Bytes of arguments that are remembered; with larger ones a call takes the long way too.
+#: Largest size of remembered arguments, in bytes. Calls with larger arguments make their key.
 _LONGEST: Final = 1000
 
 
@@ -39,7 +40,7 @@ class ArgumentIndex:
     def remember(
         self, backend: ResilientCache, args: Args, kwargs: Kwargs, read: ReadResult
     ) -> None:
-        """Let further calls with these arguments find what a read found, while it is near."""
+        """Remember the result of a read for calls with the same arguments, while it is near."""
         if not backend.single_prefix:
             return
         store = backend.store
@@ -49,7 +50,7 @@ class ArgumentIndex:
         values = self.values
         if values is None or (name := _name(args, kwargs)) is None:
             return
-        # What near copies may take is limited; the names they are found by should not exceed it.
+        # The size of near copies is limited; their names should not exceed that limit.
         if sum(map(sys.getsizeof, (*args, *kwargs.values()))) <= _LONGEST:
             values.learn(name, read)
 

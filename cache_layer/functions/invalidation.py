@@ -1,4 +1,4 @@
-"""What a call of a mutating function makes stale, and how it is forgotten."""
+"""Finds the results that a call of a mutating function makes stale, and deletes them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 
 
 def invalidate_tags(*tags: str, namespace: str = "") -> None:
-    """Forget every result that has one of the tags, however many there are, in one command.
+    """Invalidate every result that has one of the tags, in one command.
 
-    Inside ``transaction.atomic()`` they are forgotten at once and again after the commit.
-    Results whose computation is under way are not stored.
+    Inside ``transaction.atomic()`` they are invalidated at once and again after the commit. Results
+    whose computation is under way are not stored.
 
     Args:
-        tags: The tags, as ``cached(tags=...)`` has them once they are filled.
+        tags: The tags, with their placeholders filled: ``"user:42"``, not ``"user:{user_id}"``.
         namespace: Their namespace.
 
     Raises:
@@ -52,7 +52,7 @@ async def ainvalidate_tags(*tags: str, namespace: str = "") -> None:
 
 
 class InvalidationRule:
-    """What the calls of one function make stale: a pattern and tags with placeholders.
+    """The pattern and the tags, with placeholders, that the calls of one function invalidate.
 
     Args:
         function: The mutating function.
@@ -77,7 +77,7 @@ class InvalidationRule:
                 "cache_invalidate without a key_pattern, a namespace or tags would delete "
                 "everything. Give one of them; the pattern '*' deletes everything if you mean it."
             )
-        # The whole namespace, unless only its tags are meant.
+        # The whole namespace, unless the caller gave only tags.
         self._pattern = (
             Template(function, self._keys.names, "pattern", key_pattern)
             if key_pattern or not self._tags
@@ -86,7 +86,7 @@ class InvalidationRule:
         self._warned = False
 
     def of_call(self, args: Args, kwargs: Kwargs) -> Invalidation | None:
-        """Return what a call makes stale.
+        """Return the invalidation of a call.
 
         None if an argument has no stable form (yet: an object may be about to be saved).
         """
@@ -103,10 +103,10 @@ class InvalidationRule:
             return None
 
     def after_call(self, args: Args, kwargs: Kwargs) -> Invalidation:
-        """Return what a call has made stale whose arguments had no stable form before it.
+        """Return the invalidation after a call whose arguments had no stable form before it.
 
-        If they have none now, it is what any argument would make stale. No result has a tag of
-        such an argument.
+        If they still have none, the placeholders match any argument. No result has a tag of such an
+        argument.
         """
         if (invalidation := self.of_call(args, kwargs)) is not None:
             return invalidation
@@ -123,14 +123,14 @@ class InvalidationRule:
 
 
 class Invalidation:
-    """Deletions to be done now or later, in whatever thread or loop.
+    """Deletions to be done now or later, in any thread or event loop.
 
-    The backend is looked up when they are done, in the thread that does them.
+    The backend is looked up at that time, in that thread.
 
     Args:
-        namespace: What stands before keys and patterns.
+        namespace: The namespace of keys and patterns.
         patterns: Patterns of keys to delete; ``""`` is the whole namespace.
-        keys: Keys to delete, results' and tags'.
+        keys: Keys to delete, of results and of tags.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Invalidation:
         self._keys = list(keys)
 
     def __call__(self) -> int:
-        """Do them; return how many keys held a value."""
+        """Delete the keys; return how many held a value."""
         backend = resilient_cache()
         return sum([backend.run(operation) for operation in self._operations(backend)])
 
@@ -151,7 +151,7 @@ class Invalidation:
         return sum([await backend.arun(operation) for operation in self._operations(backend)])
 
     def after_call(self) -> None:
-        """Do them when the open transactions have ended, or now."""
+        """Delete when the open transactions have ended, or now if none is open."""
         if not on_commit(self):
             self()
 
@@ -165,9 +165,10 @@ class Invalidation:
             raise
 
     async def aafter_interruption(self) -> None:
-        """Do them now, and again once the thread of the ORM has ended what was interrupted.
+        """Delete now, and again once the thread of the ORM has ended the interrupted call.
 
-        The caller raises its CancelledError afterwards; further ones do not shorten this.
+        The caller raises its CancelledError afterwards; further cancellations do not shorten the
+        wait.
         """
         task = asyncio.ensure_future(self._now_and_when_settled())
         while not task.done():
@@ -189,14 +190,14 @@ class Invalidation:
             else:
                 exact.append(_ESCAPED.sub(r"\1", pattern))
         if exact:
-            # One command instead of a walk through all keys.
+            # One command in place of a scan of all keys.
             yield factory.delete_many(exact)
 
 
 def is_unknown_outcome(error: BaseException) -> bool:
-    """Return whether a call that raised this may have done its work, or may yet do it.
+    """Return whether a call that raised this error may have done its work, or may still do it.
 
-    It was cancelled, interrupted or stopped, itself or something that it waited for.
+    True if the call, or a call that it waited for, was cancelled, interrupted or stopped.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -215,10 +216,10 @@ class _Anything(dict[str, str]):
 
 
 def _forms(value: object) -> list[str]:
-    """Return how an argument may stand in keys, each once.
+    """Return the forms that an argument may have in keys, each once.
 
-    It is a number or a UUID in one place and its text in another, and keys that people write by
-    hand have arguments as they are.
+    An id is a number or a UUID in one place and its text in another, and keys written by hand have
+    arguments unquoted.
     """
     forms = [argument_text(value)]
     if isinstance(value, PLAIN):

@@ -1,7 +1,7 @@
-"""Refreshing a result in the background, while the old one goes on being served.
+"""Refreshes a result in the background, while the old one is still served.
 
-It happens on a few threads, or as a task of the caller's event loop, with nothing of the caller:
-no transaction, no context variable, no database connection.
+A refresh runs on one of a few threads, or as a task of the caller's event loop, without the
+caller's transaction, context variables and database connection.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger("cache_layer")
 
 #: Threads that work at the same time.
 THREADS: Final = 4
-#: Refreshes under way, whether they run or wait for a thread; further ones are left for later.
+#: Largest number of refreshes that run or wait for a thread; further ones are skipped.
 MAX_PENDING: Final = 100
 
 #: A result's full key, and the beginning of the envelope to be replaced.
@@ -35,7 +35,7 @@ RefreshKey = tuple[str, bytes]
 
 
 class Refresh:
-    """Refreshes one result, unless another caller of any process has begun to."""
+    """Refreshes one result, unless another caller of any process is doing so."""
 
     def __init__(self, call: CachedCall, stale: StaleValue) -> None:
         self._call = call
@@ -46,7 +46,7 @@ class Refresh:
 
     @property
     def identity(self) -> RefreshKey:
-        """What no two refreshes under way in one process have in common."""
+        """The identity of the refresh: of equal ones, a process runs one at a time."""
         return self._result.key, self._stale.identity
 
     def do(self) -> None:
@@ -58,7 +58,7 @@ class Refresh:
         await adrive(self.steps(), self._call.backend)
 
     def steps(self) -> Effects[Outcome]:
-        """Call the function and store what it returns, unless somebody else does already."""
+        """Call the function and store its result, unless another caller is doing so."""
         factory, result, stale = self._factory, self._result, self._stale
         if not (yield factory.claim_refresh(result, stale)):
             return None, None
@@ -92,10 +92,10 @@ class Refresh:
 
 
 class BackgroundRefreshes:
-    """Runs refreshes by key; of those with the same key one at a time is under way."""
+    """Runs refreshes by key, at most one at a time for each key."""
 
     def __init__(self) -> None:
-        # Reentrant: a finalizer may come here while this thread holds it.
+        # Reentrant: a finalizer may take the lock while this thread holds it.
         self._lock = threading.RLock()
         self.under_way: set[RefreshKey] = set()
         self._jobs: queue.SimpleQueue[tuple[RefreshKey, Callable[[], object]]] = queue.SimpleQueue()
@@ -105,7 +105,7 @@ class BackgroundRefreshes:
         self._tasks: dict[asyncio.Task[None], RefreshKey] = {}
 
     def run(self, key: RefreshKey, job: Callable[[], object]) -> None:
-        """Do a job on a thread; not at all, if too many are under way."""
+        """Run a job on a thread; skip it if too many are running."""
         if not self._begin(key):
             return
         with self._lock:
@@ -113,7 +113,7 @@ class BackgroundRefreshes:
             self._threads += needed
         try:
             if needed:
-                # A daemon: nobody waits for it when the process ends.
+                # A daemon thread: the process does not wait for it at its end.
                 threading.Thread(target=self._work, name="cache-layer-refresh", daemon=True).start()
         except RuntimeError:
             # The interpreter is about to end, or there are too many threads.
@@ -124,7 +124,7 @@ class BackgroundRefreshes:
             self._jobs.put((key, job))
 
     def start(self, key: RefreshKey, job: Callable[[], Coroutine[None, None, object]]) -> None:
-        """Do a job as a task of the running loop, which cancels it when it ends; see ``run()``."""
+        """Run a job as a task of the running loop, whose end cancels it; see ``run()``."""
         for task in [task for task in list(self._tasks) if task.get_loop().is_closed()]:
             self._forget(task)
         if not self._begin(key):
@@ -135,7 +135,7 @@ class BackgroundRefreshes:
         task.add_done_callback(self._forget)
 
     def after_fork(self) -> None:
-        """Begin empty in a forked child, where the threads are not."""
+        """Begin empty in a forked child, which has none of the threads."""
         BackgroundRefreshes.__init__(self)
 
     def _begin(self, key: RefreshKey) -> bool:

@@ -1,7 +1,8 @@
 """One computation for all callers who miss the same key in this process at the same time.
 
 A flight is found by the token of the lease that its callers hold. An invalidation ends the lease,
-so whoever misses after it holds another token and never joins a computation begun before it.
+so a caller that misses after it holds another token and never joins a computation that began
+before.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _REMEMBERED: Final = 4096
 
 
 class SingleFlight:
-    """A computation that others may wait for, from threads and from event loops."""
+    """A computation that other threads and event loops may wait for."""
 
     __slots__ = ("_lock", "_wakers", "alone", "done", "outcome", "owned", "token")
 
@@ -27,21 +28,20 @@ class SingleFlight:
         self._lock = threading.Lock()
         self._wakers: list[Callable[[], object]] = []
         self.done = False
-        #: Somebody in this process placed the lease, so no other process computes under it.
+        #: A caller in this process placed the lease, so no other process computes under it.
         self.owned = False
-        #: There is nothing to hand over: who waited runs the function for itself, instead of
-        #: queueing up behind others.
+        #: There is no value to hand over: each waiting caller runs the function itself.
         self.alone = False
-        #: A value that was not stored, encoded, so that everybody who waited gets their own.
+        #: A value that was not stored, encoded, so that each waiting caller gets a copy.
         self.outcome: bytes | None = None
 
     @property
     def awaited(self) -> bool:
-        """Whether anybody waits for it."""
+        """Whether any caller waits for the computation."""
         return bool(self._wakers)
 
     def wake_all(self) -> None:
-        """Wake everybody who waits."""
+        """Wake all waiting callers."""
         with self._lock:
             self.done = True
             wakers, self._wakers = self._wakers, []
@@ -49,7 +49,7 @@ class SingleFlight:
             wake()
 
     def wait(self, seconds: float) -> bool:
-        """Block until the flight is finished; return whether it was within that time."""
+        """Block until the flight is finished or the time is over; return whether it is finished."""
         finished = threading.Event()
         return self._call_when_done(finished.set) or finished.wait(seconds)
 
@@ -80,10 +80,10 @@ class SingleFlight:
             return self.done
 
 
-# Reentrant: a finalizer may come here while this thread holds it.
+# Reentrant: a finalizer may take the lock while this thread holds it.
 _lock = threading.RLock()
 _flights: dict[bytes, SingleFlight] = {}
-# A caller may get the token of a lease and look here only after the flight was finished.
+# A caller may get the token of a lease and look it up only after the flight has finished.
 _finished: OrderedDict[bytes, None] = OrderedDict()
 
 #: The flights that the current context is computing, so that recursion does not wait for itself.
@@ -95,7 +95,7 @@ def acquire(token: bytes, *, owner: bool) -> tuple[SingleFlight | None, bool]:
 
     Args:
         token: The token of the caller's lease.
-        owner: Whether the caller placed the lease; the owner need not be the first to come here.
+        owner: Whether the caller placed the lease; the owner need not be the first to call this.
 
     Returns:
         None for a flight that is finished already.
@@ -122,7 +122,7 @@ def finish(flight: SingleFlight) -> None:
 
 
 def _after_fork() -> None:
-    # The threads that lead the parent's flights do not exist here.
+    # The threads that lead the parent's flights do not exist in the child.
     global _lock
     _lock = threading.RLock()
     _flights.clear()

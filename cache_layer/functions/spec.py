@@ -1,4 +1,4 @@
-"""The options of one cached function, and what the log was already told about it."""
+"""The options of one cached function, and the warnings already logged about it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from cache_layer.interface import FOREVER, Ttl, as_timeout
 
 logger = logging.getLogger("cache_layer")
 
-#: Functions of which a backend keeps the factory: a project may make them at will.
+#: Largest number of functions whose factory a backend keeps, because a project may make functions
+#: without end.
 _MOST_KEPT = 500
 
 
 def expiration_policy(
     ttl: Ttl, *, stale_ttl: float, refresh_before: float, jitter: float
 ) -> ExpirationPolicy:
-    """Return the policy for the times that ``cached`` was given, in seconds.
+    """Return the policy for the time arguments of ``cached``, which are in seconds.
 
     Raises:
-        TypeError: One is not a number.
-        ValueError: One is negative or not finite, or they do not go together.
+        TypeError: One of the times is not a number.
+        ValueError: One of the times is negative or not finite, or two of them contradict.
     """
     timeout = as_timeout(ttl)
     times = {"stale_ttl": stale_ttl, "refresh_before": refresh_before, "jitter": jitter}
@@ -85,7 +86,7 @@ class CachedFunctionSpec:
 
     @property
     def name(self) -> str:
-        """How the log calls the function."""
+        """The name of the function in the log."""
         return f"{self.function.__module__}.{self.function.__qualname__}"
 
     def factory(self, backend: ResilientCache) -> ResultOperationFactory:
@@ -109,7 +110,7 @@ class CachedFunctionSpec:
             logger.warning("%s %s, so such calls are not cached: %s", self.name, what, error)
 
     def refresh_failed(self, error: Exception, *, kept: bool) -> None:
-        """Log that refreshing a result raised: once, until it works again."""
+        """Log that a refresh raised an exception: once, until a refresh works again."""
         if not self._failing:
             self._failing = True
             what = "goes on being served" if kept else "is served no more"
@@ -121,7 +122,7 @@ class CachedFunctionSpec:
             )
 
     def refresh_succeeded(self) -> None:
-        """Log that refreshing works again, if it did not."""
+        """Log that refreshing works again, after a failure."""
         if self._failing:
             self._failing = False
             logger.info("%s works again.", self.name)

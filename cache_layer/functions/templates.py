@@ -1,4 +1,4 @@
-"""Text with ``{argument}`` placeholders that are filled from the call of a function."""
+"""Fills ``{argument}`` placeholders in patterns and tags from the call of a function."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from uuid import UUID
 from cache_layer.functions.arguments import CallKeys, argument_text
 from cache_layer.keyspace import tag_key
 
-#: Texts that one pattern may become before its arguments are any.
+#: Largest number of texts made from one pattern; beyond it, arguments become ``*``.
 _MAX_FORMS: Final = 32
 
-# What people write by hand has these as they are, not as ``argument_text`` writes them.
+# Patterns written by hand have values of these types unquoted, unlike ``argument_text``.
 PLAIN: Final = (str, int, UUID, Decimal, date)
 
 
@@ -29,7 +29,7 @@ class Template:
         function: The function whose arguments fill the placeholders.
         names: The names of its parameters.
         kind: What errors call the text: ``"pattern"`` or ``"tag"``.
-        text: The text; ``{{`` and ``}}`` are braces that are meant as such.
+        text: The text; ``{{`` and ``}}`` are literal braces.
 
     Raises:
         ValueError: The text is not well formed, or a name is no argument of the function.
@@ -49,7 +49,7 @@ class Template:
         self.varies = any(name is not None for _text, name in self._parts)
 
     def filled(self, arguments: Mapping[str, object], form: Callable[[Any], str]) -> str:
-        """Return the text for a call, with each argument in that form."""
+        """Return the text for a call, with each argument in the given form."""
         return "".join(
             [text if name is None else text + form(arguments[name]) for text, name in self._parts]
         )
@@ -59,7 +59,7 @@ class Template:
     ) -> list[str]:
         """Return the texts for a call, with each argument in each of its forms.
 
-        Where these would be very many, arguments of several forms are any: ``*``.
+        Where these would be too many, arguments with several forms become ``*``.
         """
         choices = [
             [text] if name is None else [text + form for form in forms(arguments[name])]
@@ -90,7 +90,7 @@ class TagTemplates:
         for tag in tags:
             tag_key(tag)
         made = [Template(function, keys.names, "tag", tag) for tag in tags]
-        #: The keys of those that are the same for every call.
+        #: The keys of the tags that are the same for every call.
         self.fixed: Final = tuple(tag_key(each.filled({}, str)) for each in made if not each.varies)
         self._varying = [each for each in made if each.varies]
         self.vary: Final = bool(self._varying)
@@ -99,18 +99,18 @@ class TagTemplates:
         return bool(self.fixed or self._varying)
 
     def keys(self, arguments: Mapping[str, object]) -> tuple[str, ...]:
-        """Return the keys of those tags of a call that its arguments are in.
+        """Return the keys of the tags that contain arguments, for a call.
 
         Raises:
             UnstableArgumentError: An argument has no stable form.
         """
-        # Quoted as in a key, where arguments leave nothing of a tag.
+        # Quoted as in a key, where the arguments make the tag empty.
         filled = [each.filled(arguments, as_written) or "''" for each in self._varying]
         return tuple(map(tag_key, filled))
 
 
 def as_written(value: object) -> str:
-    """Return the text for an argument that people write by hand in patterns and tags.
+    """Return the text of an argument as it is written by hand in patterns and tags.
 
     Raises:
         UnstableArgumentError: The argument has no stable form.

@@ -1,8 +1,8 @@
-"""Doing something when the database transactions of a thread have ended.
+"""Runs an action when the database transactions of a thread have ended.
 
-Django's connections, and so its transactions, belong to a thread. Async code asks on the thread
-where the ORM's awaited calls run, which takes longer than what is to be done: unless it is known
-that no thread has a transaction.
+Django's connections, and so its transactions, belong to a thread. Async code must ask on the thread
+of the ORM's awaited calls, which takes longer than the action itself. It need not ask while no
+thread has a transaction.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ logger = logging.getLogger("cache_layer")
 
 Action = Callable[[], object]
 
-#: The connections that were opened, of all threads. Reading a copy of it is safe in any of them.
+#: The open connections of all threads. Any thread may read a copy of the set.
 _opened: dict[int, weakref.ref[BaseDatabaseWrapper]] = {}
 _all_known = False
-#: What waits for the thread of the ORM; a loop has weak references to its tasks only.
+#: Tasks that wait for the thread of the ORM; an event loop has only weak references to them.
 _settling: set[asyncio.Task[None]] = set()
 
 
 def watch_connections() -> None:
-    """Begin to know of all connections; called before there are threads that open some."""
+    """Begin to record all connections; called before other threads open connections."""
     global _all_known
     connection_created.connect(_note, dispatch_uid="cache_layer.functions.transactions")
     for connection in connections.all(initialized_only=True):
@@ -40,16 +40,15 @@ def watch_connections() -> None:
 
 
 def on_commit(action: Action) -> bool:
-    """Do an action when the open transactions of this thread have ended, however they end.
+    """Run an action when the open transactions of this thread have ended, by commit or rollback.
 
-    Where several databases have one open, it is done after the end of each. What it raises is
-    logged: a commit cannot be undone.
+    If several databases have one open, the action runs after the end of each. Its exceptions are
+    logged, because a commit cannot be undone.
 
     Returns:
-        Whether that is enough. It is not, and the caller has to do the action at once, where
-        nothing is left to wait for: no database has a transaction open, one of several has none,
-        so that what was written there is committed, or it is that of Django's ``TestCase``, which
-        never commits.
+        Whether the action will run. If False, the caller has to run it at once: no database has a
+        transaction open, or one of several has none, so that its changes are committed already, or
+        the transaction is that of Django's ``TestCase``, which never commits.
     """
     waits, committed = False, False
     for connection in connections.all(initialized_only=True):
@@ -74,10 +73,10 @@ async def aon_commit(action: Action) -> bool:
 
 
 async def asettle(action: Action) -> None:
-    """Do an action once the thread of the ORM has ended what it does and may yet commit.
+    """Run an action once the thread of the ORM has ended its current call, which may still commit.
 
-    A call that was cancelled leaves its query running there. It is waited for during one operation
-    timeout, and goes on in the background.
+    A cancelled call leaves its query running on that thread. This waits for at most
+    ``CACHE_LAYER_OPERATION_TIMEOUT`` seconds, and then goes on waiting in the background.
     """
     task = asyncio.ensure_future(_settle_on_the_thread(action))
     _settling.add(task)
@@ -135,7 +134,7 @@ def _is_test_case(connection: BaseDatabaseWrapper, *, outermost: bool) -> bool:
 
 
 def _ends_by_hand(connection: BaseDatabaseWrapper) -> bool:
-    """Return whether the project commits by itself, so that ``on_commit`` would never be heard."""
+    """Return whether the project commits by itself, so that ``on_commit`` would never run."""
     if connection.connection is None or connection.autocommit:
         return False
     return not (connection.in_atomic_block and connection.commit_on_exit)

@@ -1,4 +1,4 @@
-"""What ``cached`` returns: an object that is called like the function, and has a few methods."""
+"""The objects that ``cached`` returns, which are called like the function and have some methods."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ S = TypeVar("S")
 
 
 class _Wrapper:
-    """What both kinds share: looking like the function, and binding like it."""
+    """The common part of both wrappers: they look like the function, and bind like it."""
 
     def __init__(self, spec: CachedFunctionSpec) -> None:
         function = spec.function
@@ -46,7 +46,7 @@ class _Wrapper:
         return f"<cached {self._spec.function.__qualname__}>"
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        # As functions are pickled and copied: by name.
+        # Pickled and copied by name, like functions.
         name = self._spec.function.__qualname__
         return (getattr, (self._bound[0], name.rpartition(".")[2])) if self._bound else name
 
@@ -59,7 +59,7 @@ class _Wrapper:
     def _place(
         self, args: Args, kwargs: Kwargs
     ) -> tuple[ResilientCache, ResultOperationFactory, ResultKey] | None:
-        """Return the cache, and where in it the result of a call is kept; None: nowhere.
+        """Return the cache and the key of the result of a call, or None if it is not stored.
 
         Raises:
             TypeError: The function's signature does not allow the call.
@@ -101,10 +101,10 @@ class _Wrapper:
 
 
 class CachedFunction(_Wrapper, Generic[P, R]):
-    """A function whose results are kept; called like the function."""
+    """A function whose results are cached; called like the function."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the kept result, or call the function and keep what it returns."""
+        """Return the cached result, or call the function and cache its result."""
         every = self._bound + args if self._bound else args
         spec = self._spec
         if spec.index.values is not None:
@@ -144,9 +144,9 @@ class CachedFunction(_Wrapper, Generic[P, R]):
         return self._cache_key(args, kwargs)
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result of a call; return whether there was one.
+        """Delete the result of a call; return whether there was one.
 
-        Inside ``transaction.atomic()`` it is forgotten at once and again after the commit.
+        Inside ``transaction.atomic()`` it is deleted at once and again after the commit.
 
         Raises:
             TypeError: The function does not take these arguments.
@@ -158,13 +158,13 @@ class CachedFunction(_Wrapper, Generic[P, R]):
         return invalidation() > 0
 
     def invalidate_all(self) -> None:
-        """Forget every result of the function, at the cost of one key; as ``invalidate`` does."""
+        """Invalidate every result of the function by deleting one key; see ``invalidate()``."""
         invalidation = self._invalidation_of_all()
         on_commit(invalidation)
         invalidation()
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Forget the result of a call, call the function, and keep what it returns."""
+        """Delete the result of a call, call the function, and cache its result."""
         if invalidation := self._invalidation(args, kwargs):
             invalidation()
         return self(*args, **kwargs)
@@ -181,7 +181,7 @@ class CachedFunction(_Wrapper, Generic[P, R]):
 
 
 class AsyncCachedFunction(_Wrapper, Generic[P, R]):
-    """An ``async def`` function whose results are kept; called like the function."""
+    """An ``async def`` function whose results are cached; called like the function."""
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """See ``CachedFunction.__call__``."""

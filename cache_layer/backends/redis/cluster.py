@@ -41,7 +41,8 @@ class ClusterConnectionFactory(ConnectionFactory):  # type: ignore[misc]
     def get_connection_pool(self, params: dict[str, object]) -> Any:
         """Return a pool whose connections lead to the owner of the slot.
 
-        :raises ImproperlyConfigured: the URL is that of a Unix socket, which is one node's.
+        Raises:
+            ImproperlyConfigured: The URL is that of a Unix socket, which is one node's.
         """
         pool = super().get_connection_pool(params)
         known = {
@@ -71,7 +72,8 @@ class Nodes:
     def owner(self, slot: int, asked: Address, reply: Any) -> Address:
         """Return the owner of a slot, out of what a node answers to ``CLUSTER SLOTS``.
 
-        :raises RedisConnectionError: nobody serves that slot.
+        Raises:
+            RedisConnectionError: Nobody serves that slot.
         """
         for first, last, *servers in reply:
             if first <= slot <= last:
@@ -187,7 +189,8 @@ def is_clustered(options: dict[str, object]) -> bool:
 def hash_tag(backend: BaseCache) -> str:
     """Return what puts all keys of an alias on one slot, with its braces.
 
-    :raises ImproperlyConfigured: nothing does.
+    Raises:
+        ImproperlyConfigured: Nothing does.
     """
     try:
         around = KeyTemplate.of(backend.key_func, backend.key_prefix, backend.version)

@@ -73,7 +73,8 @@ class Transport:
     def run(self, operation: Operation[T]) -> T:
         """Do an operation on Redis.
 
-        :raises RedisUnavailableError: Redis cannot be used; a write may or may not have happened.
+        Raises:
+            RedisUnavailableError: Redis cannot be used; a write may or may not have happened.
         """
         with translated:
             executor = self._executor()
@@ -85,7 +86,8 @@ class Transport:
     def probe(self) -> None:
         """Look whether Redis can be read and written.
 
-        :raises RedisUnavailableError: it cannot.
+        Raises:
+            RedisUnavailableError: It cannot.
         """
         # As many round trips as the calls that are made most, in the time that they have.
         deadline = self.deadline()
