@@ -91,6 +91,9 @@ class Hub:
         self._subscriptions.add(subscription)
         if self._polling is None:
             self._open()
+        if _is_told_to_end:
+            # Its request came before the signal, or the server does not close its socket at once.
+            subscription.end()
         try:
             yield subscription
         finally:
@@ -196,10 +199,11 @@ _hubs: dict[tuple[asyncio.AbstractEventLoop, str], Hub] = {}
 
 
 _ending: set[signal.Signals] = set()
+_is_told_to_end = False
 
 
 def _end_streams_at_shutdown() -> None:
-    """End all streams at the first SIGTERM or SIGINT, because servers wait for them.
+    """End all streams, later ones too, at a SIGTERM or SIGINT, because servers wait for them.
 
     The server's own handler runs afterwards. Handlers belong to the main thread: in another one
     streams end after AGENT_SESSIONS_EVENTS_MAX_SECONDS.
@@ -214,6 +218,8 @@ def _end_streams_at_shutdown() -> None:
             frame: FrameType | None,
             previous: Callable[[int, FrameType | None], object] | int | None = previous,
         ) -> None:
+            global _is_told_to_end
+            _is_told_to_end = True
             for each in list(_hubs.values()):
                 each.end()
             if callable(previous):

@@ -6,6 +6,7 @@ import http.client
 import signal
 import subprocess
 
+import psycopg
 import pytest
 
 from tests.api.test_servers import (  # noqa: F401  (fixtures)
@@ -16,7 +17,7 @@ from tests.api.test_servers import (  # noqa: F401  (fixtures)
     say,
     site,
 )
-from tests.processes import Project
+from tests.processes import Project, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -37,16 +38,57 @@ def test_open_streams_end_when_the_server_is_told_to_end(
                 *server.request("GET", f"{session}events/", None, {"Accept": "text/event-stream"})
             )
             answer = connection.getresponse()
-            assert b"retry" in answer.readline()
+            assert b"Hello" in b"".join(answer.readline() for _ in range(5))
             streams.append((connection, answer))
         server.process.send_signal(number)
         # By itself a stream lives for five minutes.
         server.process.wait(timeout=60)
         for connection, answer in streams:
-            assert b"Hello" in answer.read()
+            assert answer.read().strip() == b""
             answer.close()
             connection.close()
     except subprocess.TimeoutExpired:
         pytest.fail("the server waits for its streams")
     finally:
         server.stop()
+
+
+def test_a_stream_that_opens_when_the_server_is_ending_ends_too(
+    site: Project,  # noqa: F811
+) -> None:
+    url = site.environment["DATABASE_URL"]
+    if not url.startswith("postgres"):
+        pytest.skip("only PostgreSQL can keep a request waiting")
+    server = Server(site, UVICORN)
+    try:
+        session = new_session(server)
+        events = server.request("GET", f"{session}events/", None, {"Accept": "text/event-stream"})
+        first, second = (
+            http.client.HTTPConnection("127.0.0.1", server.port, timeout=60) for _ in range(2)
+        )
+        first.request(*events)
+        answer = first.getresponse()
+        assert b"retry" in answer.readline()
+        with psycopg.connect(url) as database:
+            database.execute("LOCK TABLE auth_user IN ACCESS EXCLUSIVE MODE")
+            second.request(*events)
+            wait_until("the second request waits", lambda: waiting(site))
+            server.process.terminate()
+            # The first stream shows that the signal has arrived.
+            answer.read()
+        assert second.getresponse().status == 200
+        # By itself a stream lives for five minutes.
+        server.process.wait(timeout=60)
+        first.close()
+        second.close()
+    finally:
+        server.stop()
+
+
+def waiting(site: Project) -> bool:  # noqa: F811
+    return bool(
+        site.scalar(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+    )

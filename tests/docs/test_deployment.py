@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -27,15 +28,26 @@ from tests.services import free_port
 PAGE = ROOT / "docs" / "deployment.md"
 HEALTH = "/api/v1/health/"
 HEADERS = {"Host": "chat.example.org", "X-Forwarded-Proto": "https"}
-#: The login of the user whom SETUP makes: ada, secret.
+#: The login of the user whom USER makes: ada, secret.
 LOGIN = {"Authorization": "Basic YWRhOnNlY3JldA=="}
-SETUP = """
+USER = """
+from django.contrib.auth import get_user_model
+
+get_user_model().objects.create_user("ada", password="secret")
+"""
+SESSION = """
 from django.contrib.auth import get_user_model
 from agent_sessions import Session, SyncSessionRepository
 
-ada = get_user_model().objects.create_user("ada", password="secret")
+ada = get_user_model().objects.get(username="ada")
 hello = {"role": "user", "content": "Hello"}
 print(SyncSessionRepository().create(Session(user=ada, agent_id="a"), [hello]).pk)
+"""
+SAY = """
+from agent_sessions import SyncSessionRepository
+
+message = {"role": "user", "content": "While no server was there"}
+SyncSessionRepository().add_message_to_session("%s", message)
 """
 
 
@@ -60,7 +72,12 @@ class Site:
         for block in of_language("python"):
             add_to_project(folder, block)
         self.run("manage.py", "migrate", "--verbosity", "0")
-        self.session = self.run("manage.py", "shell", "--verbosity", "0", "--command", SETUP)
+        self.shell(USER)
+        self.session = self.shell(SESSION)
+
+    def shell(self, code: str) -> str:
+        """Run the code in the project; return the last line that it prints."""
+        return self.run("manage.py", "shell", "--verbosity", "0", "--command", code)
 
     def run(self, *words: str) -> str:
         done = subprocess.run(
@@ -121,18 +138,39 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site(tmp_path_factory.mktemp("mysite"))
 
 
+UVICORN_IN_GUNICORN = (
+    "gunicorn mysite.asgi:application --worker-class uvicorn.workers.UvicornWorker "
+    "--workers 2 --graceful-timeout 5"
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("line", command_lines("uvicorn", "gunicorn", "daphne"))
+@pytest.mark.parametrize(
+    "line", [*command_lines("uvicorn", "gunicorn", "daphne"), UVICORN_IN_GUNICORN]
+)
 def test_a_server_answers_streams_and_ends_on_sigterm(site: Site, line: str) -> None:
-    with site.server(line) as (process, port):
-        address = f"/api/v1/sessions/{site.session}/events/"
+    # The server itself would wait for ten minutes, and a stream lasts five.
+    patient, patience = re.subn(
+        r"(--(?:timeout-)?graceful-(?:shutdown|timeout)) 5", r"\1 600", line
+    )
+    assert patience or line.startswith("daphne")
+    session = site.shell(SESSION)
+    address = f"/api/v1/sessions/{session}/events/"
+    with site.server(patient) as (process, port):
         with asked(port, address, **LOGIN) as stream:
             assert b"Hello" in b"".join(stream.readline() for _ in range(5))
             if "wsgi" in line:
                 assert stream.read() == b"\n"
             process.terminate()
-            # Far less than a stream may last, and far more than a busy machine needs.
-            process.wait(90)
+            # A response that was cut off would raise IncompleteRead.
+            assert stream.read().strip() == b""
+            process.wait(60)
+    # The client comes back to the next process, and misses and repeats nothing.
+    site.shell(SAY % session)
+    with site.server(line) as (process, port):
+        with asked(port, address, **LOGIN, **{"Last-Event-ID": "1"}) as stream:
+            head = [stream.readline() for _ in range(3)]
+            assert head == [b"retry: 1000\n", b"\n", b"id: 2\n"]
 
 
 @contextmanager
