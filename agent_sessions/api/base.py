@@ -115,8 +115,8 @@ class ApiView(APIView):
         """Authenticate.
 
         Raises:
-            AuthenticationFailed: also for credentials that no database can hold.
-            Throttled: the address has sent too many wrong credentials.
+            AuthenticationFailed: Also for credentials that no database can hold.
+            Throttled: The address has sent too many wrong credentials.
         """
         throttle = FailedLoginThrottle()
         if "Authorization" in request.headers and not throttle.allow_request(request, self):

@@ -27,7 +27,7 @@ def idempotency_key(request: Request) -> str | None:
     Unique constraints of the database decide which request was first.
 
     Raises:
-        InvalidParameter: the key is not 1 to 200 visible ASCII characters.
+        InvalidParameter: The key is not 1 to 200 visible ASCII characters.
     """
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is None:

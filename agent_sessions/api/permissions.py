@@ -152,8 +152,8 @@ def tenant_of_request(request: Request) -> str:
     What the project's function raises is raised: PermissionDenied is a 403.
 
     Raises:
-        ImproperlyConfigured: the function has returned something else than text.
-        InvalidParameter: it has returned a text that no session can have as its tenant.
+        ImproperlyConfigured: The function has returned something else than text.
+        InvalidParameter: It has returned a text that no session can have as its tenant.
     """
     if settings.API_TENANT is None:
         return ""
@@ -177,8 +177,8 @@ def owner_of_request(request: Request, permission: str) -> Any:
     model permission *permission*, and writes a line to the audit log.
 
     Raises:
-        PermissionDenied: the caller may not name another user, whether or not that user exists.
-        InvalidParameter: there is no such user.
+        PermissionDenied: The caller may not name another user, whether or not that user exists.
+        InvalidParameter: There is no such user.
     """
     own = request.user.pk
     named = request.query_params.get(USER_PARAMETER)

@@ -1,4 +1,4 @@
-"""One ``CACHES`` entry: which keys are its own, and what operations on them are given."""
+"""One ``CACHES`` entry: its keys, and the context of operations on them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from cache_layer.keyspace import Keyspace
 
 T = TypeVar("T")
 
-#: Most namespaces, and most functions, whose operation factories are kept.
+#: Largest number of namespaces, and of functions, whose operation factories are kept.
 MAX_FACTORIES: Final = 500
 
 _ODD_CHARACTER: Final = re.compile(r"[\x00-\x20\x7f]")
 
 #: Attributes that Django reads anew for each key.
 _KEY_ATTRIBUTES: Final = frozenset({"key_func", "key_prefix", "version"})
-#: What is kept of them here.
+#: The copies of these attributes here.
 _DERIVED: Final = ("store", "_keyspace", "_is_steady", "_decoded", "_operations")
 
 
@@ -55,34 +55,34 @@ class CacheAlias(BaseCache):
     @property
     @abstractmethod
     def store(self) -> Store:
-        """What all instances of the alias in this process share."""
+        """The store that all instances of the alias in this process share."""
 
     @property
     def keyspace(self) -> Keyspace | None:
-        """All keys of the alias, as of now; None when the KEY_FUNCTION hides them."""
+        """All keys of the alias at this moment; None if the KEY_FUNCTION hides them."""
         return self._keyspace if self._is_steady else self._make_keyspace()
 
     @property
     def context(self) -> OperationContext:
-        """What operations without a namespace are given."""
+        """The context of operations without a namespace."""
         return self._operations.context
 
     def context_of(
         self, namespace: str, near: bool | None = None, *, computed: bool = False
     ) -> OperationContext:
-        """Return what operations under a namespace are given.
+        """Return the context of operations under a namespace.
 
         Args:
-            namespace: What stands before the keys, with a colon.
+            namespace: The text before the keys and a colon.
             near: Whether reads use the near cache; None leaves it to the options.
             computed: Whether the values can be computed again, so that memory may always answer.
         """
         steady = self._is_steady
         keyspace = self.keyspace
         if keyspace is not None and not steady:
-            # Whose keys they are may depend on the caller, such as the tenant of a request.
+            # The owner of the keys may depend on the caller, such as the tenant of a request.
             self.store.circuit.keyspaces[keyspace] = None
-        # Elsewhere one name may stand for several keys, of which the keyspace covers some.
+        # Otherwise one name may stand for several keys, and the keyspace covers only some.
         near = steady and keyspace is not None and self.store.near_enabled(namespace, near)
         option = options_of(self._params).get("ON_OUTAGE")
         strict = not computed and raises_on_outage(option, namespace)
@@ -104,7 +104,7 @@ class CacheAlias(BaseCache):
         return self.store.single_prefix and type(self).__init__ is CacheAlias.__init__
 
     def operations(self, namespace: str = "", *, computed: bool = False) -> OperationFactory:
-        """Return what makes operations on the keys of a namespace, for ``run`` and ``arun``.
+        """Return the factory of operations on the keys of a namespace, for ``run`` and ``arun``.
 
         See ``context_of()`` for the arguments.
         """
@@ -117,7 +117,7 @@ class CacheAlias(BaseCache):
         return made
 
     def run(self, operation: Operation[T]) -> T:
-        """Do an operation where it can be done; return its result."""
+        """Run an operation in the near cache, Redis or memory; return its result."""
         return self.store.run(operation)
 
     @markcoroutinefunction
@@ -126,7 +126,7 @@ class CacheAlias(BaseCache):
         return self.store.arun(operation)
 
     def unavailable(self, what: str) -> CacheUnavailableError:
-        """Return the error that says that only Redis can do this, and what to do about it."""
+        """Return the error of a call that only Redis can answer, with a remedy."""
         if self.store.transport is None:
             return CacheUnavailableError(
                 f"{what} needs Redis, and this alias has no LOCATION: set it to a Redis URL."
@@ -170,7 +170,7 @@ class CacheAlias(BaseCache):
 
     @cached_property
     def _is_steady(self) -> bool:
-        """Whether a name stands for the same key whoever asks."""
+        """Whether a name stands for the same key for every caller."""
         cls = type(self)
         return (
             self.key_func is default_key_func

@@ -1,5 +1,5 @@
 # ruff: noqa: ASYNC109 - Django's cache API calls a value's time to live its timeout
-"""What django-redis's backend has beyond Django's API, synchronous and awaited."""
+"""The methods of django-redis's backend beyond Django's API, synchronous and awaited."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 class ClientApi(DataStructures):
     """The part of ``ResilientCache`` that code written for django-redis calls.
 
-    ``version`` is that of the keys, None: the alias's own. ``itersize`` is how many keys Redis
-    looks at in one step.
+    ``version`` is the version of the keys; None is that of the alias. ``itersize`` is the number of
+    keys that Redis examines in one step.
     """
 
     _bound_client: BoundClient | None = None
 
     @property
     def client(self) -> DjangoRedisClient:
-        """django-redis's client of this backend; ``get_redis_connection()`` leads here.
+        """The client of django-redis for this backend; ``get_redis_connection()`` uses it.
 
         It speaks to Redis over redis-py's own connections and raises what redis-py raises.
 
         Raises:
-            CacheUnavailableError: the alias has no LOCATION.
+            CacheUnavailableError: The alias has no LOCATION.
         """
         return self.bound_client.raw
 
@@ -76,17 +76,18 @@ class ClientApi(DataStructures):
         """Return redis-py's lock of a key.
 
         Args:
-            key: what is locked; it must hold no value.
-            version: that of the key.
-            timeout: seconds after which Redis drops the lock; None: never, not even when its
+            key: The key of the lock; it must hold no value.
+            version: The version of the key.
+            timeout: Seconds after which Redis drops the lock. None never drops it, even if its
                 holder died.
-            sleep: seconds between two attempts.
-            blocking: whether to wait for another holder.
-            blocking_timeout: seconds to wait for another holder; None: for ever.
-            thread_local: whether only the thread that acquired it may release it.
+            sleep: Seconds between two attempts.
+            blocking: Whether to wait for another holder.
+            blocking_timeout: Seconds to wait for another holder; None waits for ever.
+            thread_local: Whether only the thread that acquired it may release it.
 
         Raises:
-            CacheUnavailableError: by acquiring and releasing, while Redis cannot be used.
+            CacheUnavailableError: Redis cannot be used; acquiring and releasing raise it, not this
+                call.
         """
         lock: Lock = self.bound_client.routed.lock(
             key, version, timeout, sleep, blocking, blocking_timeout, thread_local=thread_local
@@ -115,7 +116,7 @@ class ClientApi(DataStructures):
         )
 
     def ttl(self, key: object, version: int | None = None) -> int | None:
-        """Return the seconds a key has left, rounded up; None: for ever, 0: it is missing."""
+        """Return the seconds a key has left, rounded up; None if it never expires, 0 if missing."""
         return _seconds(self.pttl(key, version))
 
     async def attl(self, key: object, version: int | None = None) -> int | None:
@@ -123,7 +124,7 @@ class ClientApi(DataStructures):
         return _seconds(await self.apttl(key, version))
 
     def pttl(self, key: object, version: int | None = None) -> int | None:
-        """Return the milliseconds a key has left; None: for ever, 0: it is missing."""
+        """Return the milliseconds a key has left; None if it never expires, 0 if it is missing."""
         return _left(self.run(self.operations().remaining(key, version)))
 
     async def apttl(self, key: object, version: int | None = None) -> int | None:
@@ -131,7 +132,7 @@ class ClientApi(DataStructures):
         return _left(await self.arun(self.operations().remaining(key, version)))
 
     def persist(self, key: object, version: int | None = None) -> bool:
-        """Let a key never expire; return whether it would have."""
+        """Remove the expiry of a key; return whether it had one."""
         return self.run(self._persist(key, version))
 
     async def apersist(self, key: object, version: int | None = None) -> bool:
@@ -144,7 +145,7 @@ class ClientApi(DataStructures):
         timeout: float | dt.timedelta | None = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> bool:
-        """Let a key expire in some seconds; return whether it held a value."""
+        """Let a key expire in ``timeout`` seconds; return whether it held a value."""
         return self.run(self.operations().expire(key, _in_seconds(timeout), version))
 
     async def aexpire(
@@ -162,7 +163,7 @@ class ClientApi(DataStructures):
         timeout: float | dt.timedelta | None = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> bool:
-        """Let a key expire in some milliseconds; return whether it held a value."""
+        """Let a key expire in ``timeout`` milliseconds; return whether it held a value."""
         return self.expire(key, _from_milliseconds(timeout), version)
 
     async def apexpire(
@@ -187,7 +188,7 @@ class ClientApi(DataStructures):
     def pexpire_at(
         self, key: object, when: dt.datetime | float, version: int | None = None
     ) -> bool:
-        """Do the same with a Unix time in milliseconds; return whether it held a value."""
+        """Let a key expire at a Unix time in milliseconds; return whether it held a value."""
         return self.expire(key, _until(when, 1000), version)
 
     async def apexpire_at(
@@ -200,7 +201,7 @@ class ClientApi(DataStructures):
         """Return the keys that match a pattern, without the prefix, in no order.
 
         Raises:
-            CacheLayerError: the KEY_FUNCTION hides them.
+            CacheLayerError: The KEY_FUNCTION hides them.
         """
         operations = self.operations()
         found = self.run(operations.scan(search, version, STEP))
@@ -215,9 +216,9 @@ class ClientApi(DataStructures):
     def iter_keys(
         self, search: str = "*", itersize: int | None = None, *, version: int | None = None
     ) -> Iterator[str]:
-        """Iterate over the keys that match a pattern, a step of Redis's at a time.
+        """Iterate over the keys that match a pattern, one step of a scan at a time.
 
-        As in Redis itself a key may come twice.
+        As in Redis itself, a key may come twice.
         """
         operations = self.operations()
         cursor = 0
@@ -248,7 +249,7 @@ class ClientApi(DataStructures):
         """Delete the keys that match a pattern; return how many held a value.
 
         Raises:
-            CacheLayerError: the KEY_FUNCTION hides them.
+            CacheLayerError: The KEY_FUNCTION hides them.
         """
         return self.run(self.operations().delete_pattern(pattern, version, _itersize(itersize)))
 
@@ -263,10 +264,10 @@ class ClientApi(DataStructures):
     def _set_operation(
         self, key: object, value: object, timeout: object, version: int | None, nx: bool, xx: bool
     ) -> Operation[bool]:
-        """Return what stores a value, where there is none (nx) or one (xx) before.
+        """Return the operation that stores a value, only if there is none (nx) or one (xx) already.
 
         Raises:
-            ValueError: both are asked for.
+            ValueError: Both are True.
         """
         if nx and xx:
             raise ValueError("nx and xx exclude each other: choose one.")
@@ -308,6 +309,6 @@ def _from_milliseconds(timeout: Any) -> Any:
 
 
 def _until(when: dt.datetime | float, unit: int = 1) -> float:
-    """Return the seconds until a time; ``unit``: how many of its numbers are a second."""
+    """Return the seconds until a time; ``unit`` is the number of its units in a second."""
     moment = when.timestamp() if isinstance(when, dt.datetime) else when / unit
     return moment - time.time()

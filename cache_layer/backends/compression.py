@@ -1,4 +1,4 @@
-"""Decompression that stops at a largest size: two megabytes of bytes may stand for gigabytes."""
+"""Decompresses up to a largest size, because two megabytes may expand to gigabytes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from django.utils.module_loading import import_string
 
 
 class TooLargeError(Exception):
-    """Bytes stand for more than is allowed, or for a part only."""
+    """The decompressed value is larger than allowed, or incomplete."""
 
 
 class Compressor(Protocol):
-    """What django-redis's ``COMPRESSOR`` option names."""
+    """A class that django-redis's option ``COMPRESSOR`` names."""
 
     def compress(self, value: bytes) -> bytes:
-        """Return compressed bytes, or the bytes themselves where they are short."""
+        """Return the compressed bytes, or short bytes unchanged."""
 
     def decompress(self, value: bytes) -> bytes:
-        """Return what ``compress`` was given."""
+        """Return the bytes that ``compress`` compressed."""
 
 
 class _Stepwise(Protocol):
@@ -42,7 +42,7 @@ def _lz4() -> _Stepwise:
     return made
 
 
-#: How each of django-redis's compressors can be asked for a part of the result.
+#: For each of django-redis's compressors, the way to decompress a part only.
 _STEPWISE: Final[dict[str, Callable[[], _Stepwise]]] = {
     "django_redis.compressors.gzip.GzipCompressor": lambda: zlib.decompressobj(wbits=31),
     "django_redis.compressors.lz4.Lz4Compressor": _lz4,
@@ -53,11 +53,11 @@ _STEPWISE: Final[dict[str, Callable[[], _Stepwise]]] = {
 
 
 def decompressor(compressor: Compressor) -> Callable[[bytes, int], bytes]:
-    """Return a function of bytes and a largest size that undoes a compressor.
+    """Return a function that decompresses bytes up to a largest size.
 
-    The function returns bytes that are not compressed as they are. It raises ``TooLargeError``
-    before it takes the memory, where the compressor is one of django-redis's; a project's own
-    compressor is measured afterwards.
+    The function returns bytes that are not compressed unchanged. With a compressor of django-redis
+    it raises ``TooLargeError`` before it takes the memory; the result of a project's own compressor
+    is measured afterwards.
     """
     cls = type(compressor)
     for base in cls.__mro__:

@@ -1,4 +1,4 @@
-"""Redis's hashes, sets and sorted sets, as django-redis has them."""
+"""Redis's hashes, sets and sorted sets, with the methods of django-redis."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AwaitedMethod = Callable[..., Awaitable[Value]]
 
 
 def twins(name: str) -> tuple[Method, AwaitedMethod]:
-    """Return the method of a backend that calls django-redis's, and its awaited twin."""
+    """Return a method of a backend that calls django-redis's method, and its awaited twin."""
 
     def call(self: DataStructures, *args: object, **kwargs: object) -> Value:
         return self.bound_client.call(methodcaller(name, *args, **kwargs))
@@ -39,9 +39,9 @@ def twins(name: str) -> tuple[Method, AwaitedMethod]:
 class DataStructures(CacheAlias):
     """The part of ``ResilientCache`` that only Redis can do.
 
-    Arguments, results, keys and values are django-redis's: prefix, version and serializer as
-    there. What is stored bypasses memory and the near cache. While Redis cannot be used, each of
-    these raises ``CacheUnavailableError``.
+    Arguments, results, keys and values are those of django-redis, with its prefix, version and
+    serializer. The methods bypass memory and the near cache. While Redis cannot be used, each of
+    them raises ``CacheUnavailableError``.
     """
 
     @property
@@ -100,7 +100,7 @@ class DataStructures(CacheAlias):
         return await self.bound_client.acall(_hget(key, field, default, version))
 
     def hgetall(self, key: str, version: int | None = None) -> dict[str, Value]:
-        """Return all fields of a hash with their values; a hash that is not there has none."""
+        """Return all fields of a hash with their values; a missing hash has none."""
         fields: dict[str, object] = self.bound_client.call(_hgetall(key, version))
         return fields
 

@@ -1,4 +1,4 @@
-"""django-redis's client on behalf of one backend, and what calls it with the cache's circuit."""
+"""django-redis's client for one backend, and calls of it through the cache's circuit."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ DjangoRedisClient = Any
 class BoundClient:
     """The ``CLIENT_CLASS`` of an alias, with the prefix and the version of one backend.
 
-    ``raw`` is what django-redis calls ``cache.client``: it shares the alias's connections of
-    redis-py, and raises whatever redis-py raises.
+    ``raw`` is the ``cache.client`` of django-redis: it shares the alias's connections of redis-py,
+    and raises redis-py's exceptions.
     """
 
     def __init__(self, backend: CacheAlias, shared: DjangoRedisClient) -> None:
@@ -35,14 +35,14 @@ class BoundClient:
         self.routed = self._over(self._sync)
 
     def call(self, method: Callable[[DjangoRedisClient], T]) -> T:
-        """Return what a method does, given the client."""
+        """Call a method of the client; return its result."""
         try:
             return method(self.routed)
         except ConnectionInterrupted as interrupted:
             raise interrupted.__cause__ or interrupted from None
 
     async def acall(self, method: Callable[[DjangoRedisClient], T]) -> T:
-        """Return the same, awaited.
+        """Call a method of the client, awaited; return its result.
 
         The methods are plain functions from arguments to commands and from replies to a result:
         they run until they need a reply, and again once it is known.
@@ -69,7 +69,7 @@ class BoundClient:
         client._backend = self._backend
         client._options = dict(client._options)
         if type(self._backend).make_key is not BaseCache.make_key:
-            # The project's own class decides, as it does for everything else in the cache.
+            # The project's own class decides, as for all other keys of the cache.
             client.make_key = self._make_key
         return client
 

@@ -1,12 +1,12 @@
-"""What bytes stand under a key: an encoded value, an envelope around one, or a marker.
+"""The bytes under a key: an encoded value, an envelope around one, or a marker.
 
-A plain integer of at most 64 bits is decimal text, which Redis's INCRBY works on; other values
-are what the serializer and the compressor of the alias make of them.
+A plain integer of at most 64 bits is decimal text, which Redis's INCRBY works on; the serializer
+and the compressor of the alias encode other values.
 
 A *marker* is no value: it is a lease, or the token of a tag. A *tag* is a key that holds a random
 token; deleting that key invalidates every value that was computed under the token. An *envelope*
 is a value with the tags it depends on and the tokens that were current before its computation
-began: it counts only while all of them still are. For every operation, a key that holds an
+began: it is valid only while all these tokens are current. For every operation, a key that holds an
 outdated envelope is missing.
 
 The layout of an envelope is ``ENVELOPE``, a random nonce (16 bytes), the end of freshness and the
@@ -40,7 +40,7 @@ _LARGEST: Final = 2**63 - 1
 _MINUS: Final = ord("-")
 _NINE: Final = ord("9")
 
-#: How markers and envelopes begin. No serializer's output and no integer begins with NUL.
+#: The first bytes of markers and envelopes. No serializer's output and no integer begins with NUL.
 MARKER: Final = b"\x00L"
 ENVELOPE: Final = b"\x00E"
 NO_VALUE: Final = b"\x00"
@@ -51,7 +51,7 @@ FRESH_END: Final = 31
 CLAIM_END: Final = 44
 HEAD: Final = 48
 
-#: Bytes of what a tag's key holds: the marker and 16 random bytes.
+#: Length of the token under a tag's key, in bytes: the marker and 16 random bytes.
 TOKEN: Final = 18
 
 NEVER: Final = b"0" * 13
@@ -65,8 +65,8 @@ _TAG_KEYS: Final = (FUNCTION_TAG.encode(), TAG.encode())
 Lookup = Callable[[str], bytes | None]
 
 
-#: What serializers raise on bytes that they did not write. Anything else is not about the bytes:
-#: Celery's SoftTimeLimitExceeded, for example, comes from a signal handler.
+#: Errors of serializers on bytes that they did not write. Other errors have other causes: Celery's
+#: SoftTimeLimitExceeded, for example, comes from a signal handler.
 _UNREADABLE: Final = (
     ArithmeticError,
     AttributeError,
@@ -83,11 +83,11 @@ _UNREADABLE: Final = (
 
 
 class UnreadableValueError(Exception):
-    """Bytes that this alias did not write, or that were damaged."""
+    """The bytes were not written by this alias, or are damaged."""
 
 
 class DamagedEnvelopeError(Exception):
-    """Bytes that begin like an envelope and are none."""
+    """The bytes begin like an envelope but are not one."""
 
 
 class Codec:
@@ -120,7 +120,7 @@ class Codec:
         try:
             data: bytes = self._serializer.dumps(value)
         except UnsupportedValueError as error:
-            # The same class: a serializer may raise one that callers of its kind expect.
+            # The same class: callers of a serializer may expect its own subclass.
             raise type(error)(f"Key {key!r}: {error}") from error
         if data[:1].isdigit() and data.isdigit():
             # Such bytes are read as a number. A serializer that writes them does not tell an
@@ -143,7 +143,7 @@ class Codec:
         """Return the value of bytes.
 
         Raises:
-            UnreadableValueError: The bytes do not stand for a value.
+            UnreadableValueError: This alias did not write the bytes, or they are damaged.
         """
         try:
             if _MINUS <= data[0] <= _NINE and (
@@ -191,9 +191,10 @@ class ResultKey:
         self.raw = (key.encode("utf-8", "surrogatepass"), *raw_tags)
 
     def value_start(self, held: Sequence[bytes | None]) -> int:
-        """Return where the encoded value begins, for what the key and the tags hold.
+        """Return the index at which the encoded value begins in the bytes of the key.
 
-        -1 when the key holds nothing, a marker, or an envelope of other tags or other tokens.
+        ``held`` has the bytes of the key and of its tags. The index is -1 if the key holds nothing,
+        a marker, or an envelope of other tags or other tokens.
         """
         data = held[0]
         if data is None:
@@ -217,7 +218,7 @@ class ResultKey:
         return at if data.startswith(_SIZE.pack(at - HEAD), CLAIM_END) else -1
 
     def tag_section(self, tokens: Sequence[bytes]) -> bytes:
-        """Return the tags with these tokens as an envelope has them."""
+        """Return the list of the tags with these tokens, in the form of an envelope."""
         parts: list[bytes] = []
         for key, token in zip(self.raw[1:], tokens, strict=True):
             parts += (_LENGTH.pack(len(key)), key, token)
@@ -226,7 +227,7 @@ class ResultKey:
 
 
 def is_tag(key: bytes) -> bool:
-    """Return whether a key may be a tag's, by its name."""
+    """Return whether a key may be the key of a tag, by its name."""
     return any(start in key for start in _TAG_KEYS)
 
 
@@ -239,9 +240,9 @@ def seal(tag_section: bytes, payload: bytes, fresh_until: int) -> bytes:
     """Return the envelope of an encoded value.
 
     Args:
-        tag_section: What ``ResultKey.tag_section`` returned.
+        tag_section: The result of ``ResultKey.tag_section``.
         payload: The encoded value.
-        fresh_until: End of freshness in milliseconds since the epoch; 0: as long as it lives.
+        fresh_until: End of freshness in milliseconds since the epoch; 0 for the end of its life.
     """
     return b"".join(
         (ENVELOPE, secrets.token_bytes(16), digits(fresh_until), NEVER, tag_section, payload)
@@ -249,7 +250,7 @@ def seal(tag_section: bytes, payload: bytes, fresh_until: int) -> bytes:
 
 
 def digits(milliseconds: int) -> bytes:
-    """Return a time as an envelope has it; the latest there is room for is in the year 2286."""
+    """Return a time in the 13 digits of an envelope, which end in the year 2286."""
     return b"%013d" % min(milliseconds, _LATEST)
 
 
@@ -292,10 +293,10 @@ def payload_start(data: bytes) -> int:
 
 
 def living(data: bytes | None, read: Lookup) -> bytes | None:
-    """Return the encoded value that the bytes of a key stand for.
+    """Return the encoded value in the bytes of a key.
 
-    None when they are a marker, or an envelope of which ``read`` finds another token at a tag.
-    Damaged envelopes are returned as they are; no codec reads them.
+    None if the bytes are a marker, or an envelope with a tag whose token has changed; ``read``
+    returns the bytes of a tag. Damaged envelopes are returned unchanged; no codec reads them.
     """
     if data is None or data.startswith(MARKER):
         return None
@@ -310,14 +311,14 @@ def living(data: bytes | None, read: Lookup) -> bytes | None:
 
 
 def with_payload(data: bytes, payload: bytes) -> bytes:
-    """Return the bytes of a key with another encoded value under the same conditions."""
+    """Return the bytes of a key with another encoded value in the same envelope, if any."""
     if not data.startswith(ENVELOPE):
         return payload
     return data[: payload_start(data)] + payload
 
 
 def named_tags(replies: Iterable[object]) -> list[str]:
-    """Return the tags that the envelopes among replies name, each once."""
+    """Return the keys of the tags in the envelopes among replies, each once."""
     tags: dict[str, None] = {}
     for data in replies:
         if isinstance(data, bytes) and data.startswith(ENVELOPE):

@@ -1,4 +1,4 @@
-"""Any other Django cache behind the alias, with that cache's guarantees."""
+"""Runs the operations on any other Django cache, with that cache's guarantees."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cache_layer.exceptions import CacheLayerError, UnsupportedValueError
 T = TypeVar("T")
 
 _MISSING: Final = object()
-#: Keys of which it is remembered when they end, which Django's API does not tell.
+#: Largest number of keys whose expiry is remembered, because Django's API does not tell it.
 _MAX_DEADLINES: Final = 10_000
 
 _lock = threading.RLock()
@@ -38,8 +38,8 @@ _stores: dict[str, ForeignStore] = {}
 class ForeignMemory(MemoryStore):
     """Another Django cache, seen as encoded values by full key.
 
-    Values are kept as that cache keeps them, so that its own API reads them. Leases, tags and the
-    results of decorated functions, which depend on tags, are bytes of ours.
+    Values are stored in that cache's own form, so that its own API reads them. Leases, tags and the
+    results of decorated functions, which depend on tags, are stored as bytes.
     """
 
     def __init__(self, alias: str, codec: Codec) -> None:
@@ -50,7 +50,7 @@ class ForeignMemory(MemoryStore):
 
     @property
     def cache(self) -> BaseCache:
-        """The cache of this thread or task."""
+        """The other cache, in the instance of this thread or task."""
         return caches[self._alias]
 
     def read(self, key: str) -> bytes | None:
@@ -189,7 +189,7 @@ class ForeignCache(ResilientCache):
             )
 
     def validate_key(self, key: str) -> None:
-        """Leave it to the other backend, which makes a key of its own of this one."""
+        """Do nothing: the other backend validates the key that it makes."""
 
 
 def _same_key(key: str, key_prefix: str, version: int) -> str:
@@ -197,7 +197,7 @@ def _same_key(key: str, key_prefix: str, version: int) -> str:
 
 
 def _after_fork() -> None:
-    # Another thread may have held a lock, for as long as the other cache took to answer.
+    # Another thread may have held a lock while the other cache answered.
     global _lock
     _lock = threading.RLock()
     for store in _stores.values():

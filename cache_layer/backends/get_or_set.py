@@ -1,5 +1,5 @@
 # ruff: noqa: ASYNC109 - Django's cache API calls a value's time to live its timeout
-"""``get_or_set``: storing what was computed only while nothing invalidated it."""
+"""``get_or_set``, which stores a computed value unless the key was invalidated meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cache_layer.backends.operations.results import MISSING, ReadResult, StaleVa
 
 
 class GetOrSet(CacheAlias):
-    """The part of ``ResilientCache`` that computes what is missing."""
+    """The part of ``ResilientCache`` that computes missing values."""
 
     def get_or_set(
         self,
@@ -28,18 +28,18 @@ class GetOrSet(CacheAlias):
         *,
         namespace: str = "",
     ) -> Value:
-        """Return the value of a key, storing the default first where there is none.
+        """Return the value of a key; if the key is missing, store and return the default.
 
-        A callable default is called for it. When the key is invalidated meanwhile, the value that
-        it returned is returned and not stored. Concurrent callers each call it; one of their
-        values is stored.
+        A callable default is called. If the key is invalidated during that call, its result is
+        returned but not stored. Concurrent callers each call the default; one of their results is
+        stored.
 
         Args:
             key: The key.
-            default: The value, or what returns it.
-            timeout: Seconds to live; None: for ever.
-            version: The key's version; None: the alias's.
-            namespace: What stands before the key, with a colon, and is counted under.
+            default: The value, or a function that returns it.
+            timeout: Seconds to live; None never expires.
+            version: The version of the key; None for that of the alias.
+            namespace: The text before the key and a colon; metrics are counted under it.
 
         Raises:
             UnsupportedValueError: The serializer cannot store the default exactly.

@@ -1,4 +1,4 @@
-"""The memory side: the same bytes that Redis would hold, bounded in number and size."""
+"""Stores encoded values in memory, the same bytes as in Redis, limited in number and size."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-#: Bytes that an entry takes beside its key and data.
+#: Size of an entry beside its key and data, in bytes.
 _OVERHEAD: Final = 300
 
 
 class MemoryStore:
-    """Encoded values by full key, with an expiry each. The entry unused for longest goes first.
+    """Encoded values by full key, each with an expiry. The least recently used entry goes first.
 
-    Whoever calls a method holds ``lock``: an operation of several steps is atomic that way.
+    Callers of every method hold ``lock``, so that an operation of several steps is atomic.
 
     Args:
-        max_entries: returns the largest number of entries.
-        max_bytes: returns the largest number of bytes of keys and data, with what it takes to keep
-            them.
-        clock: returns the time in seconds.
+        max_entries: Returns the largest number of entries.
+        max_bytes: Returns the largest size in bytes of keys, data and the overhead of entries.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -34,7 +33,7 @@ class MemoryStore:
         self.bytes = 0
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        # Looked up at each call: tests that freeze or move the clock replace it.
+        # Looked up at each call, because tests that move the clock replace the function.
         self._clock = clock or (lambda: time.monotonic())
         self._entries: OrderedDict[str, tuple[bytes, float | None]] = OrderedDict()
 
@@ -54,7 +53,7 @@ class MemoryStore:
         return data
 
     def write(self, key: str, data: bytes, milliseconds: int | None) -> None:
-        """Store bytes; None milliseconds never expire. Bytes beyond the limit are not stored."""
+        """Store bytes, unless they are too large; with ``milliseconds`` None they never expire."""
         deadline = None if milliseconds is None else self._clock() + milliseconds / 1000
         self._put(key, data, deadline)
 
@@ -63,7 +62,7 @@ class MemoryStore:
         self._put(key, data, self._entries[key][1])
 
     def drop(self, key: str) -> None:
-        """Forget a key, if there."""
+        """Remove a key, if it exists."""
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.bytes -= _size(key, entry[0])
@@ -80,7 +79,7 @@ class MemoryStore:
         self._put(new, data, deadline)
 
     def remaining(self, key: str) -> int | None:
-        """Return the milliseconds that a key found by ``read`` has left; None: never expires."""
+        """Return the milliseconds left of a key that ``read`` found; None if it never expires."""
         deadline = self._entries[key][1]
         return None if deadline is None else max(1, round((deadline - self._clock()) * 1000))
 
@@ -89,7 +88,7 @@ class MemoryStore:
         return list(self._entries)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all keys."""
         self._entries.clear()
         self.bytes = 0
 

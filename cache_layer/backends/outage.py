@@ -1,4 +1,4 @@
-"""What happens while Redis cannot be used: memory answers, or an error is raised."""
+"""The policy for an outage, ``ON_OUTAGE``: memory answers, or an error is raised."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ else:
 
 
 class CacheUnavailableError(CacheLayerError, _ConnectionError):
-    """Redis is needed and cannot be used: memory, which one process sees, would be no answer.
+    """Redis cannot be used, and the memory of one process cannot answer this call.
 
     It is a ``ConnectionError`` of redis-py too, so that code written for django-redis catches it.
     """
@@ -28,7 +28,7 @@ _POLICIES: Final = ("memory", "raise")
 
 
 def raises_on_outage(option: object, namespace: str) -> bool:
-    """Return whether the keys of a namespace are not to be answered from memory.
+    """Return whether calls for the keys of a namespace raise an error during an outage.
 
     Args:
         option: The ``ON_OUTAGE`` of an entry's ``OPTIONS``: ``"memory"``, ``"raise"``, or one of
@@ -41,7 +41,7 @@ def raises_on_outage(option: object, namespace: str) -> bool:
 
 
 def outage_option_problem(option: object) -> str:
-    """Return what is wrong with an ``ON_OUTAGE``, or nothing."""
+    """Return the mistake in a value of ``ON_OUTAGE``, or an empty text."""
     given = list(option.values()) if isinstance(option, Mapping) else [option]
     if all(each in _POLICIES for each in given if isinstance(each, str)) and all(
         isinstance(each, str) for each in given

@@ -33,9 +33,9 @@ class Channel:
         return self._backend.store.transport is not None
 
     def publish(self, texts: Iterable[str]) -> int:
-        """Publish texts; return how many subscribers received one. 0 while Redis cannot be used.
+        """Publish texts; return how many subscribers received one, 0 while Redis cannot be used.
 
-        Without texts, Redis is asked for a sign of life, so that the circuit learns of an outage.
+        Without texts, a PING checks the connection, so that the circuit learns of an outage.
         """
         return self._backend.run(_Publish(self._backend.context, self._name, list(texts)))
 
@@ -44,10 +44,10 @@ class Channel:
     ) -> None:
         """Call the handler with each text until ``ended`` is set.
 
-        After ``silence`` seconds without a text, a PING finds out whether the connection lives.
+        After ``silence`` seconds without a text, a PING checks the connection.
 
         Raises:
-            Exception: the connection is broken, and ``is_outage`` says so.
+            Exception: The connection is broken; ``is_outage`` returns True for the exception.
         """
         transport = self._backend.store.transport
         if transport is None:
@@ -59,7 +59,7 @@ class Channel:
             while not ended.is_set():
                 message = subscription.get_message(timeout=silence)
                 if message is None:
-                    # Nothing was published, or the other end is gone without a word.
+                    # Nothing was published, or the connection broke silently.
                     if asked:
                         raise TimeoutError("Redis does not answer the subscriber")
                     subscription.ping()

@@ -2,7 +2,7 @@
 """Finds out in the background that Redis can be used again, and brings it up to date.
 
 While the circuit drains, each writer replays its own operation at once, and the recovery replays
-what was remembered before. So the journal ends empty however much is written meanwhile, and no
+the earlier entries of the journal. So the journal ends empty whatever the rate of writes, and no
 call waits for more than its own round trips.
 """
 
@@ -36,24 +36,24 @@ from cache_layer.journal import Entries, Journal
 from cache_layer.keyspace import Keyspace
 
 if TYPE_CHECKING:
-    # It needs the extra ``redis``, which a store without a LOCATION does without.
+    # This import needs the extra ``redis``; a store without a LOCATION does not.
     from cache_layer.backends.redis.transport import Transport
 
 logger = logging.getLogger("cache_layer")
 
 #: Commands in one round trip.
 _PIPELINE: Final = 10
-#: Seconds after the last call that was answered from memory, at which probing ends. The next such
-#: call begins it again: a cache that nobody uses any more keeps no thread.
+#: Seconds without calls answered from memory after which probing ends, so that an unused cache
+#: keeps no thread. The next such call begins it again.
 _IDLE: Final = 60.0
 
 
 class Circuit:
-    """Whether a store asks its Redis, and what Redis has to forget before it is read again.
+    """The circuit breaker of a store, with the journal of changes that Redis has not seen.
 
     Args:
-        lock: held around every change.
-        has_redis: whether there is a Redis at all; otherwise the circuit is always open.
+        lock: Held around every change.
+        has_redis: Whether the store has a Redis; without one the circuit is always open.
     """
 
     def __init__(self, lock: threading.RLock, *, has_redis: bool) -> None:
@@ -62,33 +62,33 @@ class Circuit:
         self.journal = _new_journal()
         #: All keys of the aliases that share the store.
         self.keyspaces: dict[Keyspace, None] = {}
-        #: What Redis refuses and the cache does without, with the reply.
+        #: Optional features that Redis refuses, with its reply.
         self.refused: dict[str, str] = {}
         if not has_redis:
             self.breaker.failure("no LOCATION is configured", decisive=True)
 
     def switch_off(self, what: str, reply: Exception) -> None:
-        """Do without something that Redis refuses, and log that once."""
+        """Stop using a feature that Redis refuses, and log that once."""
         if what not in self.refused:
             self.refused[what] = str(reply)
             logger.warning("Redis refuses %s (%s); the cache does without.", what, reply)
 
     def give_back(self, entries: Entries, reason: str = "") -> bool:
-        """Remember again what was not replayed; return whether that opened the circuit.
+        """Remember entries again that were not replayed; return whether that opened the circuit.
 
-        ``reason`` says why Redis failed; empty where it did not.
+        ``reason`` says why Redis failed; it is empty if Redis did not fail.
         """
         with self.lock:
             self.journal.give_back(entries)
             if self.breaker.closed:
-                # The recovery ended meanwhile, so nobody else would replay them.
+                # The recovery has ended, so nobody else would replay them.
                 return self.breaker.failure(reason or "an operation was cancelled", decisive=True)
             if reason:
                 self.breaker.probe(healthy=False, reason=reason)
             return False
 
     def after_fork(self, lock: threading.RLock) -> None:
-        """Begin anew, closed, in a forked child."""
+        """Reset to a closed circuit in a forked child."""
         self.lock = lock
         self.journal = _new_journal()
         self.breaker.close()
@@ -102,11 +102,11 @@ class Recovery(threading.Thread):
     """A daemon thread that probes Redis during one outage, replays the journal and ends.
 
     Args:
-        circuit: the circuit, which the recovery closes.
-        transport: carries operations to Redis.
-        memory: the memory side, emptied when Redis answers again.
-        context: what the recovery's operations are given.
-        recovered: called once when Redis answers again.
+        circuit: The circuit, which the recovery closes.
+        transport: Carries operations to Redis.
+        memory: The memory side, emptied when Redis answers again.
+        context: The context of the recovery's operations.
+        recovered: Called once when Redis answers again.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Recovery(threading.Thread):
         self._complained = ""
         #: When a call was last answered from memory, on the monotonic clock.
         self.wanted_at = time.monotonic()
-        #: Whether the thread does nothing more; changed under the circuit's lock.
+        #: Whether the thread has to end; changed under the circuit's lock.
         self.over = False
 
     def stop(self) -> None:
@@ -135,7 +135,7 @@ class Recovery(threading.Thread):
         self._stopped.set()
 
     def run(self) -> None:
-        """Probe until Redis has earned trust, replay the journal, close the circuit."""
+        """Probe until enough probes succeed, replay the journal, close the circuit."""
         with self._transport.server.recovering():
             if not self._recover():
                 # Only this thread used the connections during the outage.
@@ -155,7 +155,7 @@ class Recovery(threading.Thread):
             except CommandRefusedError as error:
                 self._fail(str(error))
                 self._complain(f"Redis is back but refuses to be brought up to date: {error}")
-            # A thread that died would leave the cache on memory for ever.
+            # If the thread died, memory would answer for ever.
             except Exception as error:  # noqa: BLE001
                 self._fail(repr(error))
                 self._complain(f"The attempt to use Redis again failed: {error!r}")
@@ -180,7 +180,7 @@ class Recovery(threading.Thread):
             return self._circuit.breaker.probe(healthy=True)
 
     def _is_prepared(self) -> bool:
-        """Make the server's content trustworthy, and end the connections of before the outage."""
+        """Drop stale keys from the server, and end the connections made before the outage."""
         transport, server = self._transport, self._transport.server
         try:
             if server.found == server.trusted:
@@ -205,7 +205,7 @@ class Recovery(threading.Thread):
     def _is_replayed(self) -> bool:
         """Replay the journal while writers replay their own operations; close the circuit."""
         circuit = self._circuit
-        # Connections of before the outage may be dead without a word.
+        # Connections made before the outage may be dead without notice.
         self._transport.renew()
         with circuit.lock:
             circuit.breaker.drain()
@@ -221,21 +221,21 @@ class Recovery(threading.Thread):
                 raise
             with circuit.lock:
                 if not circuit.breaker.draining:
-                    # A writer met a failure.
+                    # A writer failed.
                     return False
                 if not circuit.journal:
                     self._memory.clear()
                     circuit.breaker.close()
                     self.over = True
                     return True
-                # A writer was cancelled before it had replayed its own.
+                # A writer was cancelled before it had replayed its operation.
                 entries = circuit.journal.take()
 
 
 class Replay(Operation[None]):
-    """Delete everything that a journal remembered.
+    """Delete the keys that a journal remembered.
 
-    Raises ``CommandRefusedError`` where Redis does not do it: it must not be read yet.
+    Raises ``CommandRefusedError`` if Redis refuses, because nobody may read from it yet.
     """
 
     __slots__ = ("entries",)
@@ -255,7 +255,7 @@ class Replay(Operation[None]):
             if keyspace is not None and changes.everything:
                 yield from _drop_keyspace(keyspace)
             elif keyspace is not None and len(changes.patterns) > 1:
-                # One scan for all of them: it takes longer than everything else here.
+                # One scan for all patterns, because a scan takes longer than all other steps.
                 yield from drop_matching(keyspace.pattern, _matcher(changes.patterns))
             else:
                 for pattern in changes.patterns:
@@ -263,10 +263,10 @@ class Replay(Operation[None]):
 
 
 class EndConnections(Operation[Exception | None]):
-    """End connections of before the outage, by their ids, with all that is still on its way.
+    """End the connections made before the outage, by their ids, with all commands still in transit.
 
-    The result is the reply where Redis refuses that: a command that is delivered late may then be
-    carried out.
+    If Redis refuses, the result is its reply: a command that is delivered late may then be
+    executed.
     """
 
     __slots__ = ("ids",)
@@ -284,15 +284,15 @@ class EndConnections(Operation[Exception | None]):
 
 
 class PurgeKeyspaces(Operation[None]):
-    """Drop all keys of some keyspaces from a server that may hold what was deleted before.
+    """Drop all keys of some keyspaces from a server that may hold deleted values.
 
     The first process of the project to do so leaves a mark with the server's identity, so that the
-    others do not drop what was stored since.
+    others do not drop values stored since then.
 
     Args:
-        keyspaces: what to drop.
-        server: the server's identity.
-        is_trusted: whether a keyspace without a mark is left as it is.
+        keyspaces: The keyspaces to drop.
+        server: The server's identity.
+        is_trusted: Whether a keyspace without a mark is left as it is.
     """
 
     __slots__ = ("is_trusted", "keyspaces", "server")
@@ -323,7 +323,7 @@ class PurgeKeyspaces(Operation[None]):
 
 
 def clean_mark(keyspace: Keyspace) -> bytes:
-    """Return the key that says which server process holds nothing stale of a keyspace."""
+    """Return the key that names the server process without stale keys of a keyspace."""
     digest = hashlib.sha256(keyspace.expression).hexdigest()[:16]
     return raw(f"{keyspace.start}@cache_layer:clean:{digest}")
 
@@ -333,7 +333,7 @@ def _drop_keyspace(keyspace: Keyspace) -> Steps[int]:
 
 
 def _matcher(patterns: Iterable[str]) -> Callable[[Iterable[bytes]], list[bytes]]:
-    """Return what picks the keys that match one of several patterns, byte by byte as Redis does."""
+    """Return a function that selects the keys that match any of the patterns, as bytes."""
     texts = (raw(pattern).decode("latin-1") for pattern in patterns)
     match = re.compile("|".join(map(translate_glob, texts)), re.DOTALL).fullmatch
     return lambda keys: [key for key in keys if match(key.decode("latin-1"))]

@@ -1,7 +1,7 @@
-"""The stores of this process: one for each LOCATION and OPTIONS, whatever aliases share them.
+"""The stores of this process: one for each LOCATION and OPTIONS, shared by aliases.
 
-Django makes a backend instance for each thread and task; the memory side, the circuit and the
-connections must be one.
+Django makes a backend instance for each thread and task, which must share memory, circuit and
+connections.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def store_for(
     """Return the store of a ``CACHES`` entry, made at first use.
 
     Args:
-        location: the entry's LOCATION.
-        params: the entry.
-        backend: an instance of the entry's backend.
-        sender: the class that sends ``cache_state_changed``.
+        location: The entry's LOCATION.
+        params: The entry.
+        backend: An instance of the entry's backend.
+        sender: The class that sends ``cache_state_changed``.
 
     Raises:
-        ImproperlyConfigured: the entry cannot work, or Redis's client is not installed.
+        ImproperlyConfigured: The entry has a mistake, or Redis's client is not installed.
     """
     options = options_of(params)
     slot = cluster_hash_tag(options, backend) if location else ""
@@ -61,10 +61,10 @@ def store_for(
 
 
 def import_client() -> None:
-    """Import Redis's client, which takes half a second that the first call would wait for.
+    """Import Redis's client before the first call, because the import takes half a second.
 
     Raises:
-        ImproperlyConfigured: it is not installed.
+        ImproperlyConfigured: It is not installed.
     """
     try:
         import cache_layer.backends.near.tracking
@@ -81,7 +81,7 @@ def spreading_client(options: dict[str, object]) -> str:
 
     Raises:
         ImproperlyConfigured: Redis's client is not installed.
-        ImportError: a class cannot be imported.
+        ImportError: A class cannot be imported.
     """
     import_client()
     from cache_layer.backends.redis.transport import spreading_client
@@ -90,13 +90,13 @@ def spreading_client(options: dict[str, object]) -> str:
 
 
 def cluster_hash_tag(options: dict[str, object], backend: BaseCache) -> str:
-    """Return what puts all keys of an alias on one slot of a Redis Cluster; elsewhere nothing.
+    """Return the hash tag of an alias on a Redis Cluster, which puts all its keys on one slot.
 
-    Aliases must have it in common to share connections.
+    Elsewhere it is empty. Aliases must have the same hash tag to share connections.
 
     Raises:
-        ImproperlyConfigured: the key prefix has none, or Redis's client is not installed.
-        ImportError: the connection factory cannot be imported.
+        ImproperlyConfigured: The key prefix has no hash tag, or Redis's client is not installed.
+        ImportError: The connection factory cannot be imported.
     """
     if "CONNECTION_FACTORY" not in options:
         return ""
@@ -131,7 +131,7 @@ def _make_store(
 
     def new_server() -> ServerIdentity:
         return ServerIdentity(
-            # What cannot be computed again is never dropped.
+            # Values that cannot be computed again are never dropped.
             trust_after_restart=bool(options.get("KEEP_AFTER_RESTART"))
             or options.get("ON_OUTAGE") == "raise",
             clustered=bool(slot),
@@ -164,7 +164,7 @@ def _readable(location: Any) -> str:
 
 
 def _announce(sender: type[BaseCache], location: str, description: dict[str, object]) -> None:
-    """Tell the log and the signal who answers from now on."""
+    """Log and signal that Redis or memory answers from now on."""
     if description["state"] == "redis":
         # At the same level as the failure: Django prints no others by default.
         logger.warning("Redis at %s answers again; the cache uses it.", location)

@@ -1,5 +1,5 @@
 # ruff: noqa: ASYNC109 - Django's cache API calls a value's time to live its timeout
-"""The Django cache backend: Redis while it can be used, memory while it cannot."""
+"""The Django cache backend: it uses Redis, and memory while Redis cannot be used."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from cache_layer.backends.store import Store
 
 
 class ResilientCache(ClientApi, GetOrSet):
-    """Django's cache API, synchronous and awaited, that neither raises nor waits for a dead Redis.
+    """Django's cache API, synchronous and awaited, which does not raise or wait during an outage.
 
     ``LOCATION`` and ``OPTIONS`` are django-redis's; without a LOCATION it is memory only. Beyond
     Django's API it has ``ttl``, ``expire``, ``keys``, ``iter_keys`` and ``delete_pattern`` of
-    django-redis. ``get_or_set`` never stores a value that was computed before an invalidation and
-    would be stored after it.
+    django-redis. ``get_or_set`` never stores a value whose computation began before an
+    invalidation.
 
     A ``timeout`` is in seconds; None never expires, zero or less stores nothing.
     """
 
     @cached_property
     def store(self) -> Store:
-        """What all instances of the alias in this process share."""
+        """The store that all instances of the alias in this process share."""
         return store_for(self._location, self._params, self, sender=ResilientCache)
 
     def get(
@@ -42,8 +42,8 @@ class ResilientCache(ClientApi, GetOrSet):
     ) -> Value:
         """Return the value of a key, or the default.
 
-        ``client``, here and elsewhere: redis-py's client or pipeline to do it with, as in
-        django-redis; neither memory nor the near cache are asked then.
+        ``client``, here and in other methods, is a client or pipeline of redis-py to use, as in
+        django-redis; the call then uses neither memory nor the near cache.
         """
         if client is not None:
             return self.client.get(key, default, version, client)
@@ -82,17 +82,17 @@ class ResilientCache(ClientApi, GetOrSet):
         """Store a value; return whether it is stored.
 
         Args:
-            key: any text.
-            value: what the serializer can store.
-            timeout: seconds to live.
-            version: that of the key.
-            client: a client or pipeline of redis-py's to store it with.
-            nx: store it only where there is no value; memory never answers for this.
-            xx: store it only where there is a value.
+            key: Any text.
+            value: A value that the serializer can store.
+            timeout: Seconds to live.
+            version: The version of the key.
+            client: A client or pipeline of redis-py to use.
+            nx: Store only if the key is missing; memory never answers such a call.
+            xx: Store only if the key holds a value.
 
         Raises:
-            UnsupportedValueError: the serializer cannot store it exactly.
-            CacheUnavailableError: ``nx`` is asked for, and Redis cannot be used.
+            UnsupportedValueError: The serializer cannot store the value exactly.
+            CacheUnavailableError: ``nx`` is True, and Redis cannot be used.
         """
         if client is not None:
             return self.client.set(key, value, timeout, version, client, nx, xx)
@@ -191,15 +191,15 @@ class ResilientCache(ClientApi, GetOrSet):
         """Add to an integer, atomically.
 
         Args:
-            key: what holds the integer.
-            delta: what to add.
-            version: that of the key.
-            client: see ``get()``.
-            ignore_key_check: whether a missing key is made, with the default timeout.
+            key: The key of the integer.
+            delta: The number to add.
+            version: The version of the key.
+            client: See ``get()``.
+            ignore_key_check: Whether to create a missing key, with the default timeout.
 
         Raises:
-            ValueError: there is no such key.
-            NotAnIntegerError: the value is not an integer; it stays as it is.
+            ValueError: The key is missing.
+            NotAnIntegerError: The value is not an integer; it was not changed.
         """
         if client is not None:
             # A pipeline's answer is the pipeline.
@@ -225,7 +225,7 @@ class ResilientCache(ClientApi, GetOrSet):
         return await self.aincr(key, -delta, version=version)
 
     def get_many(self, keys: Iterable[object], version: int | None = None) -> Values:
-        """Return those of the keys that hold a value, with it, in one round trip."""
+        """Return the values of the keys that hold one, by key, in one round trip."""
         return self.run(self._operations.get_many(keys, version))
 
     async def aget_many(self, keys: Iterable[object], version: int | None = None) -> Values:
@@ -285,7 +285,7 @@ class ResilientCache(ClientApi, GetOrSet):
         return await self.aincr_version(key, -delta, version)
 
     def clear(self) -> None:
-        """Delete every key of this alias, in all versions, and nobody else's.
+        """Delete every key of this alias, in all versions, and no other key.
 
         Raises:
             CacheLayerError: The KEY_FUNCTION hides which keys are its own.
@@ -297,9 +297,9 @@ class ResilientCache(ClientApi, GetOrSet):
         await self.arun(self._operations.clear())
 
     def close(self, **kwargs: object) -> None:
-        """Called after each request: counters are added to all processes'.
+        """Add the counters to those of all processes; Django calls this after each request.
 
-        Connections stay, unless django-redis's CLOSE_CONNECTION asks for their end.
+        Connections stay open, unless django-redis's CLOSE_CONNECTION is set.
         """
         if self._bound_client is not None:
             self.client.close()

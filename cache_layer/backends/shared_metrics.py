@@ -24,18 +24,18 @@ from cache_layer.exceptions import CacheLayerError
 
 T = TypeVar("T")
 
-#: How the log and the metrics call this, where Redis refuses it.
+#: The name of this feature in the log and the metrics, if Redis refuses it.
 _WHAT: Final = "the counters of all processes"
 
 #: Milliseconds.
 _LIFETIME: Final = 7 * 24 * 3600 * 1000
 
-#: When counters are to be flushed next, on the monotonic clock.
+#: Time of the next flush of counters, on the monotonic clock.
 _due = 0.0
 
 
 class NoSharedCountersError(CacheLayerError):
-    """There is no Redis to add counters up in; they stay in the process until there is."""
+    """Redis cannot be used to add counters up; they stay in the process until it can."""
 
 
 class _Counting(Operation[T]):
@@ -99,12 +99,12 @@ class SharedCounters:
 def flush_when_due(backend: CacheAlias) -> None:
     """Add this process's counters to those of all, every ``METRICS_FLUSH_INTERVAL`` seconds.
 
-    Called when Django closes its caches: after a request and after a Celery task, when nobody
-    waits any more. Counters are the process's, so only the alias of the layer takes them.
+    Django calls this when it closes its caches, after a request and after a Celery task, when no
+    user waits. Only the alias named by ``CACHE_LAYER_ALIAS`` stores the counters of the process.
     """
     global _due
     now = time.monotonic()
-    # A backend that was looked up and not used may not even be able to work.
+    # A backend that was never used may have mistakes in its entry.
     if now < _due or "store" not in vars(backend):
         return
     alias = settings.ALIAS
@@ -122,7 +122,7 @@ def flush(backend: CacheAlias) -> None:
         try:
             metrics.flush(SharedCounters(backend))
         except NoSharedCountersError as error:
-            # Otherwise Redis went away meanwhile. Nothing is lost.
+            # Otherwise Redis failed in between. No count is lost.
             if isinstance(error.__cause__, Exception):
                 circuit.switch_off(_WHAT, error.__cause__)
 

@@ -1,4 +1,4 @@
-"""Who answers: the near cache, Redis, or memory while Redis cannot be used."""
+"""Chooses who answers: the near cache, Redis, or memory while Redis cannot be used."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from cache_layer.exceptions import CommandRefusedError
 from cache_layer.journal import Entries
 
 if TYPE_CHECKING:
-    # They need the extra ``redis``, which a store without a LOCATION does without.
+    # These imports need the extra ``redis``; a store without a LOCATION does not.
     from cache_layer.backends.near.tracking import Tracking
     from cache_layer.backends.redis.async_transport import AsyncTransport
     from cache_layer.backends.redis.transport import Transport
 
 T = TypeVar("T")
 
-#: Key makers whose decoded values are kept; a project may have one for each tenant.
+#: Largest number of key makers whose decoded values are kept; a project may have one a tenant.
 _MAX_KEY_MAKERS: Final = 500
 
 
@@ -41,14 +41,14 @@ class Store:
     """Answers the operations of every alias with the same LOCATION and OPTIONS in this process.
 
     Args:
-        codec: encodes and decodes the values.
-        memory: the memory side.
-        circuit: whether Redis is asked; always open without a LOCATION.
-        transport: carries operations to Redis for threads; None without a LOCATION.
-        async_transport: the same for event loops.
-        near: the near cache; None where there is none.
-        tracking: listens to changes for the near cache; None where there is none.
-        announce: called with what ``describe()`` returns when Redis fails or is back.
+        codec: Encodes and decodes the values.
+        memory: The memory side.
+        circuit: The circuit breaker; always open without a LOCATION.
+        transport: Carries operations to Redis for threads; None without a LOCATION.
+        async_transport: The same for event loops.
+        near: The near cache, or None.
+        tracking: Listens to changes for the near cache, or None.
+        announce: Called with the result of ``describe()`` when Redis fails or is back.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Store:
         self._decoded: dict[Hashable, DecodedValues] = {}
 
     def run(self, operation: Operation[T]) -> T:
-        """Do an operation where it can be done; return its result."""
+        """Run an operation in the near cache, Redis or memory; return its result."""
         near = self.near
         if near is None or not (operation.writes or operation.context.near):
             return self._run(operation)
@@ -108,7 +108,7 @@ class Store:
     def near_enabled(self, namespace: str, asked: bool | None = None) -> bool:
         """Return whether reads under a namespace use the near cache.
 
-        ``asked`` is what the reader wants; None leaves it to the alias's options.
+        ``asked`` is the choice of the reader; None leaves it to the alias's options.
         """
         if self.near is None:
             return False
@@ -118,10 +118,10 @@ class Store:
     def decoded_values(
         self, context: OperationContext, key_maker: Hashable = None
     ) -> DecodedValues | None:
-        """Return decoded values of the near cache by the caller's names; None where it is not used.
+        """Return decoded values of the near cache by the caller's names; None if it is not used.
 
-        All who give the same ``key_maker`` share them: what makes the same keys of the same names.
-        Without one they are the caller's own.
+        Callers with the same ``key_maker``, which turns names into keys, share the values. Without
+        one, the caller gets values of its own.
         """
         if self.near is None or not context.near:
             return None
@@ -133,22 +133,22 @@ class Store:
         return self._decoded.setdefault(key_maker, decoded)
 
     def forget_decoded(self) -> None:
-        """Drop what ``decoded_values()`` would find: names may stand for other keys now."""
+        """Drop all decoded values, because names may stand for other keys now."""
         if self.near is not None:
             self.near.drop_all()
 
     def allow_other_prefixes(self) -> None:
-        """Keep in mind that backends of one alias may have different prefixes from now on."""
+        """Note that backends of one alias may have different prefixes from now on."""
         if self.single_prefix:
             self.single_prefix = False
             self.forget_decoded()
 
     def describe(self) -> dict[str, object]:
-        """Return who answers (``state``: ``"redis"`` or ``"memory"``), ``since`` when, and why.
+        """Return the state of the store.
 
-        ``since`` is an aware datetime, ``reason`` is empty while Redis answers. ``refused`` names
-        what Redis refuses and the cache does without, if there is anything. ``near`` says what the
-        near cache holds, once it was used.
+        ``state`` is ``"redis"`` or ``"memory"``, ``since`` is an aware datetime, ``reason`` is
+        empty while Redis answers. ``refused`` names the optional features that Redis refuses, if
+        any. ``near`` describes the content of the near cache, if it was used.
         """
         breaker, near = self.breaker, self.near
         description: dict[str, object] = {
@@ -161,7 +161,7 @@ class Store:
         if near is None or self._tracking is None:
             return description
         if near.options.namespaces == frozenset() and not self._tracking.is_used:
-            # It is there for functions that ask for it, and none has.
+            # It exists for functions that ask for it, and no function has.
             return description
         held = {"on": near.on, "entries": len(near), "bytes": near.bytes}
         return {**description, "near": held}
@@ -181,7 +181,7 @@ class Store:
             self.transport.close()
 
     def after_fork(self) -> None:
-        """Begin anew in a forked child: connections, threads and held locks are the parent's."""
+        """Reset in a forked child, whose connections, threads and held locks are the parent's."""
         self.memory.after_fork()
         self._recovery = None
         if self.transport is not None and self._async_transport is not None:
@@ -258,7 +258,7 @@ class Store:
             self._forget(near, operation)
 
     def _near_twin(self, near: NearCache, operation: Operation[T]) -> NearOperation[T] | None:
-        """Return the operation done with the near cache; None where that is of no use."""
+        """Return the operation that uses the near cache; None if that cannot answer it."""
         keyspace = operation.context.keyspace
         if keyspace is None or self._tracking is None or not self._tracking.covers(keyspace):
             return None
@@ -270,10 +270,10 @@ class Store:
             near.drop(operation.overwritten())
 
     def _in_memory(self, operation: Operation[T]) -> tuple[T, Entries | None] | None:
-        """Return the result, and what the caller has to replay; None: ask Redis after all.
+        """Return the result and the entries that the caller has to replay; None to ask Redis.
 
         Raises:
-            CacheUnavailableError: memory must not answer, by the alias's ``ON_OUTAGE``.
+            CacheUnavailableError: ``ON_OUTAGE`` of the alias is "raise" for this key.
         """
         breaker = self.breaker
         journal = self.circuit.journal
@@ -302,7 +302,7 @@ class Store:
             return
         with self.circuit.lock:
             if operation.writes and not operation.context.raises_on_outage:
-                # Redis may have done it, or may do it yet.
+                # Redis may have executed the command, or may still do so.
                 operation.remember(self.circuit.journal)
             decisive = failure.decisive or operation.writes
             opened = self.breaker.failure(failure.reason, decisive=decisive)

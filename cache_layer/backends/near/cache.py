@@ -1,4 +1,4 @@
-"""Entries that this process read from Redis, dropped as soon as a key changes. No I/O.
+"""The entries of the near cache: copies read from Redis, dropped when their key changes.
 
 A reader calls ``begin_read`` before it asks Redis and ``commit_read`` with the reply. Every report
 that a key changed drops its entry and cancels the reads of it that are pending, and a reply whose
@@ -23,9 +23,9 @@ from cache_layer.globs import glob_match
 from cache_layer.journal import Journal
 from cache_layer.keyspace import Keyspace
 
-#: Bytes that an entry takes beside its key and data.
+#: Size of an entry beside its key and data, in bytes.
 _OVERHEAD: Final = 400
-#: Most names under which the decoded value of one entry is kept.
+#: Largest number of names under which the decoded value of one entry is kept.
 _MAX_NAMES: Final = 16
 
 _monotonic = time.monotonic
@@ -39,18 +39,18 @@ class NearOptions:
     """
 
     max_entries: int = 10_000
-    #: Bytes of keys and encoded values, with what it takes to keep them.
+    #: Largest size in bytes of keys, encoded values and the overhead of entries.
     max_bytes: int = 32 * 1024 * 1024
-    #: Namespaces whose reads are kept; None: all, ``""``: reads without a namespace. A decorated
-    #: function may decide otherwise for itself.
+    #: Namespaces whose reads are kept: None for all, ``""`` for reads without a namespace. The
+    #: option ``near`` of ``cached`` overrides it.
     namespaces: frozenset[str] | None = None
 
     @classmethod
     def of(cls, option: object) -> NearOptions | None:
-        """Return the options that the setting stands for; None where it turns the cache off.
+        """Return the options in the setting; None if it turns the cache off.
 
         Raises:
-            ImproperlyConfigured: the setting has another form.
+            ImproperlyConfigured: The setting has another form.
         """
         if problem := cls.problem(option):
             raise ImproperlyConfigured(f"NEAR_CACHE in OPTIONS is {option!r}: {problem}.")
@@ -65,7 +65,7 @@ class NearOptions:
 
     @classmethod
     def problem(cls, option: object) -> str:
-        """Return what is wrong with the setting, or an empty string."""
+        """Return the mistake in the setting, or an empty text."""
         if option is None or isinstance(option, bool):
             return ""
         if not isinstance(option, Mapping):
@@ -83,7 +83,7 @@ class NearOptions:
 
 
 class Entry:
-    """What one key held. ``deadline`` is the monotonic time at which the key expires."""
+    """The bytes of one key. ``deadline`` is the monotonic time at which the key expires."""
 
     __slots__ = ("alive", "data", "deadline", "names", "size", "used")
 
@@ -95,7 +95,7 @@ class Entry:
         self.alive = True
         #: Whether it answered a read since eviction last looked at it.
         self.used = False
-        #: Where its decoded value is kept: a dictionary and the key in it.
+        #: The places of its decoded value: a dictionary and the key in it.
         self.names: list[tuple[dict[Hashable, Value], Hashable]] = []
 
 
@@ -132,7 +132,7 @@ class NearCache:
         return len(self._entries)
 
     def find(self, keys: Sequence[str]) -> list[bytes | None]:
-        """Return what each of the keys holds; None for those that have no entry."""
+        """Return the bytes of each key; None for keys without an entry."""
         now = _monotonic()
         if now >= self.until:
             return [None] * len(keys)
@@ -146,17 +146,17 @@ class NearCache:
         return held
 
     def entries(self, keys: Sequence[str]) -> list[Entry] | None:
-        """Return the entries of the keys; None where one is missing."""
+        """Return the entries of the keys; None if one of them is missing."""
         found = [entry for key in keys if (entry := self._entries.get(key)) is not None]
         return found if len(found) == len(keys) else None
 
     def begin_read(self, keys: Sequence[str]) -> PendingRead | None:
-        """Announce that Redis is about to be asked for the keys; None while the cache is off."""
+        """Announce a read of the keys from Redis; return None while the cache is off."""
         generation = self._generation
         if not self.on:
             return None
         pending = self._pending
-        # The first reader announced the key for all: what cancels its read cancels the others.
+        # The first reader announced the key for all: cancelling its read cancels the others.
         tokens = [pending.setdefault(key, object()) for key in keys]
         return PendingRead(generation, _monotonic(), tokens)
 
@@ -170,10 +170,10 @@ class NearCache:
         """Keep the replies to a read, unless it was cancelled meanwhile.
 
         Args:
-            read: what ``begin_read`` returned for the keys.
-            keys: the keys, as they were given to ``begin_read``.
-            held: what each key holds; None is not kept.
-            left: the milliseconds that each key has left; -1 stands for ever.
+            read: The result of ``begin_read`` for the keys.
+            keys: The keys, as they were given to ``begin_read``.
+            held: The bytes of each key; None is not kept.
+            left: The milliseconds that each key has left; -1 if it never expires.
         """
         with self._lock:
             if not self.on or read.generation != self._generation:
@@ -207,14 +207,14 @@ class NearCache:
     def attach(
         self, entry: Entry, values: dict[Hashable, Value], name: Hashable, value: object, size: int
     ) -> None:
-        """Put a value made of an entry into a dictionary for as long as the entry lives.
+        """Put a value made from an entry into a dictionary while the entry exists.
 
         Args:
-            entry: the entry; nothing happens when it was dropped meanwhile.
-            values: the dictionary.
-            name: the key in the dictionary.
-            value: the value, which has the entry as its attribute ``entry``.
-            size: the bytes that it takes.
+            entry: The entry; nothing happens if it was dropped before.
+            values: The dictionary.
+            name: The key in the dictionary.
+            value: The value, which has the entry as its attribute ``entry``.
+            size: The bytes that it takes.
         """
         with self._lock:
             if not entry.alive:
@@ -254,11 +254,11 @@ class NearCache:
             self.bytes = 0
 
     def turn_on(self, until: float, condition: Callable[[], bool]) -> None:
-        """Begin, empty, if the condition holds: from now on every change is reported.
+        """Turn the cache on, empty, if the condition holds. Every change is reported from now on.
 
         Args:
-            until: the monotonic time until which entries may be used without further reports.
-            condition: called under the lock.
+            until: The monotonic time until which entries may be used without further reports.
+            condition: Called under the lock.
         """
         with self._lock:
             self.drop_all()
@@ -267,7 +267,7 @@ class NearCache:
             self.on = condition()
 
     def turn_off(self) -> None:
-        """End, and drop everything: changes may go unreported from now on."""
+        """Turn the cache off and drop all entries. Changes may go unreported from now on."""
         with self._lock:
             self.on = False
             self.until = 0.0
@@ -305,7 +305,7 @@ class NearCache:
 
 
 class NearJournal(Journal):
-    """A journal that drops from the near cache at once what it is told to remember."""
+    """A journal that drops its keys from the near cache at once, and remembers nothing."""
 
     def __init__(self, near: NearCache) -> None:
         self._near = near

@@ -1,4 +1,4 @@
-"""Values of the near cache kept decoded, found by the caller's own names. No I/O."""
+"""Decoded values of the near cache, found by the caller's own names. No I/O."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from cache_layer.backends.operations.base import Read
 from cache_layer.backends.operations.results import ReadResult, StaleValue
 from cache_layer.metrics import NEAR_HITS, counted_as, own_counts, record
 
-#: Bytes that a decoded value takes beside itself.
+#: Overhead of a decoded value, in bytes.
 _OVERHEAD: Final = 550
 
-#: Values of these types cannot be changed by who gets them.
+#: Callers cannot change values of these types.
 _IMMUTABLE: Final = frozenset(
     {str, bytes, int, float, bool, type(None), UUID, Decimal}
     | {dt.date, dt.time, dt.timedelta, dt.datetime}
 )
 
-#: What ``DecodedValues.get`` returns when it has no answer.
+#: The result of ``DecodedValues.get`` for an unknown name.
 NOT_FOUND: Final[Value] = object()
 
 _monotonic = time.monotonic
 
 
 class _DecodedValue:
-    """The answer to a read: a value that nobody can change, or else the bytes to decode anew."""
+    """The answer to a read: an immutable value, or else the bytes to decode again."""
 
     __slots__ = ("counter", "entry", "payload", "tags", "until", "value")
 
@@ -51,7 +51,7 @@ class _DecodedValue:
         payload: bytes | None,
         name: str,
     ) -> None:
-        #: The entry it was made of, and those of the tags that the value depends on.
+        #: The entry of the value, and the entries of the tags that it depends on.
         self.entry = entries[0]
         self.tags = entries[1:]
         self.until = until
@@ -63,7 +63,7 @@ class _DecodedValue:
 class DecodedValues:
     """Decoded values by name, which make a hit cheap.
 
-    A name has to stand for the same key always.
+    A name must always stand for the same key.
     """
 
     __slots__ = ("_decode", "_find", "_near", "_values")
@@ -91,7 +91,7 @@ class DecodedValues:
         if decoded.payload is None:
             value = decoded.value
         else:
-            # What one caller changes must not change for others.
+            # A change by one caller must not be visible to others.
             try:
                 value = self._decode(decoded.payload)
             except UnreadableValueError:
@@ -102,7 +102,7 @@ class DecodedValues:
         return value
 
     def learn(self, name: Hashable, read: Read[Value]) -> None:
-        """Keep the value of a read that was just done, if the near cache has its entries."""
+        """Keep the value of a finished read, if the near cache has its entries."""
         entries = self._near.entries(read.reads)
         if entries is None:
             return

@@ -1,5 +1,5 @@
 # ruff: noqa: D102 - the methods of an operation are described in ``base``
-"""Operations answered by the near cache, which keep what they read from Redis there."""
+"""Operations that the near cache answers, and that keep values read from Redis there."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ T = TypeVar("T")
 
 
 class NearOperation(Operation[T], Generic[T]):
-    """An operation done with the help of the near cache.
+    """An operation that uses the near cache.
 
-    The time that keys have left is asked for in the same round trip as what they hold.
+    The expiry of keys is read in the same round trip as their bytes.
     """
 
     __slots__ = ("near",)
@@ -151,7 +151,7 @@ class NearMany(NearOperation[Values]):
 
 
 def near_operation(near: NearCache, operation: Operation[T]) -> NearOperation[T] | None:
-    """Return the operation done with the near cache; None where that cannot answer it."""
+    """Return the operation that uses the near cache; None if that cannot answer it."""
     if isinstance(operation, Read):
         # A read that writes has to reach Redis.
         return None if operation.writes else NearRead(near, operation)
@@ -169,11 +169,11 @@ def _are_numbers(replies: Iterable[object]) -> bool:
 
 
 def _is_value(data: object) -> bool:
-    """Return whether what a key holds is a value that depends on no tags."""
+    """Return whether the bytes of a key are a value without tags."""
     return type(data) is bytes and not data.startswith((MARKER, ENVELOPE))
 
 
 def _recount(namespace: str, hits: int) -> None:
-    """Count hits, which were counted already, as those of the near cache."""
+    """Count hits of the near cache, which were counted as ordinary hits before."""
     record(namespace, NEAR_HITS, hits)
     record(namespace, "hits", -hits)

@@ -1,4 +1,4 @@
-"""Listens to what changes in Redis, for the near cache of one store in one process."""
+"""Listens to Redis's reports of changed keys, for the near cache of one store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cache_layer.keyspace import Keyspace
 
 logger = logging.getLogger("cache_layer")
 
-#: Seconds between two attempts at a Redis that refuses to report changes.
+#: Seconds between two attempts to listen, if Redis refuses to report changes.
 _REFUSED_PAUSE: Final = 10.0
 
 
@@ -52,11 +52,11 @@ class Tracking:
 
     @property
     def is_used(self) -> bool:
-        """Whether changes were listened to since the process began."""
+        """Whether this process has listened to changes."""
         return self._tracker is not None
 
     def covers(self, keyspace: Keyspace) -> bool:
-        """Return whether changes of a keyspace are listened to; from the next call on they are."""
+        """Return whether changes of a keyspace are reported. If not, begin to listen to them."""
         tracker = self._tracker
         if tracker is not None and keyspace in tracker.keyspaces:
             return True
@@ -84,9 +84,10 @@ class Tracking:
             tracker.join(5)
 
     def after_fork(self) -> None:
-        """Begin anew in a forked child.
+        """Reset in a forked child.
 
-        The parent's tracker is kept from being collected: its socket is the parent's.
+        A reference keeps the parent's tracker from being collected, because its socket is the
+        parent's.
         """
         self._near.after_fork()
         self._inherited.append(self._tracker)
@@ -143,7 +144,7 @@ class Tracker(threading.Thread):
     def _listen(self) -> None:
         connection = self._transport.listener()
         if not internals.are_known(connection, internals.SYNC):
-            # Nothing can be heard, now or later.
+            # Redis can report nothing, now or later.
             self._stopped.set()
             return
         try:
@@ -164,7 +165,7 @@ class Tracker(threading.Thread):
         asked = time.monotonic()
         listening.settimeout(timeout)
         listening.sendall(pack(self._command()))
-        #: When the question that is not answered yet was sent; None while there is none.
+        #: The time of the PING that is not answered yet; None if there is none.
         unanswered: float | None = asked
         while not self._stopped.is_set():
             now = time.monotonic()
@@ -192,7 +193,7 @@ class Tracker(threading.Thread):
                 unanswered = None
 
     def _receive(self, reader: Reader) -> bool:
-        """Handle what has arrived; return whether the question was answered."""
+        """Handle the received reports; return whether the PING was answered."""
         answered = False
         while (reply := reader.gets()) is not NOTHING:
             if type(reply) is not Push:
@@ -239,5 +240,5 @@ def _text(key: bytes) -> str | None:
     try:
         return key.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
-        # Not one of our keys, which are text.
+        # Not a key of the cache: those are text.
         return None

@@ -188,9 +188,9 @@ def _connector(client: object, handshake: Handshake, patience: float | None) -> 
     """Return what makes connections that match those of a synchronous client.
 
     Args:
-        client: the synchronous client.
-        handshake: sets up each new connection.
-        patience: seconds that connecting may take in all; None for ever.
+        client: The synchronous client.
+        handshake: Sets up each new connection.
+        patience: Seconds that connecting may take in all; None for ever.
 
     Returns:
         None when ``redis.asyncio`` has no such connection (a class of the project's own).
@@ -242,7 +242,7 @@ async def _within(connecting: Awaitable[None], patience: float | None) -> None:
     """Wait for a connection, in pieces: one in which the loop was busy counts as any other.
 
     Raises:
-        RedisTimeoutError: it took longer.
+        RedisTimeoutError: It took longer.
     """
     task = asyncio.ensure_future(connecting)
     try:

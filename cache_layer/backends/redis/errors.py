@@ -52,8 +52,8 @@ class RedisUnavailableError(Exception):
     """Redis cannot be used now.
 
     Args:
-        reason: what happened.
-        decisive: whether Redis is not to be asked again before a probe has found it healthy.
+        reason: What happened.
+        decisive: Whether Redis is not to be asked again before a probe has found it healthy.
     """
 
     def __init__(self, reason: str, *, decisive: bool) -> None:
@@ -114,7 +114,7 @@ def raise_refusal(operation: Operation[T], reply: Exception) -> None:
 
     Raises:
         RedisUnavailableError: Redis cannot be used, or the operation cannot do without.
-        CommandRefusedError: the operation is refused for good.
+        CommandRefusedError: The operation is refused for good.
     """
     found = meaning(reply)
     if found is Meaning.KEY or (found is Meaning.REFUSED and operation.refusal is Refusal.PASSED):

@@ -49,10 +49,10 @@ class ServerIdentity:
     always the same.
 
     Args:
-        trust_after_restart: whether every other server is trusted as well.
-        clustered: whether the server has to be a node of a cluster; otherwise it must not be.
-        marks: returns the keys that say which server holds nothing stale, one for each keyspace.
-        switch_off: called with what the server refuses, and its reply.
+        trust_after_restart: Whether every other server is trusted as well.
+        clustered: Whether the server has to be a node of a cluster; otherwise it must not be.
+        marks: Returns the keys that say which server holds nothing stale, one for each keyspace.
+        switch_off: Called with what the server refuses, and its reply.
     """
 
     def __init__(

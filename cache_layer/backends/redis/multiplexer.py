@@ -64,12 +64,12 @@ class MultiplexedConnection(asyncio.Protocol):
     """A connection that hands each reply to the call that has waited longest.
 
     Args:
-        connection: a connected ``redis.asyncio`` connection, whose socket is taken over.
-        timeout: seconds that a reply may take; None for ever. A reply that takes longer ends the
-            connection, since a later one could not be told from the replies to other calls. Time
-            in which the event loop was busy, while replies had arrived unread, does not count.
-        ready: called when the connection can take more commands.
-        lost: called once, when the connection can no longer be used; its calls get the error.
+        connection: A connected ``redis.asyncio`` connection, whose socket is taken over.
+        timeout: Seconds that a reply may take; None for ever. A reply that takes longer ends the
+            connection, since a later one could not be told from the replies to other calls. Time in
+            which the event loop was busy, while replies had arrived unread, does not count.
+        ready: Called when the connection can take more commands.
+        lost: Called once, when the connection can no longer be used; its calls get the error.
     """
 
     def __init__(
@@ -276,9 +276,9 @@ class CommandQueue:
     or fail with ``RedisUnavailableError``. A future that is cancelled disturbs no other.
 
     Args:
-        connect: returns a ``redis.asyncio`` connection that is set up.
-        timeout: seconds that a reply may take; None for ever.
-        breaker: the circuit. While it is open, queued commands are refused.
+        connect: Returns a ``redis.asyncio`` connection that is set up.
+        timeout: Seconds that a reply may take; None for ever.
+        breaker: The circuit. While it is open, queued commands are refused.
     """
 
     def __init__(

@@ -53,9 +53,9 @@ class PooledConnection:
     """One connection. An error while it is used leaves it useless.
 
     Args:
-        connection: a connection of redis-py that is not connected yet.
-        generation: which renewal of the pool it belongs to.
-        patience: seconds that connecting may take in all; None for ever.
+        connection: A connection of redis-py that is not connected yet.
+        generation: Which renewal of the pool it belongs to.
+        patience: Seconds that connecting may take in all; None for ever.
     """
 
     __slots__ = ("_connection", "_readable", "_reader", "_socket", "_timeout", "generation")
@@ -116,10 +116,10 @@ class PooledConnection:
         """Return the replies to so many commands, of which one may have been read.
 
         Args:
-            reply: what the reader gave last.
-            number: how many replies there are to be.
-            moved: bytes that the exchange has moved.
-            waits: how often it has waited for bytes.
+            reply: What the reader gave last.
+            number: How many replies there are to be.
+            moved: Bytes that the exchange has moved.
+            waits: How often it has waited for bytes.
         """
         connected, reader = self._socket, self._reader
         replies: list[Reply] = []
@@ -164,7 +164,7 @@ def connect_within(connection: RedisConnection, seconds: float | None) -> None:
     Some of these steps cannot be limited, so a thread takes them.
 
     Raises:
-        RedisTimeoutError: they took longer; the thread then closes what it opened.
+        RedisTimeoutError: They took longer; the thread then closes what it opened.
     """
     if seconds is None:
         connection.connect()
@@ -309,9 +309,9 @@ def executor_for(client: object, limits: Collection[str], patience: float | None
     """Return what asks Redis over a client of redis-py.
 
     Args:
-        client: the client.
-        limits: the names of the options that the project gives the pool.
-        patience: seconds that connecting may take in all; None for ever.
+        client: The client.
+        limits: The names of the options that the project gives the pool.
+        patience: Seconds that connecting may take in all; None for ever.
     """
     pool = getattr(client, "connection_pool", None)
     if (

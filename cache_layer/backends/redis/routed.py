@@ -138,7 +138,7 @@ class Replies:
         """Return the reply.
 
         Raises:
-            Unanswered: it is not known.
+            Unanswered: It is not known.
         """
         for reply in self._known:
             return reply

@@ -34,12 +34,12 @@ class Transport:
     """Carries operations to the Redis of one store, for all threads of the process.
 
     Args:
-        location: the LOCATION of the ``CACHES`` entry.
-        params: the entry.
-        backend: an instance of the entry's backend.
-        probe_key: a key that the user may write, for probes. They write, so that a Redis that only
+        location: The LOCATION of the ``CACHES`` entry.
+        params: The entry.
+        backend: An instance of the entry's backend.
+        probe_key: A key that the user may write, for probes. They write, so that a Redis that only
             reads is not taken for healthy.
-        new_server: makes what the process knows of its server, at first and after a fork.
+        new_server: Makes what the process knows of its server, at first and after a fork.
     """
 
     def __init__(
