@@ -1,1 +1,1 @@
-"""What the cache can do, one object an operation; see ``base``."""
+"""The operations of the cache, each an object; see ``base``."""

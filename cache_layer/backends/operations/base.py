@@ -1,10 +1,10 @@
-"""Every cache operation on given keys, written once for Redis and for memory.
+"""The base classes of cache operations, each written once for Redis and for memory.
 
 An operation does no I/O. A ``Single`` names one command and reads its reply; any other yields
-batches of commands and is sent their replies, of which each may be the exception that Redis
-answered with. Transports carry commands to Redis, synchronously or awaited; ``in_memory`` does the
-same on the memory store, whose lock the caller holds; ``remember`` tells the journal what Redis
-must forget before it is read again, had the operation happened during an outage.
+batches of commands and receives their replies, each of which may be an exception that Redis
+answered. Transports carry commands to Redis, synchronously or awaited; ``in_memory`` does the same
+on the memory store, whose lock the caller holds; ``remember`` tells the journal which keys Redis
+must drop before anyone reads from it, if the operation ran during an outage.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from cache_layer.metrics import record
 
 T = TypeVar("T")
 
-#: A call that is awaited or made a task.
+#: A coroutine, to be awaited or made a task.
 Awaited = Coroutine[Any, Any, T]
 #: The name of a command and its arguments.
 Command = tuple[Any, ...]
-#: What Redis answered; an exception where it refused a command of a batch.
+#: An answer of Redis; an exception if Redis refused a command of a batch.
 Reply = Any
 Steps = Generator[list[Command], list[Reply], T]
 
-#: Keys in one command: large enough to be quick, small enough not to hold Redis up.
+#: Number of keys in one command: large enough to be fast, small enough not to block Redis.
 CHUNK = 500
 
 #: How much longer than its values a tag lives, in milliseconds.
@@ -39,29 +39,29 @@ TAG_SURPLUS = 60_000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OperationContext:
-    """What every operation is given beside its own arguments."""
+    """The part of an alias that every operation needs beside its own arguments."""
 
-    #: Under which name its metrics are counted.
+    #: The namespace under which metrics are counted.
     namespace: str
     codec: Codec
-    #: What is dropped when the journal cannot remember more; None when keys cannot be listed.
+    #: The keys to drop when the journal is full; None if keys cannot be listed.
     keyspace: Keyspace | None
     #: Whether a caller's key always stands for the same full key. It does with Django's own key
     #: function; any other may depend on more, such as the tenant of a request.
     steady: bool = False
-    #: Whether what is read is kept in this process.
+    #: Whether values that are read are kept in the near cache.
     near: bool = False
-    #: Whether an outage raises an error, instead of memory answering.
+    #: Whether an outage raises an error; otherwise memory answers.
     raises_on_outage: bool = False
 
 
 def raw(key: str) -> bytes:
-    """Return the key as Redis holds it; lone surrogates are kept."""
+    """Return the bytes of a key; lone surrogates are kept."""
     return key.encode("utf-8", "surrogatepass")
 
 
 def raws(keys: Sequence[str]) -> Sequence[str | bytes]:
-    """Return keys as they can be given to Redis: where they are ASCII, as they are."""
+    """Return keys as bytes, or unchanged if all of them are ASCII."""
     return keys if "".join(keys).isascii() else list(map(raw, keys))
 
 
@@ -71,7 +71,7 @@ def chunks(keys: Sequence[T]) -> Iterable[Sequence[T]]:
 
 
 def px(milliseconds: int | None) -> int | str:
-    """Return an expiry as the scripts want it."""
+    """Return an expiry as an argument of the scripts: ``""`` for none."""
     return "" if milliseconds is None else milliseconds
 
 
@@ -81,7 +81,7 @@ def held(store: MemoryStore, key: str) -> bytes | None:
 
 
 def cover(store: MemoryStore, data: bytes | None, milliseconds: int | None) -> None:
-    """Let the tags that an envelope in memory names live at least as long as it is to live."""
+    """Extend the expiry of the tags of an envelope in memory to at least that of the envelope."""
     for tag in named_tags([data]):
         if store.read(tag) is None or (left := store.remaining(tag)) is None:
             continue
@@ -90,13 +90,13 @@ def cover(store: MemoryStore, data: bytes | None, milliseconds: int | None) -> N
 
 
 class Refusal(enum.Enum):
-    """What it means that Redis refuses an operation's command, to this user or to everybody.
+    """The effect if Redis refuses an operation's command, to this user or to everybody.
 
-    It is not asked where the command was right and the key's content was not, such as a key of a
-    foreign type: then the operation has a result of its own.
+    It does not matter if the command was right and the key's content was not, such as a key of a
+    foreign type: then the operation has a result for that.
     """
 
-    #: Redis cannot be used: memory answers, and what changes is remembered to be replayed.
+    #: Redis cannot be used: memory answers, and the journal remembers changes for the replay.
     OUTAGE = "outage"
     #: The caller gets ``CommandRefusedError``. Memory could not do it in Redis's place, and a later
     #: replay would be refused too.
@@ -106,15 +106,15 @@ class Refusal(enum.Enum):
 
 
 class Operation(Generic[T]):
-    """What all operations have in common."""
+    """The base class of all operations."""
 
     __slots__ = ("context",)
-    #: Whether it may change what Redis holds.
+    #: Whether the operation may change keys in Redis.
     writes: ClassVar[bool] = True
-    #: Whether the number of round trips depends on how many keys there are; then the time for
-    #: each round trip is limited, not that of the call.
+    #: Whether the number of round trips grows with the number of keys; then each round trip has a
+    #: time limit, and not the call.
     long: ClassVar[bool] = False
-    #: What a refusal means; each operation says so for itself.
+    #: The effect of a refusal; each operation defines its own.
     refusal: ClassVar[Refusal]
 
     context: OperationContext
@@ -124,14 +124,14 @@ class Operation(Generic[T]):
         raise TypeError(f"{type(self).__name__} has no steps")
 
     def in_memory(self, store: MemoryStore) -> T:
-        """Do the operation on the memory store; the caller holds its lock."""
+        """Run the operation on the memory store; the caller holds its lock."""
         raise TypeError(f"{type(self).__name__} does not work in memory")
 
     def remember(self, journal: Journal) -> None:
-        """Tell the journal what Redis has to forget; reads and leases have nothing to tell."""
+        """Tell the journal which keys Redis has to drop; reads and leases change none."""
 
     def overwritten(self) -> tuple[str, ...]:
-        """Return the keys whose copies the near cache drops, beside what ``remember`` names."""
+        """Return the keys whose copies the near cache drops, beside those of ``remember``."""
         return ()
 
     def error(self) -> None:
@@ -153,7 +153,7 @@ class Single(Operation[T]):
         raise TypeError(f"{type(self).__name__} has no command")
 
     def parse(self, reply: Reply) -> T:
-        """Return the result that the reply stands for."""
+        """Return the result, made from the reply of Redis."""
         raise TypeError(f"{type(self).__name__} has no reply")
 
     def overwritten(self) -> tuple[str, ...]:
@@ -161,16 +161,16 @@ class Single(Operation[T]):
         return (self.key,)
 
     def rejected(self) -> T:
-        """Return the result when Redis refuses the command (a key of a foreign type)."""
+        """Return the result if Redis refuses the command because of the key's type."""
         self.error()
         return self.parse(None)
 
 
 class Detour(Exception):  # noqa: N818 - not an error
-    """An operation that cannot answer alone, such as a read of an envelope without its tags.
+    """An operation needs another one to answer, such as a read of an envelope without its tags.
 
     Args:
-        operation: What is to be done in its place.
+        operation: The operation to run in its place.
     """
 
     def __init__(self, operation: Operation[Any]) -> None:
@@ -179,9 +179,9 @@ class Detour(Exception):  # noqa: N818 - not an error
 
 
 class Read(Single[T]):
-    """A ``Single`` that is answered by what some keys hold and by nothing else.
+    """A ``Single`` whose result depends only on the bytes of some keys.
 
-    One that writes nothing is a command of Redis's own, no script.
+    Unless it writes, its command is one of Redis, not a script.
     """
 
     __slots__ = ()
@@ -197,9 +197,9 @@ class Read(Single[T]):
         return ()
 
     def answer(self, held: Sequence[bytes | None]) -> tuple[bool, T | None]:
-        """Return True and the result for what the keys of ``reads`` hold, without any I/O.
+        """Return True and the result, from the bytes of the keys of ``reads``, without any I/O.
 
-        False when that is not enough; then nothing was counted.
+        False if these bytes are not enough; then nothing was counted.
         """
         try:
             return True, self.parse(held[0])

@@ -33,7 +33,7 @@ Values = dict[Any, Any]
 
 
 class GetMany(Operation[Values]):
-    """The values of those keys that hold one, under the caller's names for them."""
+    """Read the values of the keys that hold one, by the names that the caller gave."""
 
     __slots__ = ("keys", "names")
     refusal = Refusal.OUTAGE
@@ -55,7 +55,7 @@ class GetMany(Operation[Values]):
     def execute(
         self, keys: list[str], also: Sequence[Command] = ()
     ) -> Steps[tuple[list[bytes | None] | None, list[Reply]]]:
-        """Ask what keys hold, and further questions; return None where Redis refuses to tell."""
+        """Read the bytes of keys and run further commands; return None if Redis refuses."""
         if not keys:
             return [], []
         questions = [("MGET", *raws(chunk)) for chunk in chunks(keys)]
@@ -69,9 +69,9 @@ class GetMany(Operation[Values]):
         return held, replies[len(questions) :]
 
     def tokens(self, held: Iterable[bytes | None]) -> Steps[dict[str, bytes | None]]:
-        """Ask for the tags that envelopes name."""
+        """Read the tokens of the tags in envelopes."""
         tokens: dict[str, bytes | None] = {}
-        # Nothing but these begins with NUL.
+        # Only envelopes and markers begin with NUL.
         odd = [data for data in held if data and not data[0]]
         if odd and (tags := named_tags(odd)):
             for chunk in chunks(tags):
@@ -83,11 +83,11 @@ class GetMany(Operation[Values]):
         return self.decode([store.read(key) for key in self.keys], store.read)
 
     def decode(self, held: Sequence[bytes | None], read: Lookup) -> Values:
-        """Return the result for what the keys hold."""
+        """Return the values in the bytes of the keys."""
         found = {}
         decode = self.context.codec.decode
         for name, data in zip(self.names, held, strict=True):
-            # Most are values as they stand.
+            # Most are encoded values without an envelope.
             if not (data and data[0]):
                 data = living(data, read)
                 if data is None:
@@ -122,7 +122,8 @@ class SetMany(Operation[list[str]]):
         names = list(self.entries)
         refused: list[str] = []
         for chunk in chunks(list(zip(names, raws(names), self.entries.values(), strict=True))):
-            # A name in bytes leaves the replies as Redis sent them, which saves a call for each.
+            # A name in bytes keeps redis-py from converting the replies, which saves a call for
+            # each.
             replies = yield [(b"SET", key, data, *expiry) for _, key, data in chunk]
             if replies.count(_STORED) < len(chunk):
                 refused += [

@@ -1,5 +1,5 @@
 # ruff: noqa: D102 - the methods of an operation are described in ``base``
-"""What django-redis can do to one key beyond Django's API."""
+"""Operations of django-redis on one key, beyond Django's API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ put(KEYS[1], ARGV[1], ARGV[2])
 return 1
 """)
 
-#: -> 1 when the key holds a value that would have expired, and will not.
+#: -> 1 when the key holds a value whose expiry was removed.
 _PERSIST = Script("""
 local head = redis.call('GETRANGE', KEYS[1], 0, 47)
 if not alive(KEYS[1], head) then return 0 end
@@ -30,9 +30,9 @@ return redis.call('PERSIST', KEYS[1])
 
 
 class AddOnRedis(Add):
-    """An ``Add`` that others rely on: memory, which one process sees, cannot say who was first.
+    """An ``Add`` for locks, which only Redis can answer: memory knows only one process.
 
-    The journal is told nothing: what it would drop may be somebody else's lock by then.
+    It tells the journal nothing: a replay could drop a lock that another caller holds by then.
     """
 
     __slots__ = ("_unavailable",)
@@ -63,7 +63,7 @@ class Replace(Set):
 
 
 class Persist(Expire):
-    """Let a key never expire; tells whether it would have."""
+    """Remove the expiry of a key; tells whether it had one."""
 
     __slots__ = ()
     refusal = Refusal.OUTAGE

@@ -42,19 +42,21 @@ from cache_layer.exceptions import CacheLayerError, UnsupportedValueError
 from cache_layer.keyspace import KeyTemplate
 
 logger = logging.getLogger("cache_layer")
-#: Names of classes of responses that a warning told of.
+#: Classes of responses that a warning has named already.
 _warned: set[str] = set()
 
 
 class OperationFactory:
     """Makes operations for one alias and one namespace.
 
+    The docstring of a method describes the operation that it returns.
+
     Keys are validated as Django's own backends do. A timeout is in seconds: ``DEFAULT_TIMEOUT``
     is the alias's, None never expires, zero or less removes the key or stores nothing.
 
     Args:
         alias: The backend.
-        context: What each operation is given; its namespace and a colon stand before every key.
+        context: The context of each operation; its namespace and a colon stand before every key.
     """
 
     context: OperationContext
@@ -66,7 +68,7 @@ class OperationFactory:
         if context.steady:
             self.context = context
         self._codec = context.codec
-        #: What stands before every key, if that is always the same.
+        #: The text before every key, if it is always the same.
         self.before = (
             f"{alias.key_prefix}:{alias.version}:{self._prefix}" if context.steady else None
         )
@@ -74,7 +76,7 @@ class OperationFactory:
     def __getattr__(self, name: str) -> OperationContext:
         if name != "context":
             raise AttributeError(name)
-        # What keys the alias has may depend on the caller, such as the tenant of a request.
+        # The keys of the alias may depend on the caller, such as the tenant of a request.
         return self._alias.context_of(self._namespace)
 
     def key(self, key: Key, version: int | None = None) -> str:
@@ -101,7 +103,7 @@ class OperationFactory:
         return Get(self.context, self.key(key, version), default)
 
     def get_many(self, keys: Iterable[Key], version: int | None) -> Operation[dict[Key, Value]]:
-        """Return those of the keys that hold a value, with it."""
+        """Return the values of the keys that hold one, by key."""
         names = list(dict.fromkeys(keys))
         return GetMany(self.context, self.keys(names, version), names)
 
@@ -110,7 +112,7 @@ class OperationFactory:
         return HasKey(self.context, self.key(key, version))
 
     def remaining(self, key: Key, version: int | None) -> Operation[int | None]:
-        """Return the milliseconds left, -1 for ever, None when missing."""
+        """Return the milliseconds left, -1 if the key never expires, None if it is missing."""
         return Remaining(self.context, self.key(key, version))
 
     def set(self, key: Key, value: Value, timeout: Timeout, version: int | None) -> Operation[bool]:
@@ -119,7 +121,7 @@ class OperationFactory:
         A response that cannot be stored is removed instead: ``cache_page`` serves it uncached.
 
         Raises:
-            UnsupportedValueError: Another value cannot be stored exactly.
+            UnsupportedValueError: A value that is not a response cannot be stored exactly.
         """
         full = self.key(key, version)
         try:
@@ -135,7 +137,7 @@ class OperationFactory:
         return Set(self.context, full, data, milliseconds)
 
     def add(self, key: Key, value: Value, timeout: Timeout, version: int | None) -> Operation[bool]:
-        """Store a value where there is none; the result tells whether there was none."""
+        """Store a value if the key is missing; the result tells whether it was."""
         full = self.key(key, version)
         data = self._codec.encode(full, value)
         milliseconds = self.milliseconds(timeout)
@@ -191,7 +193,7 @@ class OperationFactory:
         return Rename(self.context, self.key(key, version), self.key(key, version + delta))
 
     def results(self, policy: ExpirationPolicy) -> ResultOperationFactory:
-        """Return what makes operations on results that are computed and kept by a policy."""
+        """Return a factory of operations on computed results with an expiration policy."""
         return ResultOperationFactory(self._alias, self.context, policy)
 
     def scan(self, pattern: str, version: int | None, count: int) -> Operation[list[str]]:
@@ -201,7 +203,7 @@ class OperationFactory:
     def scan_page(
         self, pattern: str, version: int | None, count: int, cursor: int
     ) -> Operation[tuple[int, list[str]]]:
-        """Return where to go on, 0 at the end, and some of the full keys that match a pattern."""
+        """Return the next cursor, 0 at the end, and some of the full keys that match a pattern."""
         return ScanPage(self.context, self._pattern(pattern, version), max(1, count), cursor)
 
     def delete_pattern(
@@ -222,7 +224,7 @@ class OperationFactory:
         return Clear(self.context, self.context.keyspace)
 
     def strip(self, keys: Iterable[str], version: int | None) -> list[str]:
-        """Return the caller's keys of full keys."""
+        """Return the caller's keys in full keys."""
         template = self._template(version)
         start = len(self._prefix)
         return [template.strip(key)[start:] for key in keys]
@@ -252,9 +254,9 @@ class ResultOperationFactory(OperationFactory):
 
     Args:
         alias: See ``OperationFactory``.
-        context: The same.
-        policy: How long results are kept.
-        stem: What all keys begin with.
+        context: See ``OperationFactory``.
+        policy: The expiration policy of the results.
+        stem: The text that all keys begin with.
         tags: The keys of tags that all results depend on.
     """
 
@@ -271,27 +273,27 @@ class ResultOperationFactory(OperationFactory):
         self._tags = tags
         early = _ms(policy.refresh_before)
         lifetime = self._lifetime
-        # Otherwise what was just stored, with a short default timeout, would be refreshed at once.
+        # Otherwise a result with a short default timeout would be refreshed at once.
         self._early = early if lifetime is None or early < lifetime else 0
         if self.before is not None:
             # Made once: most calls have no other tags.
             self._full_tags = tuple(map(self.key, tags))
             self._raw_tags = [raw(tag) for tag in self._full_tags]
-            # What follows the stem has only characters that no cache minds.
+            # The text behind the stem has only characters that every cache accepts.
             self._odd = alias.is_odd(f"{self.before}{stem}")
 
     @property
     def is_storing(self) -> bool:
-        """Whether results are kept at all."""
+        """Whether results are stored at all."""
         return self._lifetime != 0
 
     def result_key(self, key: str, tags: Iterable[str] = ()) -> ResultKey:
-        """Return where the result of a call is kept, under which tags beside those of all."""
+        """Return the key and tags of the result of a call; ``tags`` are added to those of all."""
         if self.before is None:
             full_tags = tuple(map(self.key, (*self._tags, *tags)))
             return ResultKey(self.key(key), full_tags, list(map(raw, full_tags)))
         full = self.before + key
-        # No warning of a long key: only memcached minds, and nobody can shorten it.
+        # No warning of a long key: only memcached refuses it, and the caller cannot shorten it.
         if self._odd:
             self._alias.validate_key(full)
         if not tags:
@@ -311,7 +313,7 @@ class ResultOperationFactory(OperationFactory):
     def fill(self, result: ResultKey, value: Value, lease: Lease) -> Operation[bool]:
         """Store a result under a lease; tells whether it is stored.
 
-        Where results are not kept at all, the lease is given back.
+        If results are not stored at all, the lease is released.
 
         Raises:
             UnsupportedValueError: The serializer cannot store it exactly.
@@ -322,17 +324,17 @@ class ResultOperationFactory(OperationFactory):
         return Fill(self.context, result, lease, data, *self._times())
 
     def release(self, result: ResultKey, lease: Lease) -> Operation[bool]:
-        """Give a lease back."""
+        """Release a lease."""
         return Release(self.context, result.key, lease)
 
     def claim_refresh(self, result: ResultKey, stale: StaleValue) -> Operation[bool]:
-        """Become the one who refreshes a result; tells whether the caller is."""
+        """Claim the refresh of a result; the result tells whether the caller has it."""
         return ClaimRefresh(self.context, result.key, stale, _lease_time(), again=False)
 
     def release_refresh(
         self, result: ResultKey, stale: StaleValue, seconds: float
     ) -> Operation[bool]:
-        """Let others refresh a result after so many seconds."""
+        """Let others refresh a result after a number of seconds."""
         return ClaimRefresh(self.context, result.key, stale, _ms(seconds), again=True)
 
     def store_refreshed(
@@ -347,7 +349,7 @@ class ResultOperationFactory(OperationFactory):
         return StoreRefreshed(self.context, result.key, stale, data, *self._times())
 
     def delete_stale(self, result: ResultKey, stale: StaleValue) -> Operation[bool]:
-        """Delete a result, if it is still that one."""
+        """Delete a result, if it is still the given one."""
         return DeleteStale(self.context, result.key, stale)
 
     @property

@@ -1,4 +1,4 @@
-"""What operations are made from: keys, timeouts, policies, and what an alias has."""
+"""The inputs of operations: keys, timeouts, policies, and the methods of an alias."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from cache_layer.backends.operations.base import OperationContext
 from cache_layer.keyspace import KeyFunction
 
-#: As in Django's API: anything that can be written may be a key, anything may be a value.
+#: As in Django's API: any object that ``str()`` takes may be a key, any object a value.
 Key = Any
-#: Django's: seconds, None for ever, or ``DEFAULT_TIMEOUT``.
+#: A timeout of Django: seconds, None to never expire, or ``DEFAULT_TIMEOUT``.
 Timeout = Any
 
 #: Redis counts milliseconds in 64 bits; this is some 200 million years.
@@ -21,7 +21,7 @@ LONGEST = 2**62
 
 
 class Alias(Protocol):
-    """What the factories need of a ``CACHES`` entry's backend."""
+    """The methods of a backend that the factories need."""
 
     key_func: KeyFunction
     key_prefix: str
@@ -29,13 +29,13 @@ class Alias(Protocol):
     default_timeout: Timeout
 
     def context_of(self, namespace: str) -> OperationContext:
-        """Return what operations under a namespace are given."""
+        """Return the context of operations under a namespace."""
 
     def make_and_validate_key(self, key: Key, version: int | None = None) -> str:
-        """Return the full key; warn where Django does."""
+        """Return the full key; warn of the same keys as Django."""
 
     def validate_key(self, key: str) -> None:
-        """Warn of a full key where Django does."""
+        """Warn of the full key if Django does."""
 
     def validate_keys(self, keys: Sequence[str]) -> None:
         """Warn of full keys where Django does."""
@@ -46,13 +46,13 @@ class Alias(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExpirationPolicy:
-    """How long a cached result is kept and when it is refreshed.
+    """The lifetime of a cached result, and the time of its refresh.
 
     Args:
         ttl: Django's timeout.
         stale_ttl: Seconds after ``ttl`` in which a result is still served while it is refreshed.
         refresh_before: Seconds before the end of ``ttl`` from which on it is refreshed.
-        jitter: Up to how many seconds are taken off ``ttl`` at random.
+        jitter: Largest number of seconds taken off ``ttl`` at random.
     """
 
     ttl: Timeout = DEFAULT_TIMEOUT

@@ -1,10 +1,10 @@
 # ruff: noqa: D102 - the methods of an operation are described in ``base``
-"""Storing a computed value only while nothing invalidated it.
+"""Operations that store a computed value unless an invalidation came in between.
 
-A reader that misses leaves a marker with a random token at the key; the value it computes is
-stored only if that very marker is still there and no tag has changed. Whatever removes or
-overwrites the key or a tag in between (a delete, a pattern, a flush by another client) makes the
-store come to nothing. During an outage the markers are in memory alone.
+A reader that misses leaves a marker with a random token at the key; the value it computes is stored
+only if that very marker is still there and no tag has changed. If the key or a tag is removed or
+overwritten in between (by a delete, a pattern, a flush of another client), nothing is stored.
+During an outage the markers are in memory only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ _RANDOM = NONCE_END - len(MARKER)
 class Lease:
     """The right to store the value of one key, until the key is invalidated or the lease ends.
 
-    ``owner`` is True for the one caller that placed it; others who miss meanwhile share the token.
+    ``owner`` is True for the one caller that placed it; other callers who miss before its end share
+    the token.
     """
 
     token: bytes
@@ -66,11 +67,11 @@ class Claim(ReadResult):
 
     Args:
         context: See ``OperationContext``.
-        result: Where the result stands, and its tags; without tags, any value at the key counts.
+        result: The key of the result, and its tags; without tags, any value under the key counts.
         early: See ``ReadResult``.
-        milliseconds: How long the lease lasts.
-        value_milliseconds: The longest that a value stored under it may live.
-        unreadable: What the key held, if that could not be decoded; it is replaced.
+        milliseconds: Lifetime of the lease.
+        value_milliseconds: Longest lifetime of a value stored under the lease.
+        unreadable: The bytes of the key, if they could not be decoded; they are replaced.
     """
 
     __slots__ = ("_random", "claimed", "milliseconds", "tag_milliseconds")
@@ -115,7 +116,7 @@ class Claim(ReadResult):
             found = self.decoded(reply, start)
         except DamagedEnvelopeError:
             found = MISSING
-        # It cannot be decoded: with a token that is nowhere, nothing will be stored.
+        # The value cannot be decoded. With a token that no key has, nothing will be stored.
         return self._lease(self._random, owner=False) if found is MISSING else found
 
     def rejected(self) -> Value:
@@ -148,7 +149,7 @@ class Claim(ReadResult):
         return self.parse(marker)
 
     def remember(self, journal: Journal) -> None:
-        # A marker that was placed and not answered for would hold up who waits for its owner.
+        # A marker without an owner would delay the callers that wait for the owner.
         if self.claimed is not None:
             journal.add_key(self.key, self.context.keyspace)
 
@@ -158,14 +159,14 @@ class Claim(ReadResult):
 
 
 class Fill(Single[bool]):
-    """Store a value if its lease is still there and no tag changed; tells whether it is stored.
+    """Store a value if its lease still exists and no tag changed; tells whether it is stored.
 
     Args:
         context: See ``OperationContext``.
-        result: What the lease was claimed for.
+        result: The result that the lease was claimed for.
         lease: The lease.
         data: The encoded value.
-        milliseconds: How long the value lives; None: for ever.
+        milliseconds: Lifetime of the value; None never expires.
         fresh_until: See ``encoding.seal``; a value without tags has no end of freshness.
     """
 
@@ -212,7 +213,7 @@ class Fill(Single[bool]):
 
 
 class Release(Single[bool]):
-    """Give a lease back without storing anything; tells whether it was still held."""
+    """Release a lease without storing a value; tells whether it was still held."""
 
     __slots__ = ("lease",)
     refusal = Refusal.OUTAGE
@@ -234,5 +235,5 @@ class Release(Single[bool]):
         return is_held
 
     def _identity(self) -> bytes:
-        # The tokens of tags that follow need not be known to who was cancelled.
+        # A cancelled caller may not know the tokens of tags that follow.
         return (MARKER + self.lease.token)[:NONCE_END]

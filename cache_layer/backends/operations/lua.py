@@ -1,7 +1,7 @@
 """The Lua scripts of the operations.
 
-Each of them treats a key as missing that holds a lease, a tag's token, or the envelope of a value
-whose tags have changed (see ``encoding``).
+Each script treats a key as missing if it holds a lease, a tag's token, or an envelope whose tags
+have changed (see ``encoding``).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ end
 
 
 class Script:
-    """A Lua script that is called by its digest and sent in full where the server lacks it."""
+    """A Lua script, called by its digest and sent in full if the server does not know it."""
 
     __slots__ = ("body", "plain", "sha")
 
@@ -84,7 +84,7 @@ class Script:
     def __init__(self, body: str, *, plain: str = "") -> None:
         self.body = _COMMON + body
         self.sha = hashlib.sha1(self.body.encode(), usedforsecurity=False).hexdigest()
-        #: A command of Redis's own that does the same to the keys, but for the result.
+        #: A command of Redis that changes the keys in the same way, with another result.
         self.plain = plain
         self.known[self.sha] = self.known[self.body] = self
 
@@ -94,7 +94,7 @@ class Script:
 
     @classmethod
     def otherwise(cls, command: Command) -> Command | None:
-        """Return another command that does the same, where Redis refuses this one; None: none."""
+        """Return another command with the same effect, for one that Redis refuses, or None."""
         if command[0] == "EVALSHA":
             return ("EVAL", cls.known[command[1]].body, *command[2:])
         if command[0] == "EVAL" and (plain := cls.known[command[1]].plain):
@@ -109,8 +109,8 @@ put(KEYS[1], ARGV[1], ARGV[2])
 return 1
 """)
 
-#: expected, data, px or "keep" -> 1 when the key held what was expected and now holds data.
-#: A key of a foreign type does not hold it.
+#: expected, data, px or "keep" -> 1 when the key held the expected bytes and now holds data. A key
+#: of a foreign type never does.
 SWAP = Script("""
 if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 put(KEYS[1], ARGV[2], ARGV[3])
@@ -155,7 +155,7 @@ redis.call('INCRBY', KEYS[1], ARGV[1])
 return redis.call('GET', KEYS[1])
 """)
 
-#: -> the milliseconds left, -1 for ever, -2 when the key holds no value.
+#: -> the milliseconds left, -1 when the key never expires, -2 when it holds no value.
 REMAINING = Script("""
 if not live(KEYS[1]) then return -2 end
 return redis.call('PTTL', KEYS[1])
@@ -233,8 +233,8 @@ put(KEYS[1], ARGV[2], ARGV[3])
 return 1
 """)
 
-#: The key; magic and nonce of an envelope, for how long to keep others from refreshing it, and
-#: "again" or "" -> 1 when the caller is the one to refresh it, or to set another time.
+#: The key; magic and nonce of an envelope, the milliseconds to keep others from refreshing it, and
+#: "again" or "" -> 1 when the caller may refresh it, or has set another time.
 CLAIM_REFRESH = Script("""
 local head = redis.call('GETRANGE', KEYS[1], 0, 47)
 if string.sub(head, 1, 18) ~= ARGV[1] or not alive(KEYS[1], head) then return 0 end
@@ -255,8 +255,8 @@ put(KEYS[1], ARGV[2], ARGV[3])
 return 1
 """)
 
-#: The key; magic and nonce of an envelope, or what a lease begins with -> 1 when it was there and
-#: is gone now.
+#: The key; magic and nonce of an envelope, or the beginning of a lease -> 1 when the key held it
+#: and is deleted now.
 DELETE_IF = Script("""
 if redis.call('GETRANGE', KEYS[1], 0, 17) ~= ARGV[1] then return 0 end
 return unlink(KEYS[1])

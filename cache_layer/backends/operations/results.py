@@ -1,7 +1,7 @@
 # ruff: noqa: D102 - the methods of an operation are described in ``base``
-"""Reading a cached result, and refreshing it behind its readers.
+"""Operations that read a cached result and refresh it in the background.
 
-Everything that refreshes a result fails once the result was invalidated.
+An operation that refreshes a result fails once the result is invalidated.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ class Missing(enum.Enum):
     MISSING = "missing"
 
 
-#: The answer of a ``ReadResult`` that found no value, or none that it can decode.
+#: The result of a ``ReadResult`` that found no value that it can decode.
 MISSING: Final = Missing.MISSING
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StaleValue:
-    """A value that is to be refreshed, and that nobody refreshes yet."""
+    """A value that is due for a refresh that nobody has begun."""
 
     value: Value
-    #: The beginning of its envelope, which no other has.
+    #: The beginning of its envelope, which is unique.
     identity: bytes
     #: Its envelope's list of tags.
     tag_section: bytes
@@ -66,17 +66,17 @@ class StaleValue:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether its end of freshness is still to come."""
+        """Whether its end of freshness is in the future."""
         return time.time() * 1000 < self.fresh_until
 
 
 class ReadResult(Read[Value]):
-    """Return the value of a result, ``StaleValue`` around one to be refreshed, or ``MISSING``.
+    """Return the value of a result, a ``StaleValue`` if it is due for a refresh, or ``MISSING``.
 
     Args:
         context: See ``OperationContext``.
-        result: Where the result stands, and its tags.
-        early: Milliseconds before the end of freshness from which on it is to be refreshed.
+        result: The key of the result, and its tags.
+        early: Milliseconds before the end of freshness at which a refresh is due.
     """
 
     __slots__ = ("early", "result", "unreadable")
@@ -87,7 +87,7 @@ class ReadResult(Read[Value]):
         self.key = result.key
         self.result = result
         self.early = early
-        #: What the key holds, if that cannot be decoded.
+        #: The bytes of the key, if they cannot be decoded.
         self.unreadable = b""
 
     @property
@@ -119,7 +119,7 @@ class ReadResult(Read[Value]):
         return self.parse([store.read(key) for key in self.reads])
 
     def decoded(self, data: bytes, start: int) -> Value:
-        """Return the value in what the key holds, which begins there and counts."""
+        """Return the decoded value, which begins at the given index of the bytes and is valid."""
         try:
             value = self.context.codec.decode(data[start:] if start else data)
         except UnreadableValueError:
@@ -141,7 +141,7 @@ class ReadResult(Read[Value]):
 
 
 class _OfStaleValue(Single[bool]):
-    """Something done to a stale value's envelope, while that is still there and valid."""
+    """The base class of operations on the envelope of a stale value, while that is valid."""
 
     __slots__ = ("stale",)
 
@@ -153,7 +153,7 @@ class _OfStaleValue(Single[bool]):
         return bool(reply)
 
     def envelope_in(self, store: MemoryStore) -> bytes | None:
-        """Return the envelope, if it is still there and valid."""
+        """Return the envelope, if it still exists and is valid."""
         data = store.read(self.key)
         if data is None or data[:NONCE_END] != self.stale.identity:
             return None
@@ -161,16 +161,16 @@ class _OfStaleValue(Single[bool]):
 
 
 class ClaimRefresh(_OfStaleValue):
-    """Keep everybody else from refreshing a value for some time; tells whether that was possible.
+    """Claim the refresh of a value for some time; tells whether the caller has it.
 
-    Of all who try at once, one succeeds.
+    Of all concurrent callers, one succeeds.
 
     Args:
         context: See ``OperationContext``.
         key: The full key of the result.
         stale: The value that was read.
-        milliseconds: For how long.
-        again: Whether the caller has succeeded before and sets another time.
+        milliseconds: The duration of the claim.
+        again: Whether the caller has the claim already and sets another duration.
     """
 
     __slots__ = ("again", "milliseconds")

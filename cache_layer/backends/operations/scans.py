@@ -1,5 +1,5 @@
 # ruff: noqa: D102 - the methods of an operation are described in ``base``
-"""Operations that look for keys by pattern: scanned in large steps, never all at once."""
+"""Operations that find keys by pattern, with scans in large steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cache_layer.journal import Journal
 from cache_layer.keyspace import Keyspace
 from cache_layer.metrics import record
 
-#: Keys that Redis looks at in one step: about a millisecond of its time.
+#: Number of keys that Redis examines in one step, which takes about a millisecond.
 STEP: Final = 2000
 
 
@@ -62,7 +62,7 @@ class ScanKeys(Operation[list[str]]):
 
 
 class ScanPage(Operation[tuple[int, list[str]]]):
-    """One step of ``ScanKeys``: where to go on, 0 at the end, and keys, some of them twice."""
+    """One step of ``ScanKeys``: the next cursor, 0 at the end, and keys, some of them twice."""
 
     __slots__ = ("count", "cursor", "pattern")
     refusal = Refusal.ERROR
@@ -84,7 +84,8 @@ class ScanPage(Operation[tuple[int, list[str]]]):
         return int(cursor), [key for key in keys if key is not None]
 
     def in_memory(self, store: MemoryStore) -> tuple[int, list[str]]:
-        # Memory is listed at once. A cursor of Redis's means that its keys were given out before.
+        # Memory lists all keys in one step. With a cursor of Redis, Redis has listed its keys
+        # before.
         return 0, ScanKeys(self.context, self.pattern).in_memory(store)
 
 
@@ -101,7 +102,7 @@ class DeletePattern(Operation[int]):
         self.count = count
 
     def owned(self, keys: Iterable[bytes]) -> list[bytes]:
-        """Return those of the keys found that are to be deleted."""
+        """Return the keys to delete among the keys found."""
         return list(keys)
 
     def steps(self) -> Steps[int]:
@@ -128,7 +129,7 @@ class DeletePattern(Operation[int]):
 
 
 class Clear(DeletePattern):
-    """Delete every key of the alias, of all versions, and of nobody else."""
+    """Delete every key of the alias, in all versions, and no other key."""
 
     __slots__ = ("keyspace",)
     refusal = Refusal.ERROR
@@ -147,11 +148,11 @@ class Clear(DeletePattern):
 def drop_matching(
     pattern: str, owned: Callable[[list[bytes]], list[bytes]] = list, count: int = STEP
 ) -> Steps[int]:
-    """Delete what matches a pattern; one round trip a step deletes and looks further."""
+    """Delete the keys that match a pattern; each round trip deletes keys and scans further."""
     dropped = 0
     cursor: Reply = 0
     deletions: list[Command] = []
-    # Last, so that the values under them are still counted as such.
+    # Tags last, so that the values that depend on them are still counted.
     tags: list[bytes] = []
     while True:
         *counts, (cursor, found) = yield [*deletions, _scan(cursor, pattern, count)]
@@ -176,5 +177,5 @@ def _text(key: bytes) -> str | None:
     try:
         return key.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
-        # No key of ours: those are made of text.
+        # Not a key of the cache: those are text.
         return None

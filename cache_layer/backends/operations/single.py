@@ -36,7 +36,7 @@ from cache_layer.metrics import record
 
 
 class Get(Read[Value]):
-    """The value of a key, or the default."""
+    """Return the value of a key, or the default."""
 
     __slots__ = ("default",)
     refusal = Refusal.OUTAGE
@@ -94,7 +94,7 @@ class _GetUnderTags(Single[Value]):
 
 
 class HasKey(Single[bool]):
-    """Whether a key holds a value, be it None."""
+    """Tell whether a key holds a value, None included."""
 
     __slots__ = ()
     refusal = Refusal.OUTAGE
@@ -111,7 +111,7 @@ class HasKey(Single[bool]):
 
 
 class IsMissing(HasKey):
-    """Whether a key is missing: what adding a value that expires at once amounts to."""
+    """Tell whether a key is missing: the result of adding a value that expires at once."""
 
     __slots__ = ()
     refusal = Refusal.OUTAGE
@@ -124,7 +124,7 @@ class IsMissing(HasKey):
 
 
 class Remaining(Single[int | None]):
-    """The milliseconds a key has left: -1 when it never expires, None when it is missing."""
+    """Return the milliseconds a key has left: -1 if it never expires, None if it is missing."""
 
     __slots__ = ()
     refusal = Refusal.OUTAGE
@@ -172,7 +172,7 @@ class Set(Writing[bool]):
 
 
 class Add(Set):
-    """Store a value where there is none; tells whether it did."""
+    """Store a value if the key is missing; tells whether it was."""
 
     __slots__ = ()
     refusal = Refusal.OUTAGE
@@ -207,7 +207,7 @@ class Delete(Writing[bool]):
 
 
 class SetExpired(Delete):
-    """Storing a value that expires at once: the key is gone, and nothing was stored."""
+    """Store a value that expires at once: delete the key, and store nothing."""
 
     __slots__ = ()
     refusal = Refusal.OUTAGE
@@ -273,8 +273,8 @@ class Increment(Operation[int]):
     """Add to an integer in one atomic step.
 
     ``creates``: whether a missing key starts at the amount, with ``milliseconds`` to live;
-    otherwise a missing key raises ValueError. An existing key keeps its expiry. Numbers of any
-    size work: what INCRBY cannot do (64 bits) is done by compare and swap.
+    otherwise a missing key raises ValueError. An existing key keeps its expiry. Numbers may have
+    any size: beyond the 64 bits of INCRBY, compare and swap changes them.
     """
 
     __slots__ = ("amount", "creates", "key", "milliseconds")

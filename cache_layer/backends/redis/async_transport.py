@@ -40,13 +40,13 @@ from cache_layer.breaker import Breaker
 
 T = TypeVar("T")
 
-#: Into how many pieces the wait for a connection is cut.
+#: Number of pieces into which the wait for a connection is divided.
 _PIECES: Final = 10
 
 Connect = Callable[[], Awaitable[internals.Connection]]
 Handshake = Callable[[internals.Connection], Awaitable[None]]
 
-#: Options of a synchronous connection that an asynchronous one makes for itself.
+#: Options of a synchronous connection that an asynchronous one creates itself.
 _OWN: Final = frozenset(
     {
         "connection_pool",
@@ -66,7 +66,7 @@ _OWN: Final = frozenset(
 
 
 class _LoopEntry:
-    """What one event loop has. Without a queue, a thread uses the synchronous client instead."""
+    """The queue of one event loop. Without one, a thread uses the synchronous client."""
 
     __slots__ = ("callbacks", "guard", "queue")
 
@@ -109,7 +109,7 @@ class AsyncTransport:
     def sent(self, operation: Operation[T]) -> asyncio.Future[Reply] | None:
         """Send a read of one command; return the future of its reply, for ``received()``.
 
-        None where that takes ``run()``, which costs another coroutine.
+        None if the read needs ``run()``, which costs another coroutine.
         """
         if operation.writes or not isinstance(operation, Read):
             return None
@@ -185,7 +185,7 @@ class AsyncTransport:
 
 
 def _connector(client: object, handshake: Handshake, patience: float | None) -> Connect | None:
-    """Return what makes connections that match those of a synchronous client.
+    """Return a function that makes connections like those of a synchronous client.
 
     Args:
         client: The synchronous client.
@@ -242,7 +242,7 @@ async def _within(connecting: Awaitable[None], patience: float | None) -> None:
     """Wait for a connection, in pieces: one in which the loop was busy counts as any other.
 
     Raises:
-        RedisTimeoutError: It took longer.
+        RedisTimeoutError: Connecting took longer.
     """
     task = asyncio.ensure_future(connecting)
     try:

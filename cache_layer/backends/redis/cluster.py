@@ -1,9 +1,8 @@
-"""Redis Cluster: all keys of an alias on one slot, over connections to whoever owns that slot.
+"""Redis Cluster: keeps all keys of an alias on one slot, and connects to its owner.
 
 Scripts, scans and batches need their keys on one server. A hash tag in the ``KEY_PREFIX``
-(``{shop}``) puts them there; the cluster is then what Sentinel is elsewhere: it says which server
-that is, and makes a replica take over when it dies. A server that has lost the slot is one that
-cannot be used.
+(``{shop}``) puts them there; the cluster then has the role of Sentinel: it names that server, and
+promotes a replica when the server dies. A server that has lost the slot counts as unusable.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class ClusterConnectionFactory(ConnectionFactory):  # type: ignore[misc]
         """Return a pool whose connections lead to the owner of the slot.
 
         Raises:
-            ImproperlyConfigured: The URL is that of a Unix socket, which is one node's.
+            ImproperlyConfigured: The URL is that of a Unix socket.
         """
         pool = super().get_connection_pool(params)
         known = {
@@ -73,7 +72,7 @@ class Nodes:
         """Return the owner of a slot, out of what a node answers to ``CLUSTER SLOTS``.
 
         Raises:
-            RedisConnectionError: Nobody serves that slot.
+            RedisConnectionError: No node serves the slot.
         """
         for first, last, *servers in reply:
             if first <= slot <= last:
@@ -187,10 +186,10 @@ def is_clustered(options: dict[str, object]) -> bool:
 
 
 def hash_tag(backend: BaseCache) -> str:
-    """Return what puts all keys of an alias on one slot, with its braces.
+    """Return the hash tag of all keys of an alias, with its braces.
 
     Raises:
-        ImproperlyConfigured: Nothing does.
+        ImproperlyConfigured: The key prefix has no hash tag.
     """
     try:
         around = KeyTemplate.of(backend.key_func, backend.key_prefix, backend.version)

@@ -1,4 +1,4 @@
-"""What an error of Redis or its client means: an outage, a refused command, or one key's matter."""
+"""Classifies errors of Redis and its client: an outage, a refusal, or a wrong key."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _FORBIDDEN_IN_SCRIPTS: Final = ("ACL failure", "can't run this command", "NOPERM
 
 
 class Meaning(enum.Enum):
-    """What an error reply means."""
+    """The meaning of an error reply."""
 
     OUTAGE = "Redis cannot be used"
     REFUSED = "Redis does not do this command"
@@ -52,8 +52,8 @@ class RedisUnavailableError(Exception):
     """Redis cannot be used now.
 
     Args:
-        reason: What happened.
-        decisive: Whether Redis is not to be asked again before a probe has found it healthy.
+        reason: The cause, for the log.
+        decisive: Whether the circuit opens at once, until probes find Redis healthy.
     """
 
     def __init__(self, reason: str, *, decisive: bool) -> None:
@@ -74,7 +74,7 @@ class CircuitOpenError(RedisUnavailableError):
 
 
 def meaning(error: Exception) -> Meaning:
-    """Return what an error reply of Redis means.
+    """Return the meaning of an error reply of Redis.
 
     A reply of no known kind counts as a refusal: the operation decides what that means.
     """
@@ -96,21 +96,21 @@ def meaning(error: Exception) -> Meaning:
         # An older server wraps what a script ran into: "Error running script ...: -OOM command".
         if any(f"-{prefix}" in text for prefix in _OUTAGES):
             return Meaning.OUTAGE
-        # Otherwise it met a key that holds something else than the cache stored.
+        # Otherwise the script found a key that the cache did not write.
         forbidden = any(part in text for part in _FORBIDDEN_IN_SCRIPTS)
         return Meaning.REFUSED if forbidden else Meaning.KEY
     return Meaning.KEY if any(part in text for part in _OF_KEYS) else Meaning.REFUSED
 
 
 def is_refusal(reply: object) -> bool:
-    """Return whether a reply says that Redis does not do the command."""
+    """Return whether a reply is a refusal of the command."""
     return isinstance(reply, Exception) and meaning(reply) is Meaning.REFUSED
 
 
 def raise_refusal(operation: Operation[T], reply: Exception) -> None:
-    """Raise what it means that Redis answered an operation with an error.
+    """Raise the exception for an error reply to an operation.
 
-    Nothing is raised where the operation handles the reply itself.
+    Nothing is raised if the operation handles the reply itself.
 
     Raises:
         RedisUnavailableError: Redis cannot be used, or the operation cannot do without.
@@ -129,7 +129,7 @@ def raise_refusal(operation: Operation[T], reply: Exception) -> None:
 
 
 def as_unavailable(error: BaseException) -> RedisUnavailableError | None:
-    """Return what an exception of the client means, or None when it concerns one command only."""
+    """Return the outage that an exception of the client means; None if it is about one command."""
     from redis import exceptions
 
     reason = f"{type(error).__name__}: {error}"
@@ -156,9 +156,9 @@ def as_unavailable(error: BaseException) -> RedisUnavailableError | None:
 
 
 class _Translated:
-    """Raises what exceptions of the client mean in their place, where they mean anything.
+    """Replaces exceptions of the client that mean an outage.
 
-    Not made by ``contextlib``, because it stands around every command.
+    It is a class, and faster than ``contextlib``, because every command runs inside it.
     """
 
     def __enter__(self) -> None:

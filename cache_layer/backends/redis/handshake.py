@@ -1,10 +1,10 @@
-"""Sets new connections up: which server process answers, and which connections are ours.
+"""Sets new connections up: identifies the server process, and records its connections.
 
-Two things could bring back what was invalidated, and both are seen where a connection is made. A
-server that restarted from a snapshot, or a replica that was promoted, may hold what was deleted
-before: it is a new process, and its content is not trusted until the alias's keys are dropped from
-it. And a command that timed out may be delivered late by a network that kept it: it does nothing
-once the server has ended the connection it comes over.
+Two events could bring invalidated values back, and both are detected when a connection is made. A
+server that restarted from a snapshot, or a replica that was promoted, may hold deleted values: it
+is a new process, and its content is not trusted until the alias's keys are dropped from it. And the
+network may deliver a timed-out command late: the command does nothing once the server has ended its
+connection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cache_layer.backends.redis.errors import WrongServerError, is_refusal
 from cache_layer.backends.redis.internals import Connection
 
 _QUESTIONS: Final = (("CLIENT", "ID"), ("INFO", "server"), ("INFO", "replication"))
-#: Connections remembered; what could be delivered late is on the newest.
+#: Largest number of remembered connections; late commands are on the newest ones.
 _MOST: Final = 1000
 
 
@@ -35,14 +35,14 @@ class ClusterNodeError(RedisConnectionError, WrongServerError):
     """The server is a node of a Redis Cluster."""
 
 
-#: Whose recovery this thread does.
+#: The server identity whose recovery runs in this thread.
 _recovering: ContextVar[ServerIdentity | None] = ContextVar("recovering", default=None)
 
 Steps = Generator[list[Command], list[Reply], None]
 
 
 class ServerIdentity:
-    """What one store in one process knows of its server.
+    """The knowledge of one store in one process about its server.
 
     A server is known by its process and its history: one that was demoted and promoted again is
     another. A server that does not say who it is (a proxy, a user without INFO) is taken for
@@ -50,9 +50,9 @@ class ServerIdentity:
 
     Args:
         trust_after_restart: Whether every other server is trusted as well.
-        clustered: Whether the server has to be a node of a cluster; otherwise it must not be.
-        marks: Returns the keys that say which server holds nothing stale, one for each keyspace.
-        switch_off: Called with what the server refuses, and its reply.
+        clustered: Whether the server must be a node of a cluster; otherwise it must not be one.
+        marks: Returns the keys that name the server without stale keys, one for each keyspace.
+        switch_off: Called with the name of a refused feature, and the reply.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ServerIdentity:
 
     @contextlib.contextmanager
     def recovering(self) -> Iterator[None]:
-        """Let this context, and no other, talk to whatever server answers."""
+        """Let this context, and no other, talk to any server that answers."""
         self.found = self.trusted
         token = _recovering.set(self)
         try:
@@ -134,7 +134,7 @@ class ServerIdentity:
         server = self._met.encode()
         missing = [mark for mark, found in zip(marks, known, strict=True) if found == b""]
         if missing and server and self._met == self.trusted:
-            # From now on a process that begins can tell this server from another.
+            # From now on a new process can tell this server from another.
             yield [("SET", mark, server) for mark in missing]
 
     def _meet(
@@ -148,7 +148,7 @@ class ServerIdentity:
         if server:
             server = f"{server}:{_field(history, b'master_replid:')}"
         if server != self._met:
-            # The ids of one server are other clients' on another.
+            # The same ids belong to other clients on another server.
             self._connections.clear()
             self._met = server
         if isinstance(connection, int):
@@ -167,8 +167,8 @@ class ServerIdentity:
 
 
 def _silence(connection: object) -> None:
-    """Keep the client from telling its name and version, which costs two round trips."""
-    # The first is what newer versions of redis-py call it, the others what it was called before.
+    """Keep the client from sending its name and version, which costs two round trips."""
+    # The first is the name in newer versions of redis-py, the others are older names.
     for name in ("driver_info", "lib_name", "lib_version"):
         if hasattr(connection, name):
             setattr(connection, name, None)

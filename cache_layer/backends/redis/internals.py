@@ -1,7 +1,7 @@
-"""What is used of redis-py's connections beyond their documented interface.
+"""The undocumented attributes of redis-py's connections that the transports use.
 
-Commands go past redis-py for half of its time. A version of it that keeps its sockets elsewhere
-costs that, and nothing else: redis-py's own clients do the work then.
+Bypassing redis-py halves the time of a command. If a version of redis-py lacks these attributes,
+redis-py's own clients send the commands, which only takes more time.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import redis
 
-#: A client of redis-py, whose types of replies say both blocking and awaited.
+#: A client of redis-py, whose types mix blocking and awaited replies.
 Client = Any
-#: A connection of redis-py, of which more is used than it documents.
+#: A connection of redis-py, with its undocumented attributes.
 Connection = Any
 
 logger = logging.getLogger("cache_layer")
@@ -27,7 +27,7 @@ _warned = False
 
 
 def are_known(connection: object, names: tuple[str, ...]) -> bool:
-    """Return whether a connection, not connected yet, has these; log one warning where not."""
+    """Return whether an unconnected connection has the attributes; if not, log one warning."""
     global _warned
     if all(hasattr(connection, name) for name in names):
         return True

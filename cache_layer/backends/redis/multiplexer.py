@@ -1,8 +1,8 @@
 """One multiplexed connection per event loop; commands queue until it is connected.
 
-Commands go out together and replies come back in order, to whichever call has waited longest. The
-connection is one that ``redis.asyncio`` has set up (TLS, authentication, database); everything
-here is used from the thread of its event loop alone.
+Commands are sent together and replies come back in order, each to the call that has waited longest.
+``redis.asyncio`` sets the connection up (TLS, authentication, database). All classes here are used
+from the thread of the event loop only.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from cache_layer.backends.redis.pool import SLOWEST
 from cache_layer.backends.redis.resp import NOTHING, Push, make_reader, pack
 from cache_layer.breaker import Breaker
 
-#: Calls sent and not answered; further ones wait their turn. It bounds the buffers of both sides,
-#: and Redis never waits for this process.
+#: Largest number of unanswered calls; further ones wait. It limits the buffers of both sides, so
+#: that Redis never waits for this process.
 WINDOW: Final = 1000
-#: Bytes joined for one write; larger commands are written alone.
+#: Largest size of commands joined in one write, in bytes; larger commands are written alone.
 _PIECE: Final = 1 << 18
-#: Seconds within which something must arrive while an overdue reply is still waited for.
+#: Seconds without any received byte after which an overdue reply counts as lost.
 _MOVING: Final = 0.02
 #: Seconds after which the loop has read what had arrived when a reply was found to be overdue.
 #: With a pause of zero, some loops call the timer again before they read.
@@ -53,7 +53,7 @@ class Batch:
         self.replies: list[Reply] = []
 
     def done(self) -> bool:
-        """Return whether the caller has them, or waits no longer."""
+        """Return whether the caller has the replies, or has stopped waiting."""
         return self.future.done()
 
 
@@ -88,22 +88,23 @@ class MultiplexedConnection(asyncio.Protocol):
         self.pending: deque[Waiter] = deque()
         self._answered = 0
         self._sent = 0
-        #: For each write, when its replies are due, and how many were sent with it and before.
+        #: For each write, the time when its replies are due, and the number of calls sent until
+        #: then.
         self._due: deque[tuple[float, int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._heard = 0.0
-        #: When a reply was last found to be overdue; 0 while none is.
+        #: The time when a reply was last found to be overdue; 0 if none is.
         self._looked = 0.0
-        #: Seconds that overdue replies were waited for, without the time the loop was busy.
+        #: Seconds waited for overdue replies, without the time in which the loop was busy.
         self._late = 0.0
-        #: Whether a part of the first reply that is awaited has come.
+        #: Whether a part of the first awaited reply has arrived.
         self._begun = False
         self._paused = False
         self._open = True
         # A stream writer closes its transport when it is collected.
         self._writer = connection._writer
         self._transport = cast("asyncio.Transport", self._writer.transport)
-        # Nor must the connection itself close it, or warn that nobody did.
+        # The connection itself must neither close it, nor warn that it is open.
         connection._writer = connection._reader = None
         self._transport.set_protocol(self)
         if self._transport.is_closing():
@@ -122,7 +123,7 @@ class MultiplexedConnection(asyncio.Protocol):
         self._expect(len(packed))
 
     def write_some(self, queue: deque[tuple[Waiter, bytes]]) -> None:
-        """Send queued commands that are still waited for, as far as there is room."""
+        """Send queued commands whose callers still wait, as far as there is room."""
         while queue and not self.full:
             pieces = []
             room = _PIECE
@@ -150,7 +151,7 @@ class MultiplexedConnection(asyncio.Protocol):
         self._lost(self)
 
     def end(self) -> None:
-        """Close the connection at once and tell nobody."""
+        """Close the connection at once, without calling ``lost``."""
         self._open = False
         self._transport.abort()
         if self._timer is not None:
@@ -189,7 +190,7 @@ class MultiplexedConnection(asyncio.Protocol):
                 answered += 1
                 if not future.done():
                     future.set_result(reply)
-        # IndexError: a reply that nobody asked for.
+        # IndexError: a reply without a command.
         except Exception as error:  # noqa: BLE001
             self._answered = answered
             self.fail(RedisConnectionError(f"Redis sent what is not its protocol: {error!r}"))
@@ -209,7 +210,7 @@ class MultiplexedConnection(asyncio.Protocol):
         self._ready()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the connection; its other end closed it."""
+        """End the connection, which the server closed."""
         self.fail(exc or RedisConnectionError("Connection closed by server."))
 
     def pause_writing(self) -> None:
@@ -258,7 +259,7 @@ class MultiplexedConnection(asyncio.Protocol):
 
 
 def refuse(waiter: Waiter, error: BaseException) -> None:
-    """Let one call fail, with an exception of its own."""
+    """Let one call fail, with a new exception."""
     future: asyncio.Future[Reply] = waiter.future if isinstance(waiter, Batch) else waiter
     if future.done():
         return
@@ -272,8 +273,8 @@ def refuse(waiter: Waiter, error: BaseException) -> None:
 class CommandQueue:
     """The commands of one event loop, and the connection that they go out on.
 
-    Its futures are done with replies, of which any may be the exception that Redis answered with,
-    or fail with ``RedisUnavailableError``. A future that is cancelled disturbs no other.
+    The result of a future is a reply, or an exception that Redis answered; a future fails with
+    ``RedisUnavailableError``. Cancelling a future does not disturb others.
 
     Args:
         connect: Returns a ``redis.asyncio`` connection that is set up.
@@ -291,7 +292,7 @@ class CommandQueue:
         self._queue: deque[tuple[Waiter, bytes]] = deque()
         self._connection: MultiplexedConnection | None = None
         #: The circuit's epoch as the connection was made. A connection made before an outage is not
-        #: used after it: its other end may be gone without a word.
+        #: used after it: the server may be gone without notice.
         self._epoch = -1
         self._connecting: asyncio.Task[None] | None = None
         self._scheduled = False

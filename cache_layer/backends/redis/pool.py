@@ -1,7 +1,7 @@
-"""Connections of synchronous callers: each call has one for itself, while it lasts.
+"""A pool of connections for synchronous callers; each call has a connection to itself.
 
-redis-py sets a connection up (TLS, authentication, database); commands and replies then go past
-it, for half of its time.
+redis-py sets a connection up (TLS, authentication, database); commands and replies then bypass
+redis-py, which halves their time.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ _CLASSES: Final = frozenset(
         SecureSlotConnection,
     }
 )
-#: What only redis-py's own way of asking takes into account.
+#: Options that only redis-py's own clients support.
 _BEYOND: Final = frozenset({"max_connections", "retry", "retry_on_error", "retry_on_timeout"})
-#: What redis-py makes of the reply to a command, by its name.
+#: redis-py's conversions of replies, by the name of the command.
 Callbacks = Mapping[object, Callable[[Reply], object]]
 _READ: Final = 1 << 16
-#: Bytes from which on a command gets the time that it needs on a slow link.
+#: Size in bytes above which a command gets extra time for a slow link.
 _LARGE: Final = 1 << 16
-#: Bytes a second on the slowest link on which a transfer is progress.
+#: Speed of the slowest supported link, in bytes a second.
 SLOWEST: Final = 1_000_000
 
 
 class PooledConnection:
-    """One connection. An error while it is used leaves it useless.
+    """One connection. After an error it cannot be used again.
 
     Args:
         connection: A connection of redis-py that is not connected yet.
-        generation: Which renewal of the pool it belongs to.
+        generation: The number of renewals of the pool before it was made.
         patience: Seconds that connecting may take in all; None for ever.
     """
 
@@ -72,12 +72,12 @@ class PooledConnection:
         self._readable = _readability(self._socket)
 
     def execute(self, command: Command) -> Reply:
-        """Return the reply, be it the exception that Redis answered with."""
+        """Return the reply, which may be an exception that Redis answered."""
         packed = pack(command)
         if len(packed) > _LARGE:
             return self._exchange(packed, 1)[0]
-        # A reply that arrives in one piece, as nearly all do, takes one wait, which the socket
-        # limits: no clock is needed.
+        # Nearly all replies arrive in one piece and take one wait, which the socket limits, so no
+        # clock is needed.
         connected, reader = self._socket, self._reader
         connected.sendall(packed)
         data = connected.recv(_READ)
@@ -92,8 +92,8 @@ class PooledConnection:
         return self._exchange(b"".join(map(pack, commands)), len(commands))
 
     def quiet(self) -> bool:
-        """Return whether the other end is still there, as far as can be known without asking."""
-        # Nothing is to be read from a good one, not even its end.
+        """Return whether the connection is still open, as far as is known without a command."""
+        # A good connection has nothing to read, not even its end.
         return not self._readable()
 
     def close(self) -> None:
@@ -103,8 +103,8 @@ class PooledConnection:
     def _exchange(self, packed: bytes, number: int) -> list[Reply]:
         """Send commands and return their replies.
 
-        Python's limit on a socket is for each wait. Whatever the server does, an exchange takes
-        no longer than two of them and the time that its bytes need on the slowest useful link.
+        Python's timeout of a socket is for each wait. An exchange takes at most two timeouts and
+        the time that its bytes need on the slowest supported link.
         """
         moved = len(packed)
         if moved > _LARGE:
@@ -113,13 +113,13 @@ class PooledConnection:
         return self._replies(NOTHING, number, moved, 0)
 
     def _replies(self, reply: Reply, number: int, moved: int, waits: int) -> list[Reply]:
-        """Return the replies to so many commands, of which one may have been read.
+        """Return the replies to ``number`` commands; the first may have been read already.
 
         Args:
-            reply: What the reader gave last.
-            number: How many replies there are to be.
-            moved: Bytes that the exchange has moved.
-            waits: How often it has waited for bytes.
+            reply: The last result of the reader.
+            number: The number of replies to return.
+            moved: Number of bytes sent and received in the exchange.
+            waits: Number of waits for bytes so far.
         """
         connected, reader = self._socket, self._reader
         replies: list[Reply] = []
@@ -147,7 +147,7 @@ class PooledConnection:
         return replies
 
     def _left(self, began: float, moved: int) -> float | None:
-        """Return how long to wait yet, in an exchange that has moved so many bytes."""
+        """Return the seconds left to wait in an exchange that has moved a number of bytes."""
         if self._timeout is None:
             return None
         left = self._timeout + moved / SLOWEST
@@ -159,12 +159,12 @@ class PooledConnection:
 
 
 def connect_within(connection: RedisConnection, seconds: float | None) -> None:
-    """Connect, in so many seconds in all: name, address, TLS, authentication and handshake.
+    """Connect within a number of seconds, from the name to the handshake.
 
-    Some of these steps cannot be limited, so a thread takes them.
+    Some of the steps (name, address, TLS, authentication) have no timeout, so a thread runs them.
 
     Raises:
-        RedisTimeoutError: They took longer; the thread then closes what it opened.
+        RedisTimeoutError: The steps took longer; the thread then closes the connection.
     """
     if seconds is None:
         connection.connect()
@@ -205,26 +205,26 @@ def _readability(connected: RedisConnection) -> Callable[[], object]:
 
 
 class Executor(Protocol):
-    """Asks Redis on one of several connections; threads share it."""
+    """Sends commands to Redis on one of several connections; threads share it."""
 
     def execute(self, command: Command) -> Reply:
-        """Return what redis-py makes of the reply, be it an exception."""
+        """Return the reply as redis-py converts it, which may be an exception."""
 
     def execute_all(self, commands: Sequence[Command]) -> list[Reply]:
-        """Return the same for several commands, in one round trip."""
+        """Return the replies to several commands, in one round trip."""
 
     def renew(self) -> None:
-        """Use no connection of before this any more."""
+        """Stop using all connections made before this call."""
 
 
 class ConnectionPool:
-    """Asks past redis-py."""
+    """Sends commands without redis-py."""
 
     def __init__(self, client: RedisClient, patience: float | None) -> None:
         self._pool = client.connection_pool
         self._patience = patience
         self._callbacks = dict(client.response_callbacks)
-        # Its pop and append are atomic. The one that was used last is taken first.
+        # Its pop and append are atomic. The most recently used connection is taken first.
         self._idle: deque[PooledConnection] = deque()
         self._generation = 0
 
@@ -279,7 +279,7 @@ class ConnectionPool:
 
 
 class Client:
-    """Asks as redis-py does, by its pool: behind Sentinel, with a limit, with retries."""
+    """Sends commands with redis-py's pool: behind Sentinel, with a limit, with retries."""
 
     def __init__(self, client: RedisClient) -> None:
         self._client = client
@@ -306,7 +306,7 @@ class Client:
 
 
 def executor_for(client: object, limits: Collection[str], patience: float | None) -> Executor:
-    """Return what asks Redis over a client of redis-py.
+    """Return the executor that sends commands for a client of redis-py.
 
     Args:
         client: The client.
@@ -327,7 +327,7 @@ def executor_for(client: object, limits: Collection[str], patience: float | None
 def called_back(
     callbacks: Callbacks, commands: Sequence[Command], replies: list[Reply]
 ) -> list[Reply]:
-    """Return what redis-py makes of replies."""
+    """Return replies as redis-py converts them."""
     for index, command in enumerate(commands):
         callback = callbacks.get(command[0])
         if callback is not None and not isinstance(replies[index], Exception):

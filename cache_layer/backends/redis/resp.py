@@ -1,6 +1,6 @@
-"""Bytes to Redis's replies and commands to bytes, by hiredis.
+"""Parses Redis's replies and packs commands, with hiredis.
 
-An error reply is the exception that redis-py makes of it, as a value, also inside of lists.
+An error reply is returned as redis-py's exception for it, also inside lists.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from redis.exceptions import InvalidResponse
 
 from cache_layer.backends.operations.base import Command
 
-#: What ``Reader.gets`` returns when the bytes of a reply are not all there yet.
+#: The result of ``Reader.gets`` while a reply is incomplete.
 NOTHING: Final[Any] = object()
 
-#: The type of a reply that was sent unasked.
+#: The type of a message that Redis sends without a command.
 Push: Final = PushNotification
 
 #: Returns the bytes of a command of bytes, str and numbers.
@@ -27,7 +27,7 @@ pack: Final[Callable[[Command], bytes]] = pack_command
 def make_reader() -> Reader:
     """Return a reader for the replies of one connection.
 
-    Its ``gets`` raises ``InvalidResponse`` when the bytes are not Redis's protocol.
+    Its ``gets`` raises ``InvalidResponse`` if the bytes are not Redis's protocol.
     """
     return Reader(protocolError=InvalidResponse, replyError=_as_error, notEnoughData=NOTHING)
 

@@ -1,8 +1,8 @@
 # ruff: noqa: D102 - the methods of an operation are described in ``operations.base``
-"""redis-py's clients, whose commands go the way of the cache's own: one circuit, one deadline.
+"""Clients of redis-py that send commands through the cache: one circuit, one deadline.
 
 django-redis's client turns arguments into commands and replies into results by calling a client of
-redis-py. Given one of these, it does so without a connection of its own.
+redis-py. Given one of the clients here, it needs no connection.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ T = TypeVar("T")
 
 
 class Backend(Protocol):
-    """What is needed of the cache backend."""
+    """The methods of the cache backend that are needed here."""
 
     @property
     def context(self) -> OperationContext:
-        """What operations without a namespace are given."""
+        """The context of operations without a namespace."""
 
     def run(self, operation: Operation[T]) -> T:
         """See ``ResilientCache.run``."""
@@ -44,11 +44,11 @@ class Backend(Protocol):
         """See ``ResilientCache.arun``."""
 
     def unavailable(self, what: str) -> CacheUnavailableError:
-        """Return the error that says that only Redis can do this."""
+        """Return the error of a call that only Redis can answer."""
 
 
 class RedisCommand(Operation[Reply]):
-    """Any command, which nothing but Redis can do; its reply, be it an exception."""
+    """Any command that only Redis can answer; the result is the reply, or an exception."""
 
     __slots__ = ("_backend", "_command", "_sent")
     refusal = Refusal.PASSED
@@ -89,7 +89,7 @@ class ReadCommand(RedisCommand):
 
 
 class RoutedRedis(Redis):
-    """redis-py's client, over whatever sends its commands."""
+    """A client of redis-py that passes its commands to a function."""
 
     def __init__(
         self, client: Redis, backend: Backend, send: Callable[[RedisCommand], object]
@@ -100,7 +100,7 @@ class RoutedRedis(Redis):
         self._send = send
 
     def execute_command(self, *args: object, **options: object) -> Reply:
-        """Send a command and return what redis-py makes of the reply."""
+        """Send a command and return the reply as redis-py converts it."""
         reply = self._send(_command(self, self._backend, args))
         parse: Callable[..., object] = self.parse_response
         return parse(_Answered(reply), args[0], **options)
@@ -110,7 +110,7 @@ class AsyncRoutedRedis(AsyncRedis):
     """See ``RoutedRedis``; awaited."""
 
     def __init__(self, client: Redis, backend: Backend) -> None:
-        # It gives out how to encode, and nothing else.
+        # It provides the encoder, and nothing else.
         super().__init__(connection_pool=cast("Any", client.connection_pool))
         self._backend = backend
 
@@ -129,7 +129,7 @@ class Unanswered(Exception):  # noqa: N818 - a question, not an error
 
 
 class Replies:
-    """Answers the commands of a call in their order, as far as their replies are known."""
+    """Answers the commands of a call in order, while their replies are known."""
 
     def __init__(self, known: list[object]) -> None:
         self._known = iter(known)
@@ -138,7 +138,7 @@ class Replies:
         """Return the reply.
 
         Raises:
-            Unanswered: It is not known.
+            Unanswered: The reply is not known.
         """
         for reply in self._known:
             return reply
@@ -166,7 +166,7 @@ def _command(client: Client, backend: Backend, args: Command) -> RedisCommand:
     """Return the operation of a command of one or more words."""
     words, *others = args
     encode = client.get_encoder().encode
-    # As bytes the name is not taken for a command of the cache's, whose replies are prepared.
+    # With its name in bytes it differs from the cache's own commands, whose replies are converted.
     command = (*words.encode().split(), *(bytes(encode(each)) for each in others))
     kind = ReadCommand if words in READ_COMMANDS else RedisCommand
     return kind(backend, command)

@@ -37,9 +37,9 @@ class Transport:
         location: The LOCATION of the ``CACHES`` entry.
         params: The entry.
         backend: An instance of the entry's backend.
-        probe_key: A key that the user may write, for probes. They write, so that a Redis that only
-            reads is not taken for healthy.
-        new_server: Makes what the process knows of its server, at first and after a fork.
+        probe_key: A key that the user may write, for probes. Probes write, so that a read-only
+            Redis does not count as healthy.
+        new_server: Makes the ``ServerIdentity``, at first and after a fork.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Transport:
         if is_clustered(options):
             options["CONNECTION_POOL_KWARGS"]["slot"] = slot_of(hash_tag(backend))
         self.server = new_server()
-        #: Seconds that a reply may take; None where the project wants no timeout.
+        #: Largest number of seconds for a reply; None if the project has no timeout.
         self.timeout: float | None = options["SOCKET_TIMEOUT"]
         timeouts = self.timeout, options["SOCKET_CONNECT_TIMEOUT"]
-        #: Seconds that a call may take, unless it is of many round trips by its nature; None
-        #: where the project wants no timeout.
+        #: Largest number of seconds for a call that is not ``long``; None if the project has no
+        #: timeout.
         self.budget = max(timeouts) if all(timeouts) else None
         self._lock = threading.Lock()
         self._limits = options_of(params).get("CONNECTION_POOL_KWARGS", {}).keys()
@@ -71,7 +71,7 @@ class Transport:
         self._inherited: list[Reply] = []
 
     def run(self, operation: Operation[T]) -> T:
-        """Do an operation on Redis.
+        """Run an operation on Redis.
 
         Raises:
             RedisUnavailableError: Redis cannot be used; a write may or may not have happened.
@@ -84,12 +84,12 @@ class Transport:
             return self._run_steps(executor, operation)
 
     def probe(self) -> None:
-        """Look whether Redis can be read and written.
+        """Check that Redis can be read and written.
 
         Raises:
-            RedisUnavailableError: It cannot.
+            RedisUnavailableError: Redis cannot be used.
         """
-        # As many round trips as the calls that are made most, in the time that they have.
+        # As many round trips as the most frequent calls, within their time.
         deadline = self.deadline()
         key = self._probe_key
         with translated:
@@ -101,12 +101,12 @@ class Transport:
                 if time.monotonic() > deadline:
                     raise TimeoutError("Redis is slow to answer")
             except Exception:
-                # The next one may find another server.
+                # The next connection may lead to another server.
                 self.renew()
                 raise
 
     def deadline(self, budgets: int = 1) -> float:
-        """Return when a call that begins now, and may take so many budgets, has to end."""
+        """Return the deadline of a call that begins now and may take a number of budgets."""
         return math.inf if self.budget is None else time.monotonic() + self.budget * budgets
 
     @property
@@ -116,7 +116,7 @@ class Transport:
         return made[0] if made is not None else self._make()[0]
 
     def listener(self) -> Connection:
-        """Return a connection of its own, not connected yet, on which Redis may speak unasked."""
+        """Return a new unconnected connection for messages that Redis sends without a command."""
         pool = self.client.get_client(write=True).connection_pool
         return pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
 
@@ -129,7 +129,7 @@ class Transport:
             made[0].do_close_clients()
 
     def renew(self) -> None:
-        """Use no connection of before this any more: the other end may have gone without a word."""
+        """Stop using all connections made before this call, which may be dead without notice."""
         made = self._made
         if made is not None:
             made[1].renew()
@@ -137,7 +137,7 @@ class Transport:
     def after_fork(self) -> None:
         """Forget the parent's clients in a forked child; their locks may be held for ever.
 
-        They are kept from being collected, which would close what the parent still uses.
+        References keep them from being collected, which would close the parent's connections.
         """
         self._lock = threading.Lock()
         self._inherited.append(self._made)
@@ -166,7 +166,7 @@ class Transport:
                 # django-redis shares pools by URL alone: a second alias on the same URL would get
                 # the options of the first.
                 client.connection_factory._pools = {}
-                # Reads go to the primary too: a replica may not have heard of an invalidation yet.
+                # Reads go to the primary too: a replica may not have received an invalidation yet.
                 self._made = (
                     client,
                     executor_for(client.get_client(write=True), self._limits, self.budget),
@@ -202,7 +202,7 @@ class Transport:
 
 
 def otherwise(command: Command, reply: object) -> Command | None:
-    """Return another command to do the same, where Redis does not know or allow this one."""
+    """Return another command with the same effect, if Redis does not know or allow this one."""
     if not isinstance(reply, Exception):
         return None
     if isinstance(reply, NoScriptError) or meaning(reply) is Meaning.REFUSED:
@@ -211,7 +211,7 @@ def otherwise(command: Command, reply: object) -> Command | None:
 
 
 def to_repeat(commands: list[Command], replies: list[object]) -> dict[int, Command]:
-    """Return what to send in the place of refused commands, by their positions."""
+    """Return the commands to send in place of refused ones, by position."""
     return {
         index: again
         for index, reply in enumerate(replies)
@@ -225,19 +225,19 @@ def merge(
     commands: list[Command],
     replies: list[object],
 ) -> None:
-    """Put the commands that were sent again, and their replies, in the place of the refused."""
+    """Replace refused commands and replies by those that were sent again."""
     for (index, command), reply in zip(again.items(), repeated, strict=True):
         commands[index], replies[index] = command, reply
 
 
 def refused(operation: Single[T], reply: Exception) -> T:
-    """Return the result of an operation whose command Redis refused, or raise what that means."""
+    """Return the result of an operation whose command Redis refused, or raise the error for it."""
     raise_refusal(operation, reply)
     return operation.rejected()
 
 
 def checked(operation: Operation[T], replies: list[object]) -> list[Reply]:
-    """Return replies that the operation can handle, or raise what a refusal means."""
+    """Return replies that the operation can handle, or raise the error for a refusal."""
     for reply in replies:
         if isinstance(reply, Exception):
             raise_refusal(operation, reply)
@@ -255,7 +255,7 @@ def spreading_client(options: dict[str, object]) -> str:
 
 
 def with_defaults(options: dict[str, Any]) -> dict[str, Any]:
-    """Complete django-redis's ``OPTIONS`` by what it and redis-py leave to chance."""
+    """Complete django-redis's ``OPTIONS`` with defaults that the cache needs."""
     options = dict(options)
     options.setdefault("SERIALIZER", DEFAULT_SERIALIZER)
     options.setdefault("SOCKET_TIMEOUT", settings.OPERATION_TIMEOUT)
