@@ -26,6 +26,9 @@ class MessageRole(models.TextChoices):
     TOOL = "tool", _("tool")
 
 
+PROVIDER_ROLES = ("model", "function", "activity", "reasoning")
+"""Roles of providers' formats beside :class:`MessageRole`: of Gemini, OpenAI and AG-UI."""
+
 OPEN_STATUSES = (SessionStatus.ACTIVE, SessionStatus.PAUSED)
 """What may expire."""
 

@@ -75,18 +75,22 @@ class ContentField(_AnyTextField):
 
     def to_python(self, value: object) -> Any:
         """Return the content; a list of parts stays one."""
-        return value if isinstance(value, list) else super().to_python(value)
+        return value if isinstance(value, list | dict) else super().to_python(value)
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        """Return the readable text of the message."""
+        return model_instance.text  # type: ignore[attr-defined]
 
     def value_to_string(self, obj: models.Model) -> str:
         """Return the text of the column for a fixture; its payload has the exact content."""
-        text: str = self.get_prep_value(self.value_from_object(obj))
+        text: str = self.get_prep_value(obj.text)  # type: ignore[attr-defined]
         return text
 
     def get_prep_value(self, value: object) -> Any:
         """Return the text of the content, without what a database cannot hold."""
         if isinstance(value, str):
             return message_format.clean_text(value)
-        if value is None or isinstance(value, list | tuple):
+        if value is None or isinstance(value, list | tuple | dict):
             return message_format.clean_text(message_format.text_of(value))
         return super().get_prep_value(value)
 

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple, TypeAlias
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
-from agent_sessions.choices import MessageRole
+from agent_sessions.choices import PROVIDER_ROLES, MessageRole
 from agent_sessions.conf import settings
+from agent_sessions.message_texts import text_of_message as text_of_message
 
 JsonObject: TypeAlias = dict[str, Any]
 """What a JSON object is in Python."""
@@ -27,9 +28,14 @@ JsonObject: TypeAlias = dict[str, Any]
 MAX_DEPTH = 500
 """Deepest nesting of lists and objects in a message, in a context and in metadata."""
 
-_ROLES = tuple(MessageRole.values)
+_ROLES = (*MessageRole.values, *PROVIDER_ROLES)
 _OWN_KEYS = frozenset({"role", "content", "metadata", "idempotency_key"})
 _KEYS_THAT_CARRY_NOTHING = frozenset({"name", "tool_call_id"})
+# Items of formats that have no role say by these keys what they are.
+_KEYS_OF_KIND = ("type", "kind", "author")
+# Dumps of an answer have these keys, though nothing was said.
+_KEYS_OF_DUMPS = frozenset({"refusal", "function_call"})
+_USER_KINDS = frozenset({"request", "user", "human"})
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _BASE64 = "b64:"
@@ -52,24 +58,8 @@ def clean_text(text: str) -> str:
 
 
 def text_of(content: object) -> str:
-    """Return the readable, searchable text of a message's content."""
-    if isinstance(content, str):
-        return content
-    found: list[str] = []
-    waiting = [content]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, str):
-            found.append(part)
-        elif isinstance(part, list | tuple):
-            waiting.extend(reversed(part))
-        elif isinstance(part, Mapping):
-            waiting.extend(
-                part[key]
-                for key in ("content", "text")
-                if isinstance(part.get(key), str | list | tuple)
-            )
-    return "\n".join(found)
+    """Return the readable, searchable text of a message that has this content and nothing else."""
+    return content if isinstance(content, str) else text_of_message({"content": content})
 
 
 class JsonFacts(NamedTuple):
@@ -131,8 +121,10 @@ def _not_json(problem: object) -> JsonFacts:
 def validate_message(message: object) -> JsonObject:
     """Return the message as a new dict.
 
-    Content is a string or a list of parts (strings and objects); it may be None or left
-    out only where another key (``tool_calls``, ``refusal``, …) says what the message says.
+    Content is a string, a part, or a list of parts (strings and objects); it may be None or left
+    out only where another key (``tool_calls``, ``refusal``, …) says what the message says, or
+    where a provider's format has nothing to say. The role may be left out by items of formats
+    that have a ``type``, ``kind`` or ``author`` instead: see :func:`role_of`.
 
     Raises ValidationError, keyed by field, if a message of this form is not accepted.
     """
@@ -142,7 +134,8 @@ def validate_message(message: object) -> JsonObject:
     role = checked.get("role")
     errors: dict[str, object] = {}
     if "role" not in checked:
-        errors["role"] = _("This field is required.")
+        if not any(isinstance(checked.get(key), str) for key in _KEYS_OF_KIND):
+            errors["role"] = _("This field is required.")
     elif problem := role_problem(role):
         errors["role"] = problem
     if (wrong := _content_problem(checked)) is not None:
@@ -174,6 +167,17 @@ def validate_message(message: object) -> JsonObject:
     return checked
 
 
+def role_of(message: Mapping[str, object]) -> str:
+    """Return the role of a checked message; of one without, who speaks by its kind."""
+    if "role" in message:
+        return str(message["role"])
+    kind = next(str(message[key]) for key in _KEYS_OF_KIND if isinstance(message.get(key), str))
+    if kind in _USER_KINDS:
+        return MessageRole.USER.value
+    is_result = kind.endswith(("_output", "_result"))
+    return (MessageRole.TOOL if is_result else MessageRole.ASSISTANT).value
+
+
 def role_problem(role: object) -> str | None:
     """Return why a message cannot have the role, None where it can."""
     if isinstance(role, str) and (role in _ROLES or role in settings.EXTRA_ROLES):
@@ -200,10 +204,17 @@ def storable_json(value: object) -> Any:
 def pack(message: Mapping[str, object]) -> str | None:
     """Return the payload of a checked message: what its columns cannot hold, or None."""
     kept: JsonObject = {}
+    if "role" not in message:
+        kept["roleless"] = True
+    content = message.get("content")
     if "content" not in message:
         kept["absent"] = True
-    elif not isinstance(message["content"], str) or not is_storable(message["content"]):
-        kept["content"] = message["content"]
+    elif (
+        not isinstance(content, str)
+        or not is_storable(content)
+        or text_of_message(message) != content
+    ):
+        kept["content"] = content
     if "metadata" in message:
         metadata = message["metadata"]
         if not metadata or not inspect_json(metadata).exact:
@@ -215,7 +226,10 @@ def pack(message: Mapping[str, object]) -> str | None:
 
 
 def unpack(payload: str) -> JsonObject:
-    """Return what :func:`pack` kept, under ``content``, ``metadata``, ``extra``, ``absent``."""
+    """Return what :func:`pack` kept.
+
+    That is under ``content``, ``metadata``, ``extra``, ``absent`` and ``roleless``.
+    """
     if payload.startswith(_BASE64):
         raw = base64.b64decode(payload[len(_BASE64) :])
         payload = raw.decode("utf-8", "surrogatepass")
@@ -263,18 +277,32 @@ def _content_problem(message: Mapping[str, object]) -> object:
     if isinstance(content, str):
         return None
     if content is None:
+        if "content" in message and _may_be_empty(message):
+            return None
         carriers = set(message) - _OWN_KEYS - _KEYS_THAT_CARRY_NOTHING
         if any(message[name] is not None for name in carriers):
             return None
         if "content" not in message:
             return _("This field is required.")
         return _("Content may be None only beside tool_calls or another key with contents.")
+    if isinstance(content, dict):
+        is_part = len(content) > 1 and "type" in content
+        if is_part or "parts" in content or message.get("role") == "activity":
+            return None
     if not isinstance(content, list | tuple):
         return _("Content is a string, a list of parts, or None beside tool_calls.")
     for number, part in enumerate(content):
         if not isinstance(part, str | dict):
             return _("Part %d of the content is neither a string nor an object.") % number
     return None
+
+
+def _may_be_empty(message: Mapping[str, object]) -> bool:
+    """Tell whether the message is a tool's that returned nothing, or the dump of an answer."""
+    role = message.get("role")
+    if role in (MessageRole.TOOL, "function"):
+        return any(isinstance(message.get(key), str) for key in ("tool_call_id", "name"))
+    return role == MessageRole.ASSISTANT and not _KEYS_OF_DUMPS.isdisjoint(message)
 
 
 def _refuse_too_large(message: JsonObject) -> None:

@@ -333,8 +333,8 @@ class Message(ExactlyLoaded):
         ]
 
     def __str__(self) -> str:
-        # Pages and logs cannot hold lone surrogates.
-        return f"{self.sequence} {self.role}: {message_format.clean_text(self.text[:60])}"
+        # Without the text: the admin shows this where nobody asks for the right to read messages.
+        return f"{self.sequence} {self.role}"
 
     def save(
         self,
@@ -375,13 +375,17 @@ class Message(ExactlyLoaded):
 
     @property
     def text(self) -> str:
-        """The readable text of the content."""
-        return message_format.text_of(self.content)
+        """The readable text of the message: see :mod:`agent_sessions.message_texts`."""
+        if isinstance(self.content, str) and not self.payload:
+            return self.content
+        return message_format.text_of_message(self.as_dict())
 
     def as_dict(self) -> JsonObject:
         """Return the message as it was given, without its idempotency key."""
         kept = message_format.unpack(self.payload) if self.payload else {}
         message: JsonObject = {"role": self.role, "content": self.content}
+        if "roleless" in kept:
+            del message["role"]
         if "absent" in kept and self.content is None:
             del message["content"]
         if self.metadata or "metadata" in kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from datetime import datetime, timedelta
 from typing import Any, Self, TypeVar, overload
 from uuid import UUID
@@ -269,6 +270,11 @@ class MessageQuerySet(models.QuerySet[Row]):
             for message in objs:
                 payload.pre_save(message, False)
             fields.append("payload")
+        if "content" in fields:
+            # Django does not ask the field: the text is what the column holds.
+            objs = [copy(message) for message in objs]
+            for message in objs:
+                vars(message)["content"] = message.text  # type: ignore[attr-defined]
         return super().bulk_update(objs, fields, batch_size)
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]

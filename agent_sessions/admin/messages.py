@@ -16,7 +16,9 @@ from django.utils.translation import gettext_lazy as _
 from agent_sessions.admin.audit import VIEW_MESSAGE, record
 from agent_sessions.admin.display import pretty_json, text_box, with_excerpt
 from agent_sessions.admin.listing import ForgivingAdmin, LongPaginator
-from agent_sessions.models import Message, MessageRole
+from agent_sessions.choices import MessageRole
+from agent_sessions.message_format import roles
+from agent_sessions.models import Message
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Message]
@@ -24,6 +26,9 @@ else:
     _ModelAdmin = admin.ModelAdmin
 
 _EXCERPT = 160
+
+
+_LABELS = dict(MessageRole.choices)
 
 
 class RoleFilter(admin.SimpleListFilter):
@@ -34,12 +39,12 @@ class RoleFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, Any]]:
         """Return the known roles."""
-        return list(MessageRole.choices)
+        return [(role, _LABELS.get(role, role)) for role in roles()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Message]) -> QuerySet[Message]:
         """Return the messages of the role."""
         role = self.value()
-        return queryset.filter(role=role) if role in MessageRole.values else queryset
+        return queryset.filter(role=role) if role in roles() else queryset
 
 
 @admin.register(Message)

@@ -125,7 +125,7 @@ def _batch_of(body: object) -> list[Any] | None:
         raise ValidationError(
             {"non_field_errors": [_("Send a message, or messages under “messages”.")]}
         )
-    if "messages" not in body or "role" in body:
+    if "messages" not in body or not body.keys().isdisjoint(("role", "type", "kind", "author")):
         return None
     batch = body["messages"]
     if not isinstance(batch, list) or not 1 <= len(batch) <= MAX_BATCH_MESSAGES:

@@ -24,7 +24,13 @@ from agent_sessions.exceptions import (
     SessionArchived,
 )
 from agent_sessions.ids import Owner
-from agent_sessions.message_format import canonical, is_idempotency_key, pack, validate_message
+from agent_sessions.message_format import (
+    canonical,
+    is_idempotency_key,
+    pack,
+    role_of,
+    validate_message,
+)
 from agent_sessions.models import Message, Session
 from agent_sessions.repository.connections import after_commit, is_lost
 from agent_sessions.repository.strategy import strategy_for
@@ -108,7 +114,7 @@ def _row(session_id: UUID, message: Mapping[str, object], now: datetime, using: 
         session_id,
         None,
         None,
-        str(message["role"]),
+        role_of(message),
         message.get("content"),
         message.get("metadata", {}),
         pack(message),

@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from agent_sessions.choices import SessionStatus
 from agent_sessions.fields import ExactEncoder
 from agent_sessions.ids import Owner, UserKey
-from agent_sessions.message_format import JsonObject, clean_text, storable_json, text_of
+from agent_sessions.message_format import JsonObject, clean_text, storable_json
 from agent_sessions.models import Message, Session, default_expiry
 from agent_sessions.moments import as_stored
 from agent_sessions.postgresql.append_function import NAME
@@ -250,7 +250,7 @@ def _written(rows: list[Message]) -> str:
 def _columns(row: Message) -> tuple[Any, ...]:
     return (
         row.role,
-        clean_text(text_of(row.content)),
+        clean_text(row.text),
         storable_json(row.metadata) if row.metadata else {},
         row.payload,
         row.idempotency_key,

@@ -103,7 +103,8 @@ def _messages(session: Session) -> Iterator[Message]:
 
 
 def _size(message: Message) -> int:
-    size = len(message.text) + len(message.payload or "")
+    content = message.content if isinstance(message.content, str) else ""
+    size = len(content) + len(message.payload or "")
     return size + len(_json(message.metadata)) if message.metadata else size
 
 

@@ -20,8 +20,8 @@ from agent_sessions.api.serializers import (
     SessionSummarySerializer,
 )
 from agent_sessions.conf import settings
-from agent_sessions.message_format import JsonObject
-from agent_sessions.models import MessageRole, SessionStatus
+from agent_sessions.message_format import JsonObject, roles
+from agent_sessions.models import SessionStatus
 
 Schema = JsonObject
 
@@ -33,6 +33,18 @@ _KEYS_WITHOUT_CONTENT = ("role", "content", "metadata", "idempotency_key", "name
 # Valid in OpenAPI 3.0, too, where "null" is not a type.
 _NULL: Schema = {"enum": [None]}
 _OBJECT: Schema = {"type": "object", "additionalProperties": True}
+_PART: Schema = {
+    **_OBJECT,
+    "anyOf": [{"required": ["type"], "minProperties": 2}, {"required": ["parts"]}],
+}
+_ACTIVITY: Schema = {**_OBJECT, "description": "The state of an activity."}
+_KINDS: list[Schema] = [
+    {"required": ["role"]},
+    *(
+        {"required": [key], "properties": {key: {"type": "string"}}}
+        for key in ("type", "kind", "author")
+    ),
+]
 
 
 class ProblemErrorSerializer(AnySerializer):
@@ -156,13 +168,18 @@ class _ChatMessage(OpenApiSerializerExtension):
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
         part = {"anyOf": [{"type": "string"}, {"type": "object"}]}
-        text_or_parts: list[Schema] = [{"type": "string"}, {"type": "array", "items": part}]
+        contents: list[Schema] = [
+            {"type": "string"},
+            {"type": "array", "items": part},
+            _PART,
+        ]
         properties: Schema = {
-            "role": {"type": "string", "enum": [*MessageRole.values, *settings.EXTRA_ROLES]},
+            "role": {"type": "string", "enum": roles()},
             "content": {
-                "anyOf": [*text_or_parts, _NULL],
-                "description": "Text, or a list of parts. It may be null or missing only where "
-                "another key, such as `tool_calls`, says what the message says.",
+                "anyOf": [*contents, _ACTIVITY, _NULL],
+                "description": "Text, a part, or a list of parts. It may be null or missing only "
+                "where another key, such as `tool_calls`, says what the message says, or where a "
+                "provider's format has nothing to say.",
             },
             "metadata": {"type": "object"},
             "name": {},
@@ -180,21 +197,49 @@ class _ChatMessage(OpenApiSerializerExtension):
         return {
             "type": "object",
             "description": "Role and content, and any other key. It comes back equal to what "
-            "was sent, whatever text is in it.",
-            "required": ["role"],
+            "was sent, whatever text is in it. Items of formats without a role have a `type`, "
+            "`kind` or `author`.",
             "properties": properties,
             "additionalProperties": True,
-            "anyOf": [
-                {"required": ["content"], "properties": {"content": {"anyOf": text_or_parts}}},
-                {
-                    "description": "Some other key says something.",
-                    "not": {
-                        "properties": {key: {} for key in _KEYS_WITHOUT_CONTENT},
-                        "additionalProperties": _NULL,
-                    },
-                },
-            ],
+            "allOf": [{"anyOf": _KINDS}, {"anyOf": _with_contents(contents)}],
         }
+
+
+def _with_contents(contents: list[Schema]) -> list[Schema]:
+    """Return the ways in which a message can say something, or nothing."""
+    tool: Schema = {"role": {"enum": ["tool", "function"]}, "content": _NULL}
+    text: Schema = {"type": "string"}
+    return [
+        {"required": ["content"], "properties": {"content": {"anyOf": contents}}},
+        {
+            "required": ["role", "content"],
+            "properties": {"role": {"enum": ["activity"]}, "content": _ACTIVITY},
+        },
+        *(
+            {
+                "description": "A tool returned nothing.",
+                "required": ["role", "content", key],
+                "properties": {**tool, key: text},
+            }
+            for key in ("tool_call_id", "name")
+        ),
+        *(
+            {
+                "description": "The dump of an answer in which nothing was said.",
+                "required": ["role", "content", key],
+                "properties": {"role": {"enum": ["assistant"]}, "content": _NULL},
+            }
+            for key in ("refusal", "function_call")
+        ),
+        {
+            "description": "Some other key says something.",
+            "properties": {"content": _NULL},
+            "not": {
+                "properties": {key: {} for key in _KEYS_WITHOUT_CONTENT},
+                "additionalProperties": _NULL,
+            },
+        },
+    ]
 
 
 class _AppendRequest(OpenApiSerializerExtension):
