@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, cast
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.management import BaseCommand, CommandError, CommandParser
+from django.core.management.base import OutputWrapper
 from django.db import DEFAULT_DB_ALIAS, connections
 from tqdm import tqdm
 
@@ -18,13 +21,69 @@ if TYPE_CHECKING:
     ProgressBar: TypeAlias = tqdm[Any]
 
 
+class Output(io.TextIOBase):
+    """Standard output or standard error of a command, which may be closed or full.
+
+    What the reader, say `head`, does not want any more is dropped. Another error ends the command
+    with a CommandError on standard output, and is nothing on standard error.
+    """
+
+    def __init__(self, name: str) -> None:
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+        self._stream: TextIO = getattr(sys, name)
+        self._must_arrive = name == "stdout"
+        self.buffer = self._stream.buffer
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return self._stream.isatty()
+
+    def write(self, text: str, /) -> int:
+        """Write the text. Raises CommandError if standard output cannot be written."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._fail(error)
+            return 0
+
+    def flush(self) -> None:
+        """Write what is buffered. Raises CommandError if standard output cannot be written."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        drop_output(self._stream)
+        if self._must_arrive and not isinstance(error, BrokenPipeError):
+            raise CommandError(f"Standard output cannot be written: {error.strerror}.") from error
+
+
+def drop_output(stream: TextIO) -> None:
+    """Drop what is written to a standard stream from now on, and what is still in its buffer."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
+
+
 class DatabaseCommand(BaseCommand):
     """A command for one database: it commits also where the project commits by hand."""
 
+    def run_from_argv(self, argv: list[str]) -> None:
+        """Run the command, also where standard output or error is closed or full."""
+        self.stdout = OutputWrapper(cast("TextIO", Output("stdout")))
+        self.stderr = OutputWrapper(cast("TextIO", Output("stderr")))
+        self.stderr.style_func = self.style.ERROR
+        super().run_from_argv(argv)
+
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Run the command; return what it printed."""
-        with committing(options["database"]):
-            return super().execute(*args, **options)
+        try:
+            with committing(options["database"]):
+                return super().execute(*args, **options)
+        finally:
+            self.stdout.flush()
 
 
 def add_database(parser: CommandParser) -> None:

@@ -8,7 +8,13 @@ neither with the file nor with an exported session.
 
 from agent_sessions.transfer.exporter import export_sessions
 from agent_sessions.transfer.importer import Importer, Outcome, Result
-from agent_sessions.transfer.lines import BYTES_PER_ITEM, DEFAULT_MAX_LINE_BYTES, Line, read_lines
+from agent_sessions.transfer.lines import (
+    BYTES_PER_ITEM,
+    DEFAULT_MAX_LINE_BYTES,
+    Line,
+    printable,
+    read_lines,
+)
 
 __all__ = [
     "BYTES_PER_ITEM",
@@ -18,5 +24,6 @@ __all__ = [
     "Outcome",
     "Result",
     "export_sessions",
+    "printable",
     "read_lines",
 ]

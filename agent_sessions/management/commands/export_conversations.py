@@ -11,9 +11,16 @@ from typing import Any
 
 from django.core.management import CommandError, CommandParser
 
-from agent_sessions.management.options import DatabaseCommand, add_database, find_user, progress_bar
+from agent_sessions.management.options import (
+    DatabaseCommand,
+    Output,
+    add_database,
+    drop_output,
+    find_user,
+    progress_bar,
+)
 from agent_sessions.models import Session
-from agent_sessions.transfer import export_sessions
+from agent_sessions.transfer import export_sessions, printable
 
 
 class Command(DatabaseCommand):
@@ -62,6 +69,8 @@ class Command(DatabaseCommand):
             with _replaced(Path(path)) as write:
                 yield write
             return
+        if sys.__stdout__ is None and isinstance(self.stdout._out, Output):
+            raise CommandError("Standard output is closed.", returncode=2)
         # Standard output takes bytes, whatever its encoding; what a caller of call_command()
         # put in its place may take text only.
         buffer = getattr(self.stdout, "buffer", None)
@@ -71,14 +80,18 @@ class Command(DatabaseCommand):
             )
             self.stdout.flush()
         except BrokenPipeError:
-            # The reader, say `head`, has enough. Nothing may be flushed into the pipe at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader, say `head`, has enough.
+            drop_output(sys.stdout)
+        except OSError as error:
+            drop_output(sys.stdout)
+            raise CommandError(f"Standard output cannot be written: {error.strerror}.") from error
 
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[Callable[[bytes], object]]:
     """Write beside the file and put the result in its place when it is complete."""
     path = path.resolve()
+    shown = printable(str(path))
     # A device or a pipe must not be replaced by a file.
     beside = path.is_file() or not path.exists()
     draft = path.with_name(f".{path.name}.{os.getpid()}.partial") if beside else path
@@ -87,12 +100,15 @@ def _replaced(path: Path) -> Iterator[Callable[[bytes], object]]:
             file = draft.open("wb")
         except OSError as error:
             raise CommandError(
-                f"{path} cannot be written: {error.strerror}.", returncode=2
+                f"{shown} cannot be written: {error.strerror}.", returncode=2
             ) from error
-        with file:
-            yield file.write
-        if beside:
-            draft.replace(path)
+        try:
+            with file:
+                yield file.write
+            if beside:
+                draft.replace(path)
+        except OSError as error:
+            raise CommandError(f"{shown} cannot be written: {error.strerror}.") from error
     finally:
         if beside:
             draft.unlink(missing_ok=True)

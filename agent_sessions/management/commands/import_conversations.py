@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from django.core.management import CommandError, CommandParser
 
@@ -22,11 +23,16 @@ from agent_sessions.transfer import (
     Line,
     Outcome,
     Result,
+    printable,
     read_lines,
 )
 
 if TYPE_CHECKING:
     from agent_sessions.management.options import ProgressBar
+
+
+# What JSON leaves as it is and a terminal may act upon.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Command(DatabaseCommand):
@@ -93,10 +99,14 @@ class Command(DatabaseCommand):
         messages = 0
         with ExitStack() as stack:
             file = _open(path, stack)
-            rejects = _open_rejects(options["rejects"], path, stack)
+            rejects = Rejects(options["rejects"], path, stack) if options["rejects"] else None
             bar = stack.enter_context(
                 progress_bar(
-                    options["verbosity"], total=_size(file), unit="B", unit_scale=True, desc=source
+                    options["verbosity"],
+                    total=_size(file),
+                    unit="B",
+                    unit_scale=True,
+                    desc=printable(source),
                 )
             )
             lines = _counted(read_lines(file, options["max_line_bytes"]), bar)
@@ -115,14 +125,11 @@ class Command(DatabaseCommand):
         if counts[Outcome.REJECTED]:
             raise CommandError(f"{counts[Outcome.REJECTED]} lines were rejected.", returncode=1)
 
-    def _report(self, result: Result, rejects: IO[str] | None, bar: ProgressBar) -> None:
+    def _report(self, result: Result, rejects: Rejects | None, bar: ProgressBar) -> None:
         with bar.external_write_mode(file=sys.stderr):
             self.stderr.write(f"line {result.line.number}: {result.reason}")
         if rejects is not None:
-            data = result.line.data
-            text = None if data is None else data.decode("utf-8", "replace")
-            report = {"line": result.line.number, "reason": result.reason, "text": text}
-            rejects.write(json.dumps(report, ensure_ascii=False) + "\n")
+            rejects.add(result)
 
     def _summarize(self, counts: Counter[Outcome], messages: int) -> None:
         self.stdout.write(
@@ -140,22 +147,50 @@ def _positive(text: str) -> int:
 
 def _open(path: str, stack: ExitStack) -> BinaryIO:
     if path == "-":
+        if sys.stdin is None:
+            raise CommandError("Standard input is closed.", returncode=2)
         return sys.stdin.buffer
     try:
         return stack.enter_context(Path(path).open("rb"))
     except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}.", returncode=2) from error
+        shown = printable(path)
+        raise CommandError(f"{shown} cannot be read: {error.strerror}.", returncode=2) from error
 
 
-def _open_rejects(path: str | None, source: str, stack: ExitStack) -> IO[str] | None:
-    if path is None:
-        return None
-    try:
-        if source != "-" and Path(path).exists() and Path(path).samefile(source):
-            raise CommandError("--rejects names the file to import.", returncode=2)
-        return stack.enter_context(Path(path).open("w", encoding="utf-8"))
-    except OSError as error:
-        raise CommandError(f"{path} cannot be written: {error.strerror}.", returncode=2) from error
+class Rejects:
+    """The file of rejected lines. Each is written at once, so that none is lost."""
+
+    def __init__(self, path: str, source: str, stack: ExitStack) -> None:
+        self._shown = printable(path)
+        try:
+            if source != "-" and Path(path).exists() and Path(path).samefile(source):
+                raise CommandError("--rejects names the file to import.", returncode=2)
+            file = Path(path).open("wb", buffering=0)  # noqa: SIM115  (the stack closes it)
+            self._file = stack.enter_context(file)
+        except OSError as error:
+            raise self._problem(error, returncode=2) from error
+
+    def add(self, result: Result) -> None:
+        """Write a rejected line. Raises CommandError if the file cannot be written."""
+        data = result.line.data
+        text = None if data is None else data.decode("utf-8", "replace")
+        report = {"line": result.line.number, "reason": result.reason, "text": text}
+        line = memoryview(
+            _UNPRINTABLE.sub(_escape, json.dumps(report, ensure_ascii=False)).encode() + b"\n"
+        )
+        try:
+            while line:
+                line = line[self._file.write(line) or 0 :]
+        except OSError as error:
+            raise self._problem(error, returncode=1) from error
+
+    def _problem(self, error: OSError, returncode: int) -> CommandError:
+        reason = f"{self._shown} cannot be written: {error.strerror}."
+        return CommandError(reason, returncode=returncode)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _size(file: BinaryIO) -> int | None:
