@@ -76,6 +76,7 @@ RULES: Final = {
     "MAX_STREAMS_PER_USER": ("E019", COUNT),
     "MAX_EXPORTS_PER_USER": ("E020", COUNT),
     "MAX_STREAMS": ("E021", COUNT),
+    "MAX_WSGI_EXPORTS": ("E023", COUNT),
     "API_TENANT": ("E022", Rule("the dotted name of a function", _is_function).or_none()),
     "LOGIN_RATE": ("E014", _RATE.or_none()),
     "PERMISSION_CLASSES": ("E015", _CLASSES.or_none()),

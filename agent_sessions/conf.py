@@ -35,6 +35,9 @@ class Settings(AppSettings, prefix="AGENT_SESSIONS_"):
     MAX_STREAMS_PER_USER: int = 20
     #: REST exports that one user may download at once from one process.
     MAX_EXPORTS_PER_USER: int = 2
+    #: REST exports that one process sends at once under WSGI, where each holds a thread until its
+    #: client has read it. Less than the threads of a process.
+    MAX_WSGI_EXPORTS: int = 3
     #: Event streams and REST exports of one process.
     MAX_STREAMS: int = 1000
     #: REST requests that change nothing, by one user, such as "600/min". None: no limit.

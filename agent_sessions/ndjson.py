@@ -20,11 +20,8 @@ def ndjson_response(
     return StreamingHttpResponse(
         body,
         content_type="application/x-ndjson",
-        headers={
-            "Content-Disposition": f'attachment; filename="{filename}"',
-            # A proxy must not wait until its buffer is full.
-            "X-Accel-Buffering": "no",
-        },
+        # Proxies may buffer it: under WSGI a client that reads slowly would hold a thread.
+        headers={"Content-Disposition": f'attachment; filename="{filename}"'},
     )
 
 

@@ -34,11 +34,12 @@ _RETRY = b"retry: 1000\n\n"
 _KEEP_ALIVE = b": keep-alive\n\n"
 _HEADERS = {
     "Cache-Control": "private, no-store",
-    # A proxy must not wait until its buffer is full, nor GZipMiddleware, which leaves answers with
-    # this header alone.
-    "X-Accel-Buffering": "no",
+    # GZipMiddleware would wait until its buffer is full; it leaves answers with this header alone.
     "Content-Encoding": "identity",
 }
+# Proxies must not wait either where the stream stays open. Where it ends they may: a client that
+# reads slowly would hold a thread.
+_LASTING_HEADERS = {**_HEADERS, "X-Accel-Buffering": "no"}
 _FIRST_WINDOW = 20
 _LARGEST_WINDOW = 100
 _WINDOW_BYTES = 1024 * 1024
@@ -73,7 +74,7 @@ class EventActions(OwnedSessionsView):
             lambda: StreamingHttpResponse(
                 _follow(reading) if is_async else _read_all(reading),
                 content_type="text/event-stream",
-                headers=_HEADERS,
+                headers=_LASTING_HEADERS if is_async else _HEADERS,
             ),
         )
 

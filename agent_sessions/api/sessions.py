@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from django.core.handlers.asgi import ASGIRequest
 from django.db.models import QuerySet
 from django.http import Http404, StreamingHttpResponse
 from django.utils.translation import gettext_lazy as _
@@ -179,11 +180,13 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
 
     @staticmethod
     def _export(request: Request, pieces: Iterator[bytes], filename: str) -> StreamingHttpResponse:
+        is_async = isinstance(request._request, ASGIRequest)
         return counted(
             "export",
             request.user.pk,
             settings.MAX_EXPORTS_PER_USER,
             lambda: ndjson_response(request._request, pieces, filename),
+            None if is_async else settings.MAX_WSGI_EXPORTS,
         )
 
     @action(detail=False, methods=["post"])

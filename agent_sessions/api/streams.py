@@ -29,27 +29,33 @@ class _CountedResponse(StreamingHttpResponse):
 
 
 def counted(
-    kind: str, user_id: object, limit: int | None, make: Callable[[], StreamingHttpResponse]
+    kind: str,
+    user_id: object,
+    limit: int,
+    make: Callable[[], StreamingHttpResponse],
+    limit_of_kind: int | None = None,
 ) -> StreamingHttpResponse:
     """Return the response that *make* returns, counted until the server closes it.
 
-    *limit* is the most open responses of this kind and user in this process, None for any number;
-    all of a process together are limited by AGENT_SESSIONS_MAX_STREAMS. Raises Throttled.
+    *limit* is the most open responses of this kind and user in this process, *limit_of_kind* of
+    this kind, None for any number; all of a process together are limited by
+    AGENT_SESSIONS_MAX_STREAMS. Raises Throttled.
     """
-    mine, every = (kind, user_id), ("all", None)
+    limits = {(kind, user_id): limit, ("all", None): settings.MAX_STREAMS}
+    if limit_of_kind is not None:
+        limits[f"all {kind}", None] = limit_of_kind
     with _lock:
-        too_many = limit is not None and _open[mine] >= limit
-        if too_many or _open[every] >= settings.MAX_STREAMS:
+        if any(_open[place] >= most for place, most in limits.items()):
             raise Throttled(_RETRY_SECONDS)
-        _open.update((mine, every))
+        _open.update(limits.keys())
     released = threading.Event()
 
     def release() -> None:
         with _lock:
             if not released.is_set():
                 released.set()
-                _open.subtract((mine, every))
-                for place in (mine, every):
+                _open.subtract(limits.keys())
+                for place in limits:
                     if not _open[place]:
                         del _open[place]
 

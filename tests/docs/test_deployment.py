@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +214,54 @@ def test_nginx_passes_events_on_as_they_come(site: Site, tmp_path: Path) -> None
         with asked(proxy, address, **LOGIN) as stream:
             # The stream stays open: what is buffered would not arrive before its end.
             assert b"Hello" in b"".join(stream.readline() for _ in range(5))
+
+
+LARGE = """
+import base64
+from django.contrib.auth import get_user_model
+from agent_sessions import Session, SyncSessionRepository
+
+large = {"role": "user", "content": "x" * 4_000_000}
+logins = []
+for name in ("bob", "cleo", "dan"):
+    user = get_user_model().objects.create_user(name, password="secret")
+    SyncSessionRepository().create(Session(user=user, agent_id="large"), [large] * 4)
+    logins.append(base64.b64encode(f"{name}:secret".encode()).decode())
+print(*logins)
+"""
+
+
+@contextmanager
+def unread_export(port: int, login: str) -> Iterator[int]:
+    """Ask for an export of 16 MB and read the status alone; yield it."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        client.settimeout(60)
+        client.connect(("127.0.0.1", port))
+        lines = [f"{name}: {value}" for name, value in HEADERS.items()]
+        head = "\r\n".join(["GET /api/v1/sessions/export/ HTTP/1.1", *lines])
+        client.sendall(f"{head}\r\nAuthorization: Basic {login}\r\n\r\n".encode())
+        yield int(client.recv(12).split()[1])
+
+
+@pytest.mark.slow
+def test_clients_that_do_not_read_hold_no_thread(site: Site, tmp_path: Path) -> None:
+    logins = site.shell(LARGE).split()
+    (line,) = [line for line in command_lines("gunicorn") if "wsgi" in line]
+    line = line.replace("--workers 2", "--workers 1")
+    assert "--threads 4" in line
+    # Behind nginx there may be more of them than threads.
+    with site.server(line) as (_, port), nginx(tmp_path, port) as proxy, ExitStack() as stack:
+        for login in logins * 2:
+            assert stack.enter_context(unread_export(proxy, login)) == 200
+        assert answers(proxy)
+        with asked(proxy, "/api/v1/sessions/", Authorization=f"Basic {logins[0]}") as response:
+            assert response.status == 200
+    # Without a proxy one thread stays free.
+    with site.server(line) as (_, port), ExitStack() as stack:
+        statuses = [stack.enter_context(unread_export(port, login)) for login in logins * 2]
+        assert sorted(statuses) == [200] * 3 + [429] * 3
+        assert answers(port)
 
 
 @pytest.mark.slow
