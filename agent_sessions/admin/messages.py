@@ -130,6 +130,10 @@ class MessageAdmin(ForgivingAdmin, _ModelAdmin):
     ) -> tuple[QuerySet[Message], bool]:
         """Return the messages with all words of the term."""
         term = search_term.strip()
+        match = request.resolver_match
+        if match is None or match.url_name != "agent_sessions_message_changelist":
+            # The list is recorded whole; this is the autocompletion of another admin.
+            record(request, f"searches messages for “{term}”", VIEW_MESSAGE)
         return (queryset.containing(term) if term else queryset), False  # type: ignore[attr-defined]
 
     @admin.display(description=_("sequence"))

@@ -11,11 +11,12 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import unquote
+from django.contrib.admin.views.main import SEARCH_VAR
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -171,6 +172,15 @@ class SessionAdmin(ForgivingAdmin, DeletingAdmin):
         if match is not None and match.url_name == "agent_sessions_session_changelist":
             return sessions.defer("context", "metadata")
         return sessions
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, object] | None = None
+    ) -> HttpResponse:
+        """Return the list of sessions; a search in it is recorded as one."""
+        response = super().changelist_view(request, extra_context)
+        if hasattr(response, "context_data") and not request.GET.get(SEARCH_VAR, "").strip():
+            record(request, f"lists sessions “{request.GET.urlencode()}”", VIEW_SESSION)
+        return response
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Session], search_term: str

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import pytest
+from django.contrib.admin import site
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
@@ -93,6 +94,7 @@ def test_reads_searches_exports_and_deletions_are_in_the_audit_log(
         (f"{LIST}?q=needle%0AUser", r"searches sessions for \u201cneedle\nUser\u201d"),
         (f"{LIST}{session.pk}/export/", f"exports session-{session.pk}.jsonl"),
         (MESSAGES, r"lists messages \u201c\u201d"),
+        (f"{MESSAGES}?q=needle", r"lists messages \u201cq=needle\u201d"),
         (
             f"{MESSAGES}{message.pk}/change/",
             f"reads message 1 of session {session.pk}",
@@ -100,10 +102,34 @@ def test_reads_searches_exports_and_deletions_are_in_the_audit_log(
     ):
         client.get(address)
         assert lines() == [f"User {user} {line} {by}"]
+    client.get(f"{LIST}?status__exact=active")
+    listed = r"lists sessions \u201cstatus__exact=active\u201d in the admin"
+    assert lines() == [f"User {user} {listed} (agent_sessions.view_session)."]
     client.post(f"{LIST}{session.pk}/delete/", {"post": "yes"})
     assert lines()[-1] == (
         f"User {user} deletes session {whose} in the admin (agent_sessions.delete_session)."
     )
+
+
+def test_a_search_of_messages_beside_the_list_is_in_the_audit_log(
+    session: Session, django_user_model: Any, rf: Any, lines: Any
+) -> None:
+    request = rf.get("/admin/autocomplete/")
+    request.user = django_user_model.objects.create_superuser("root")
+    admin = site.get_model_admin(Message)
+    found, _many = admin.get_search_results(request, Message.objects.all(), "needle")
+    assert len(found) == 1
+    searched = r"searches messages for \u201cneedle\u201d in the admin (superuser)."
+    assert lines() == [f"User {request.user.pk} {searched}"]
+
+
+def test_who_deletes_a_user_sees_no_text_of_a_message(
+    session: Session, django_user_model: Any
+) -> None:
+    client = staff(django_user_model, "view_user", "delete_user", "delete_session")
+    page = client.get(f"/admin/auth/user/{session.user_id}/delete/")
+    assert page.status_code in (200, 404)
+    assert b"needle" not in page.content
 
 
 def test_an_erasure_leaves_nothing_of_a_session_that_the_admin_changed(
