@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cache_layer.functions.batches import cached_many
     from cache_layer.functions.decorators import cache_invalidate, cached
     from cache_layer.functions.invalidation import ainvalidate_tags, invalidate_tags
     from cache_layer.interface import FOREVER, ICache, SyncCache, get_cache, get_sync_cache
@@ -25,6 +26,7 @@ __all__ = [
     "ainvalidate_tags",
     "cache_invalidate",
     "cached",
+    "cached_many",
     "get_cache",
     "get_redis_manager",
     "get_sync_cache",
@@ -35,6 +37,7 @@ _MODULES = {
     "PubSub": "pubsub",
     "cache_invalidate": "functions.decorators",
     "cached": "functions.decorators",
+    "cached_many": "functions.batches",
     "ainvalidate_tags": "functions.invalidation",
     "invalidate_tags": "functions.invalidation",
     "RedisManager": "manager",

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from typing import Final, TypeVar
 
 from cache_layer import metrics
-from cache_layer.aliases import Value
+from cache_layer.aliases import Function, Value
 from cache_layer.backends import (
     Lease,
     Operation,
@@ -60,26 +60,30 @@ class CachedCall:
         self.args = args
         self.kwargs = kwargs
 
+    def compute(self) -> Compute:
+        """Return the effect of calling the function."""
+        return Compute(self.spec.function, self.args, self.kwargs)
+
 
 class Compute:
     """Call the decorated function; the answer is its outcome."""
 
-    def __init__(self, call: CachedCall) -> None:
-        self._call = call
+    def __init__(self, function: Function, args: Args, kwargs: Kwargs) -> None:
+        self._function = function
+        self._args = args
+        self._kwargs = kwargs
 
     def do(self) -> Outcome:
         """Do it, blocking."""
-        call = self._call
         try:
-            return call.spec.function(*call.args, **call.kwargs), None
+            return self._function(*self._args, **self._kwargs), None
         except Exception as error:  # noqa: BLE001 - raised again once others know.
             return None, error
 
     async def ado(self) -> Outcome:
         """Do it, awaiting."""
-        call = self._call
         try:
-            return await call.spec.function(*call.args, **call.kwargs), None
+            return await self._function(*self._args, **self._kwargs), None
         except Exception as error:  # noqa: BLE001 - raised again once others know.
             return None, error
 
@@ -127,14 +131,21 @@ class Miss:
         self._spec = call.spec
         self._factory = call.factory
         self._result = call.result
+        self._has_computed = False
 
-    def steps(self, unreadable: bytes) -> Effects[Outcome]:
+    def steps(self, unreadable: bytes, lease: Lease | None = None) -> Effects[Outcome]:
         """Get the lease; compute the value, or wait for the holder of the lease.
 
         Args:
             unreadable: The bytes under the key, if they cannot be decoded.
+            lease: The lease, if the caller has claimed it.
         """
-        lease = yield from self._claim(unreadable)
+        value, error = yield from self._steps(lease or (yield from self._claim(unreadable)))
+        if not self._has_computed:
+            self._spec.count_cost("saved", value)
+        return value, error
+
+    def _steps(self, lease: Value) -> Effects[Outcome]:
         for _attempt in range(_ATTEMPTS):
             if not isinstance(lease, Lease):
                 return lease, None
@@ -206,9 +217,11 @@ class Miss:
 
     def _compute(self, lease: Lease, flight: SingleFlight | None) -> Effects[Outcome]:
         stored = False
+        self._has_computed = True
         try:
-            value, error = yield Compute(self._call)
+            value, error = yield self._call.compute()
             if error is None:
+                self._spec.count_cost("spent", value)
                 stored = yield from self._store(value, lease)
         except GeneratorExit:
             raise

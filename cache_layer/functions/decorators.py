@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction
@@ -12,9 +12,22 @@ from asgiref.sync import iscoroutinefunction
 from cache_layer.aliases import Function, Value
 from cache_layer.functions.arguments import CallKeys
 from cache_layer.functions.invalidation import InvalidationRule, is_unknown_outcome
-from cache_layer.functions.spec import CachedFunctionSpec, Options, expiration_policy
+from cache_layer.functions.spec import (
+    CachedFunctionSpec,
+    Cost,
+    Options,
+    checked_cost,
+    expiration_policy,
+)
+from cache_layer.functions.streams import CachedAsyncGenerator, CachedGenerator
 from cache_layer.functions.templates import TagTemplates
-from cache_layer.functions.wrappers import AsyncCachedFunction, CachedFunction
+from cache_layer.functions.wrappers import (
+    AsyncCachedFunction,
+    CachedClassMethod,
+    CachedFunction,
+    is_generator,
+    require_function,
+)
 from cache_layer.interface import Ttl, validate_namespace
 
 P = ParamSpec("P")
@@ -33,18 +46,27 @@ class _Cached:
         self, function: Callable[P, Coroutine[Any, Any, R]]
     ) -> AsyncCachedFunction[P, R]: ...
     @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, AsyncIterator[R]]
+    ) -> CachedAsyncGenerator[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Iterator[R]]) -> CachedGenerator[P, R]: ...
+    @overload
     def __call__(self, function: Callable[P, R]) -> CachedFunction[P, R]: ...
     @overload
     def __call__(self, function: classmethod[Any, ..., Any] | staticmethod[..., Any]) -> Any: ...
     def __call__(self, function: Any) -> Any:
         if isinstance(function, classmethod):
-            return _CachedClassMethod(self(function.__func__))
+            return CachedClassMethod(self(function.__func__))
         if isinstance(function, staticmethod):
             return staticmethod(self(function.__func__))
-        _require_function(function, "cached")
-        if iscoroutinefunction(function):
-            return AsyncCachedFunction(self._make_spec(function))
-        return CachedFunction(self._make_spec(function))
+        require_function(function, "cached")
+        spec = self._make_spec(function)
+        if inspect.isasyncgenfunction(function):
+            return CachedAsyncGenerator(spec)
+        if inspect.isgeneratorfunction(function):
+            return CachedGenerator(spec)
+        return AsyncCachedFunction(spec) if iscoroutinefunction(function) else CachedFunction(spec)
 
 
 def cached(
@@ -61,6 +83,7 @@ def cached(
     jitter: float = 0,
     fail_safe: bool = False,
     near: bool | None = None,
+    cost: Cost | None = None,
 ) -> _Cached:
     """Cache the results of a function.
 
@@ -82,6 +105,12 @@ def cached(
     that are never committed; its result is stored all the same.
 
     For class and static methods, put ``cached`` above ``classmethod`` or ``staticmethod``.
+
+    The chunks of a generator, synchronous or asynchronous, are stored once it was read to its end,
+    and replayed on a hit. Callers who miss while it runs in this process (an asynchronous one: in
+    this event loop) read along from the first chunk on, each at their own pace. The run goes on
+    while a reader is left, and all readers see the exception that it raises. Readers cannot send
+    values into the generator.
 
     Args:
         ttl: Seconds to keep a result. None is the alias's default timeout, ``FOREVER`` never ends,
@@ -105,6 +134,10 @@ def cached(
         near: Whether this process keeps copies of results that are in Redis, until they change
             there. None follows ``NEAR_CACHE`` in the ``OPTIONS`` of the alias; True works without
             that option too, within its usual limits, but does nothing if the option is False.
+        cost: The cost of one computation, a whole number in a unit of the project's (tokens,
+            cents), or a function that returns it for a result: of a generator, for the list of
+            all chunks. The metrics count it as ``spent`` for each computation, and as ``saved``
+            for each call that was answered without one.
 
     Returns:
         A decorator. The decorated function has ``cache_key``, ``invalidate`` and ``refresh``, which
@@ -116,9 +149,10 @@ def cached(
             without a prefix, a placeholder of a tag is no argument of the function or goes with
             ``include_args=False``, a time is negative or not finite, ``jitter`` and
             ``refresh_before`` together are not less than ``ttl``, a ``ttl`` that never ends or
-            keeps nothing goes with one of these times, or ``fail_safe`` with no ``stale_ttl``.
-        TypeError: The decorated object is not a function, or is a generator; a time is not a
-            number; ``near`` is neither True nor False nor None.
+            keeps nothing goes with one of these times, or ``fail_safe`` with no ``stale_ttl``;
+            or ``lock``, ``stale_ttl`` or ``refresh_before`` is given for a generator.
+        TypeError: The decorated object is not a function; a time is not a number; ``near`` is
+            neither True nor False nor None; ``cost`` is neither a whole number nor a function.
     """
     if callable(ttl):
         raise TypeError("Write @cached(), with parentheses.")
@@ -133,12 +167,18 @@ def cached(
         lock=lock,
         fail_safe=fail_safe,
         near=near,
+        cost=checked_cost(cost),
     )
     if fail_safe and not stale_ttl:
         raise ValueError("fail_safe serves results within stale_ttl: give a stale_ttl too.")
     tags = tags if isinstance(tags, str) else tuple(tags)
 
     def spec(function: Callable[..., object]) -> CachedFunctionSpec:
+        if is_generator(function) and (lock or stale_ttl or refresh_before):
+            raise ValueError(
+                "lock, stale_ttl, refresh_before and fail_safe are for functions, and "
+                f"{function.__qualname__} is a generator."
+            )
         if not key_prefix and function.__name__ == "<lambda>":
             raise ValueError("All lambdas have the same name: give this one a key_prefix.")
         keys = CallKeys(function, key_prefix, include_args=include_args)
@@ -182,7 +222,12 @@ def cache_invalidate(
     def decorate(function: Any) -> Any:
         if isinstance(function, classmethod | staticmethod):
             return type(function)(decorate(function.__func__))
-        _require_function(function, "cache_invalidate")
+        require_function(function, "cache_invalidate")
+        if is_generator(function):
+            raise TypeError(
+                f"cache_invalidate cannot decorate the generator {function!r}: its call ends "
+                "before anything was done. Call invalidate_tags() where it has done its work."
+            )
         rule = InvalidationRule(function, key_pattern, namespace, kept_tags)
 
         # The arguments are read before the call, because the call may delete or change them.
@@ -217,27 +262,3 @@ def cache_invalidate(
         return called
 
     return cast("Callable[[F], F]", decorate)
-
-
-class _CachedClassMethod:
-    """A cached function that binds to the class it is looked up on."""
-
-    def __init__(
-        self, function: CachedFunction[..., object] | AsyncCachedFunction[..., object]
-    ) -> None:
-        self.__func__ = function
-
-    def __get__(self, instance: object, owner: type[object]) -> Any:
-        return self.__func__.__get__(owner)
-
-
-def _require_function(function: object, decorator: str) -> None:
-    if not inspect.isroutine(function) and not hasattr(function, "__wrapped__"):
-        raise TypeError(f"{decorator} decorates functions and methods, not {function!r}.")
-    if inspect.ismethod(getattr(function, "func", None)):
-        raise TypeError(
-            f"method_decorator cannot be used with {decorator}, which it calls anew for each call. "
-            f"Decorate the method itself: {decorator} is for methods, too."
-        )
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(f"{decorator} cannot decorate {function!r}: a generator runs only once.")

@@ -21,7 +21,7 @@ from django.db import connections
 from cache_layer.backends import Operation, StaleValue
 from cache_layer.conf import settings
 from cache_layer.exceptions import UnsupportedValueError
-from cache_layer.functions.compute import CachedCall, Compute, Effects, Outcome, adrive, drive
+from cache_layer.functions.compute import CachedCall, Effects, Outcome, adrive, drive
 
 logger = logging.getLogger("cache_layer")
 
@@ -63,7 +63,7 @@ class Refresh:
         if not (yield factory.claim_refresh(result, stale)):
             return None, None
         try:
-            value, error = yield Compute(self._call)
+            value, error = yield self._call.compute()
         except GeneratorExit:
             raise
         except BaseException:
@@ -71,6 +71,7 @@ class Refresh:
             yield factory.release_refresh(result, stale, 0)
             raise
         if error is None:
+            self._spec.count_cost("spent", value)
             self._spec.refresh_succeeded()
             yield self._replacing(value)
         else:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import operator
+from collections.abc import Callable
+from typing import Any, cast
 
-from cache_layer.aliases import Function
+from cache_layer import metrics
+from cache_layer.aliases import Function, Value
 from cache_layer.backends import (
     ExpirationPolicy,
     ResilientCache,
@@ -18,6 +22,9 @@ from cache_layer.functions.templates import TagTemplates
 from cache_layer.interface import FOREVER, Ttl, as_timeout
 
 logger = logging.getLogger("cache_layer")
+
+#: The cost of computing a result, or a function that returns it for a result.
+Cost = int | Callable[[Any], int]
 
 #: Largest number of functions whose factory a backend keeps, because a project may make functions
 #: without end.
@@ -54,6 +61,17 @@ def expiration_policy(
     return ExpirationPolicy(timeout, stale_ttl, refresh_before, jitter)
 
 
+def checked_cost(cost: Any) -> Cost | None:
+    """Return the ``cost`` that a decorator was given.
+
+    Raises:
+        TypeError: It is neither a whole number nor a function.
+    """
+    if cost is None or callable(cost) or (isinstance(cost, int) and not isinstance(cost, bool)):
+        return cast("Cost | None", cost)
+    raise TypeError(f"cost is a whole number or a function of the result, not {cost!r}.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """The arguments of ``cached``, checked."""
@@ -64,6 +82,8 @@ class Options:
     lock: bool
     fail_safe: bool
     near: bool | None
+    #: What one computation costs, in a unit of the project's, or a function of the result.
+    cost: Cost | None = None
 
 
 class CachedFunctionSpec:
@@ -102,6 +122,23 @@ class CachedFunctionSpec:
         )
         backend.result_factories[self] = made
         return made
+
+    def count_cost(self, event: str, value: Value) -> None:
+        """Count the cost of a result under an event: ``"spent"`` or ``"saved"``.
+
+        A cost function that does not work never fails the call; the log says so once.
+        """
+        cost = self.options.cost
+        if cost is None:
+            return
+        try:
+            amount = cost if isinstance(cost, int) else operator.index(cost(value))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            if "cost" not in self._warned:
+                self._warned.add("cost")
+                logger.warning("The cost of a result of %s is not counted: %s", self.name, error)
+        else:
+            metrics.record(self.options.namespace, event, amount)
 
     def warn_once(self, what: str, error: Exception) -> None:
         """Log why calls are not cached, once for each reason."""

@@ -29,7 +29,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-class _Wrapper:
+class Wrapper:
     """The common part of both wrappers: they look like the function, and bind like it."""
 
     def __init__(self, spec: CachedFunctionSpec) -> None:
@@ -77,6 +77,18 @@ class _Wrapper:
             spec.warn_once("has an argument without a stable form", error)
             return None
 
+    def _keepable(self, args: Args, kwargs: Kwargs) -> CachedCall | None:
+        """Return the call, with the place of its result; None where it cannot be kept."""
+        every = self._bound + args
+        try:
+            place = self._place(every, kwargs)
+        except TypeError as error:
+            self._spec.warn_once("is called otherwise than its signature says", error)
+            return None
+        if place is None or not place[1].is_storing:
+            return None
+        return CachedCall(self._spec, *place, every, kwargs)
+
     def _cache_key(self, args: Args, kwargs: Kwargs) -> str:
         key = self._spec.keys.key(self._bound + args, kwargs)
         namespace = self._spec.options.namespace
@@ -100,7 +112,7 @@ class _Wrapper:
         return bound
 
 
-class CachedFunction(_Wrapper, Generic[P, R]):
+class CachedFunction(Wrapper, Generic[P, R]):
     """A function whose results are cached; called like the function."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -110,6 +122,8 @@ class CachedFunction(_Wrapper, Generic[P, R]):
         if spec.index.values is not None:
             near = spec.index.get(every, kwargs)
             if near is not NOT_FOUND:
+                if spec.options.cost is not None:
+                    spec.count_cost("saved", near)
                 return near  # type: ignore[no-any-return]
         try:
             place = self._place(every, kwargs)
@@ -129,9 +143,11 @@ class CachedFunction(_Wrapper, Generic[P, R]):
         if type(found) is StaleValue:
             refresh = Refresh(CachedCall(spec, *place, every, kwargs), found)
             background.run(refresh.identity, refresh.do)
-            return found.value  # type: ignore[no-any-return]
-        if factory.context.near:
+            found = found.value
+        elif factory.context.near:
             spec.index.remember(backend, every, kwargs, read)
+        if spec.options.cost is not None:
+            spec.count_cost("saved", found)
         return found  # type: ignore[no-any-return]
 
     def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
@@ -180,7 +196,29 @@ class CachedFunction(_Wrapper, Generic[P, R]):
         return self if instance is None else self._bind(instance)
 
 
-class AsyncCachedFunction(_Wrapper, Generic[P, R]):
+class AsyncCached(Wrapper, Generic[P]):
+    """The common part of the wrappers of functions and generators that are awaited."""
+
+    def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """See ``CachedFunction.cache_key``."""
+        return self._cache_key(args, kwargs)
+
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """See ``CachedFunction.invalidate``."""
+        invalidation = self._invalidation(args, kwargs)
+        if invalidation is None:
+            return False
+        await aon_commit(invalidation)
+        return await invalidation.awaited() > 0
+
+    async def invalidate_all(self) -> None:
+        """See ``CachedFunction.invalidate_all``."""
+        invalidation = self._invalidation_of_all()
+        await aon_commit(invalidation)
+        await invalidation.awaited()
+
+
+class AsyncCachedFunction(AsyncCached[P], Generic[P, R]):
     """An ``async def`` function whose results are cached; called like the function."""
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -190,6 +228,8 @@ class AsyncCachedFunction(_Wrapper, Generic[P, R]):
         if spec.index.values is not None:
             near = spec.index.get(every, kwargs)
             if near is not NOT_FOUND:
+                if spec.options.cost is not None:
+                    spec.count_cost("saved", near)
                 return near  # type: ignore[no-any-return]
         try:
             place = self._place(every, kwargs)
@@ -211,28 +251,12 @@ class AsyncCachedFunction(_Wrapper, Generic[P, R]):
         if type(found) is StaleValue:
             refresh = Refresh(CachedCall(spec, *place, every, kwargs), found)
             background.start(refresh.identity, refresh.ado)
-            return found.value  # type: ignore[no-any-return]
-        if factory.context.near:
+            found = found.value
+        elif factory.context.near:
             spec.index.remember(backend, every, kwargs, read)
+        if spec.options.cost is not None:
+            spec.count_cost("saved", found)
         return found  # type: ignore[no-any-return]
-
-    def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """See ``CachedFunction.cache_key``."""
-        return self._cache_key(args, kwargs)
-
-    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """See ``CachedFunction.invalidate``."""
-        invalidation = self._invalidation(args, kwargs)
-        if invalidation is None:
-            return False
-        await aon_commit(invalidation)
-        return await invalidation.awaited() > 0
-
-    async def invalidate_all(self) -> None:
-        """See ``CachedFunction.invalidate_all``."""
-        invalidation = self._invalidation_of_all()
-        await aon_commit(invalidation)
-        await invalidation.awaited()
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """See ``CachedFunction.refresh``."""
@@ -251,3 +275,29 @@ class AsyncCachedFunction(_Wrapper, Generic[P, R]):
     def __get__(self, instance: object, owner: type[object] | None = None) -> Any:
         """See ``CachedFunction.__get__``."""
         return self if instance is None else self._bind(instance)
+
+
+class CachedClassMethod:
+    """A cached function that binds to the class it is looked up on."""
+
+    def __init__(self, function: Wrapper) -> None:
+        self.__func__ = function
+
+    def __get__(self, instance: object, owner: type[object]) -> Any:
+        return self.__func__._bind(owner)
+
+
+def require_function(function: object, decorator: str) -> None:
+    """Raise TypeError if a decorator cannot decorate it."""
+    if not inspect.isroutine(function) and not hasattr(function, "__wrapped__"):
+        raise TypeError(f"{decorator} decorates functions and methods, not {function!r}.")
+    if inspect.ismethod(getattr(function, "func", None)):
+        raise TypeError(
+            f"method_decorator cannot be used with {decorator}, which it calls anew for each call. "
+            f"Decorate the method itself: {decorator} is for methods, too."
+        )
+
+
+def is_generator(function: object) -> bool:
+    """Return whether calling it returns a generator, of either kind."""
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)

@@ -293,7 +293,7 @@ def test_methods_of_model_instances_are_kept_by_primary_key() -> None:
 def test_only_functions_are_decorated() -> None:
     with pytest.raises(TypeError, match="generator"):
 
-        @cached()
+        @cache_invalidate("numbers")
         def numbers() -> Iterator[int]:
             yield 1
 

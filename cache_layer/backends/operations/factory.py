@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 
 from cache_layer.aliases import Value
 from cache_layer.backends.encoding import ResultKey
-from cache_layer.backends.operations.base import Operation, OperationContext, raw
+from cache_layer.backends.operations.base import Operation, OperationContext, Single, raw
 from cache_layer.backends.operations.batches import DeleteMany, GetMany, SetMany
 from cache_layer.backends.operations.inputs import LONGEST, Alias, ExpirationPolicy, Key, Timeout
 from cache_layer.backends.operations.leases import Claim, Fill, Lease, Release
@@ -37,6 +37,7 @@ from cache_layer.backends.operations.single import (
     Set,
     SetExpired,
 )
+from cache_layer.backends.operations.together import ReadResults, Together
 from cache_layer.conf import settings
 from cache_layer.exceptions import CacheLayerError, UnsupportedValueError
 from cache_layer.keyspace import KeyTemplate
@@ -305,12 +306,20 @@ class ResultOperationFactory(OperationFactory):
         """Return the result, ``StaleValue`` or ``MISSING``."""
         return ReadResult(self.context, result, self._early)
 
+    def read_all(self, reads: Sequence[ReadResult]) -> Operation[list[Value]]:
+        """Do several reads at once."""
+        return ReadResults(self.context, reads)
+
+    def together(self, operations: Sequence[Single[Value]]) -> Operation[list[Value]]:
+        """Do several operations on results at once."""
+        return Together(self.context, operations)
+
     def claim(self, result: ResultKey, unreadable: bytes = b"") -> Claim:
         """Return the result, ``StaleValue`` or a ``Lease``."""
         longest = min(LONGEST, (self._lifetime or 0) + _ms(self._policy.stale_ttl))
         return Claim(self.context, result, self._early, _lease_time(), longest, unreadable)
 
-    def fill(self, result: ResultKey, value: Value, lease: Lease) -> Operation[bool]:
+    def fill(self, result: ResultKey, value: Value, lease: Lease) -> Single[bool]:
         """Store a result under a lease; tells whether it is stored.
 
         If results are not stored at all, the lease is released.
@@ -323,7 +332,7 @@ class ResultOperationFactory(OperationFactory):
             return Release(self.context, result.key, lease)
         return Fill(self.context, result, lease, data, *self._times())
 
-    def release(self, result: ResultKey, lease: Lease) -> Operation[bool]:
+    def release(self, result: ResultKey, lease: Lease) -> Single[bool]:
         """Release a lease."""
         return Release(self.context, result.key, lease)
 
