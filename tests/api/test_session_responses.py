@@ -102,3 +102,16 @@ def test_other_spellings_of_an_id_are_not_the_id(api: APIClient, session: Sessio
     for spelling in (session.pk.hex, f"{{{session.pk}}}", f"urn:uuid:{session.pk}"):
         assert api.get(url(spelling)).status_code == 404
     assert api.get(url(str(session.pk).upper())).status_code == 200
+
+
+def test_the_schema_says_that_a_change_has_no_other_fields() -> None:
+    schema = SchemaGenerator().get_schema(public=True)
+    (request,) = (
+        operation["requestBody"]["content"]["application/json"]["schema"]
+        for path in schema["paths"].values()
+        for operation in path.values()
+        if operation["operationId"] == "changeSession"
+    )
+    validator = Draft202012Validator({**request, "components": schema["components"]})
+    assert validator.is_valid({"title": "A", "status": "paused"})
+    assert not validator.is_valid({"titel": "A"})

@@ -272,6 +272,14 @@ class _ContextObject(OpenApiSerializerExtension):
         return _OBJECT
 
 
+class _SessionChange(OpenApiSerializerExtension):
+    target_class = "agent_sessions.api.serializers.SessionChangeSerializer"
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
+        schema = auto_schema._map_basic_serializer(self.target, direction)
+        return {**schema, "additionalProperties": False}
+
+
 class _Confirm(OpenApiSerializerExtension):
     target_class = "agent_sessions.api.serializers.ConfirmSerializer"
 
