@@ -11,6 +11,7 @@ from asgiref.sync import iscoroutinefunction
 
 from cache_layer.aliases import Function, Value
 from cache_layer.functions.arguments import CallKeys
+from cache_layer.functions.generators import CachedAsyncGenerator, CachedGenerator
 from cache_layer.functions.invalidation import InvalidationRule, is_unknown_outcome
 from cache_layer.functions.spec import (
     CachedFunctionSpec,
@@ -19,7 +20,6 @@ from cache_layer.functions.spec import (
     checked_cost,
     expiration_policy,
 )
-from cache_layer.functions.streams import CachedAsyncGenerator, CachedGenerator
 from cache_layer.functions.templates import TagTemplates
 from cache_layer.functions.wrappers import (
     AsyncCachedFunction,

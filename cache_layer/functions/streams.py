@@ -11,20 +11,19 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import aclosing
 from contextvars import ContextVar
-from typing import Final, Generic, ParamSpec, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from cache_layer.aliases import Value
-from cache_layer.backends import Lease, Operation, UnreadableValueError
+from cache_layer.backends import Lease, Operation
 from cache_layer.conf import settings
 from cache_layer.exceptions import UnsupportedValueError
-from cache_layer.functions.compute import CachedCall, Effects, Outcome, adrive, drive
-from cache_layer.functions.wrappers import AsyncCached, CachedFunction
+from cache_layer.functions.compute import CachedCall
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_REMEMBERED: Final = 4096
 
 #: The token of the lease, and the event loop of an awaited run.
 _RunKey = tuple[bytes, asyncio.AbstractEventLoop | None]
@@ -238,16 +237,25 @@ def join(
 
     None where the caller has to run the generator alone: it is called by the run itself, or the
     run has gone too far to be joined.
+
+    Raises:
+        RunIsOver: The run under this lease is over; what became of it is to be looked up.
     """
     key = lease.token, loop
     with _lock:
         run = _runs.get(key)
         if run is None:
+            if key in _over:
+                raise RunIsOver
             run = _runs[key] = kind(call, lease)
         if run.error is not None or run.first is None or key in _making.get():
             return None
         run.readers += 1
         return cast("R", run), run.first
+
+
+class RunIsOver(Exception):  # noqa: N818 - not an error
+    """The caller holds the lease of a run that is over."""
 
 
 def _leave(run: _Run) -> bool:
@@ -256,14 +264,21 @@ def _leave(run: _Run) -> bool:
         run.readers -= 1
         if run.readers or run.done:
             return False
-        _runs.pop(run.key, None)
+        _remove(run)
         return True
 
 
 def _forget(run: _Run) -> None:
     with _lock:
-        if _runs.get(run.key) is run:
-            del _runs[run.key]
+        _remove(run)
+
+
+def _remove(run: _Run) -> None:
+    _runs.pop(run.key, None)
+    # A caller may get a lease and come here only after its run is over.
+    _over[run.key] = None
+    if len(_over) > _REMEMBERED:
+        _over.popitem(last=False)
 
 
 def _left() -> Exception:
@@ -273,6 +288,7 @@ def _left() -> Exception:
 # Reentrant: a finalizer may come here while this thread holds it.
 _lock = threading.RLock()
 _runs: dict[_RunKey, _Run] = {}
+_over: OrderedDict[_RunKey, None] = OrderedDict()
 #: The runs that the current context is making chunks of, so that none waits for itself.
 _making: ContextVar[tuple[_RunKey, ...]] = ContextVar("making", default=())
 
@@ -285,96 +301,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _look(call: CachedCall) -> Effects[Outcome]:
-    """Return the kept chunks, or the lease to run under, or None where a run cannot be kept."""
-    factory, result = call.factory, call.result
-    read = factory.read(result)
-    if (kept := _kept(call, (yield read))) is not None:
-        return kept, None
-    claim = factory.claim(result, read.unreadable)
-    try:
-        found = yield claim
-    except GeneratorExit:
-        raise
-    except BaseException:
-        # Cancelled before the reply was there.
-        if claim.claimed is not None:
-            yield factory.release(result, claim.claimed)
-        raise
-    if not isinstance(found, Lease):
-        return _kept(call, found), None
-    if not found.owner and (kept := _kept(call, (yield factory.read(result)))) is not None:
-        # The run under this lease was completed meanwhile.
-        return kept, None
-    return found, None
-
-
-def _kept(call: CachedCall, found: Value) -> list[Value] | None:
-    """Return the chunks that a stored value stands for; None where it stands for none."""
-    if not isinstance(found, list):
-        return None
-    decode = call.factory.context.codec.decode
-    try:
-        chunks = [decode(data) for data in found]
-    except (TypeError, UnreadableValueError):
-        # Something else stored it.
-        return None
-    call.spec.count_cost("saved", chunks)
-    return chunks
-
-
-class CachedGenerator(CachedFunction[P, Iterator[T]]):
-    """A generator function whose chunks are kept; called like the function."""
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-        """Return a generator of the kept chunks, or of those that the function yields."""
-        call = self._keepable(args, kwargs)
-        if call is None:
-            return self._spec.function(*self._bound, *args, **kwargs)  # type: ignore[no-any-return]
-        return self._chunks(call)
-
-    def _chunks(self, call: CachedCall) -> Iterator[T]:
-        found = drive(_look(call), call.backend)
-        joined = join(ThreadRun, call, found) if isinstance(found, Lease) else None
-        if joined is not None:
-            yield from joined[0].read(joined[1])
-        elif isinstance(found, list):
-            yield from found
-        else:
-            yield from call.spec.function(*call.args, **call.kwargs)
-
-
-class CachedAsyncGenerator(AsyncCached[P], Generic[P, T]):
-    """An asynchronous generator function whose chunks are kept; called like the function."""
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
-        """See ``CachedGenerator.__call__``."""
-        call = self._keepable(args, kwargs)
-        if call is None:
-            return self._spec.function(*self._bound, *args, **kwargs)  # type: ignore[no-any-return]
-        return self._chunks(call)
-
-    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
-        """Forget the chunks of a call; yield those of a new one, and keep them."""
-        if invalidation := self._invalidation(args, kwargs):
-            await invalidation.awaited()
-        async with aclosing(self(*args, **kwargs)) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    async def _chunks(self, call: CachedCall) -> AsyncGenerator[T, None]:
-        found = await adrive(_look(call), call.backend)
-        if isinstance(found, list):
-            for chunk in found:
-                yield chunk
-            return
-        joined = None
-        if isinstance(found, Lease):
-            joined = join(LoopRun, call, found, asyncio.get_running_loop())
-        run: AsyncGenerator[T, None]
-        run = joined[0].read(joined[1]) if joined else call.spec.function(*call.args, **call.kwargs)
-        async with aclosing(run) as chunks:
-            async for chunk in chunks:
-                yield chunk
