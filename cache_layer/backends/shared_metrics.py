@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from django.core.cache import caches
@@ -128,12 +129,11 @@ def flush(backend: CacheAlias) -> None:
 
 
 def _flush_at_exit() -> None:
-    try:
+    # A wrong entry is for the system checks to report, not for the end of a process.
+    with suppress(ImproperlyConfigured, ImportError):
         backend = caches[settings.ALIAS]
-    except ImproperlyConfigured:
-        return
-    if isinstance(backend, CacheAlias):
-        flush(backend)
+        if isinstance(backend, CacheAlias):
+            flush(backend)
 
 
 atexit.register(_flush_at_exit)

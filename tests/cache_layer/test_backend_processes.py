@@ -283,6 +283,34 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
+def test_a_process_without_the_client_of_redis_ends_quietly() -> None:
+    code = """
+        import sys
+
+        sys.modules["redis"] = sys.modules["django_redis"] = sys.modules["hiredis"] = None
+        import django
+        from django.conf import settings
+
+        settings.configure(
+            INSTALLED_APPS=["cache_layer"],
+            CACHES={
+                "default": {
+                    "BACKEND": "cache_layer.backends.ResilientCache",
+                    "LOCATION": "redis://127.0.0.1:6379/0",
+                }
+            },
+        )
+        django.setup()
+        from django.core.cache import cache
+
+        cache.close()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_two_aliases_on_one_url_keep_their_own_options(redis_url: str, client: redis.Redis) -> None:
     from cache_layer.codec import SignedPickleSerializer
 
