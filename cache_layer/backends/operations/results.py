@@ -119,7 +119,7 @@ class ReadResult(Read[Value]):
         return self.parse([store.read(key) for key in self.reads])
 
     def decoded(self, data: bytes, start: int) -> Value:
-        """Return the decoded value, which begins at the given index of the bytes and is valid."""
+        """Return the value that begins at an index of the bytes."""
         try:
             value = self.context.codec.decode(data[start:] if start else data)
         except UnreadableValueError:
