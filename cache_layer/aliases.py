@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 #: A value that a caller stores and reads back; only the caller knows its type.
@@ -11,3 +12,5 @@ Value = Any
 Options = Mapping[str, Any]
 #: A user's function.
 Function = Callable[..., Any]
+#: Called with the name of an operation; the call to Redis happens within the context manager.
+Observe = Callable[[str], AbstractContextManager[object]]

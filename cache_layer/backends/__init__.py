@@ -17,7 +17,12 @@ from cache_layer.backends.outage import (
     raises_on_outage,
 )
 from cache_layer.backends.pubsub import Channel
-from cache_layer.backends.registry import cluster_hash_tag, import_client, spreading_client
+from cache_layer.backends.registry import (
+    cluster_hash_tag,
+    import_client,
+    observe_calls,
+    spreading_client,
+)
 from cache_layer.backends.resilient import ResilientCache
 from cache_layer.backends.shared_metrics import NoSharedCountersError, SharedCounters
 
@@ -43,6 +48,7 @@ __all__ = [
     "UnreadableValueError",
     "cluster_hash_tag",
     "import_client",
+    "observe_calls",
     "outage_option_problem",
     "raises_on_outage",
     "spreading_client",

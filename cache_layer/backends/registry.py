@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from cache_layer.aliases import Observe
 from cache_layer.backends.alias import CacheAlias
 from cache_layer.backends.encoding import Codec
 from cache_layer.backends.memory import MemoryStore
@@ -30,6 +32,17 @@ logger = logging.getLogger("cache_layer")
 
 _stores: dict[str, Store] = {}
 _lock = threading.Lock()
+_observer: Callable[[object], Observe] | None = None
+
+
+def observe_calls(observer: Callable[[object], Observe] | None) -> None:
+    """Let the calls of stores that are made from now on be observed.
+
+    Args:
+        observer: Called with the LOCATION of each store; None to observe no more.
+    """
+    global _observer
+    _observer = observer
 
 
 def store_for(
@@ -127,6 +140,7 @@ def _make_store(
     from cache_layer.backends.near.tracking import Tracking
     from cache_layer.backends.redis.async_transport import AsyncTransport
     from cache_layer.backends.redis.handshake import ServerIdentity
+    from cache_layer.backends.redis.observed import ObservedAsyncTransport, ObservedTransport
     from cache_layer.backends.redis.transport import Transport
 
     def new_server() -> ServerIdentity:
@@ -139,7 +153,14 @@ def _make_store(
             switch_off=circuit.switch_off,
         )
 
-    transport = Transport(location, params, backend, backend.own_key("probe"), new_server)
+    arguments = location, params, backend, backend.own_key("probe"), new_server
+    if _observer is None:
+        transport = Transport(*arguments)
+        async_transport = AsyncTransport(transport, circuit.breaker)
+    else:
+        observe = _observer(location)
+        transport = ObservedTransport(observe, *arguments)
+        async_transport = ObservedAsyncTransport(observe, transport, circuit.breaker)
     near = tracking = None
     near_options = NearOptions.of(options.get("NEAR_CACHE"))
     # On a cluster, reports would go on coming from a server that no longer owns the keys.
@@ -151,7 +172,7 @@ def _make_store(
         memory,
         circuit,
         transport=transport,
-        async_transport=AsyncTransport(transport, circuit.breaker),
+        async_transport=async_transport,
         near=near,
         tracking=tracking,
         announce=partial(_announce, sender, _readable(location)),

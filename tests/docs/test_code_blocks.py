@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import metadata
 from importlib.util import find_spec
@@ -20,6 +21,8 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.db import connection
+
+from cache_layer.backends import observe_calls
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -66,6 +69,14 @@ def test_every_block_has_a_language_that_is_executed(document: Path) -> None:
     assert unknown == []
 
 
+@pytest.fixture
+def unobserved() -> Iterator[None]:
+    """What a page instruments ends with it."""
+    yield
+    observe_calls(None)
+
+
+@pytest.mark.usefixtures("unobserved")
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
 async def test_python_blocks_run(document: Path) -> None:
