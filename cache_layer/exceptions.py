@@ -7,6 +7,15 @@ class CacheLayerError(Exception):
     """The base class of every error of the cache layer."""
 
 
+def is_time_limit(error: object) -> bool:
+    """Return whether this is Celery's SoftTimeLimitExceeded.
+
+    A signal handler raises it, so it comes out of any line, and nothing may take it for an error
+    of that line.
+    """
+    return any(cls.__name__ == "SoftTimeLimitExceeded" for cls in type(error).__mro__)
+
+
 class UnsupportedValueError(CacheLayerError, TypeError):
     """A value cannot be stored exactly by the configured serializer.
 

@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial, wraps
@@ -17,6 +17,8 @@ from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 from django.dispatch import Signal
+
+from cache_layer.exceptions import is_time_limit
 
 logger = logging.getLogger("agent_sessions")
 
@@ -127,13 +129,24 @@ def after_commit(signal: Signal, sender: type[Model], using: str, **arguments: o
     connection = connections[using]
     if connection.autocommit and not connection.in_atomic_block:
         # What on_commit() comes to here by way of nine calls more; an append has 158 in all.
-        try:
-            signal.send_robust(sender, using=using, **arguments)
-        except Exception:
-            logger.exception("A signal could not be sent.")
+        _send(signal, sender, using, arguments)
     elif connection.in_atomic_block and connection.commit_on_exit and signal.has_listeners(sender):
-        send = partial(signal.send_robust, sender, using=using, **arguments)
-        transaction.on_commit(send, using=using, robust=True)
+        transaction.on_commit(partial(_send, signal, sender, using, arguments), using=using)
+
+
+def _send(signal: Signal, sender: type[Model], using: str, arguments: Mapping[str, object]) -> None:
+    """Send the signal; log what fails, and raise the end of a task's time."""
+    try:
+        answers = signal.send_robust(sender, using=using, **arguments)
+    except Exception as error:
+        if is_time_limit(error):
+            raise
+        logger.exception("A signal could not be sent.")
+        return
+    for _receiver, answer in answers:
+        # Django has logged it as an error of the receiver.
+        if isinstance(answer, Exception) and is_time_limit(answer):
+            raise answer
 
 
 def _repeated(call: Callable[[], R], connection: BaseDatabaseWrapper) -> R:

@@ -11,7 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from cache_layer.backends import Operation, ResilientCache
-from cache_layer.exceptions import UnstableArgumentError
+from cache_layer.exceptions import UnstableArgumentError, is_time_limit
 from cache_layer.functions.arguments import Args, CallKeys, Kwargs, argument_text
 from cache_layer.functions.templates import PLAIN, TagTemplates, Template, as_written
 from cache_layer.functions.transactions import aon_commit, asettle, on_commit
@@ -204,7 +204,7 @@ def is_unknown_outcome(error: BaseException) -> bool:
         # A group ends what the first failure left running.
         if not isinstance(cause, Exception) or isinstance(cause, BaseExceptionGroup):
             return True
-        if any(cls.__name__ == "SoftTimeLimitExceeded" for cls in type(cause).__mro__):
+        if is_time_limit(cause):
             return True
         cause = cause.__cause__ or cause.__context__
     return False

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from billiard.exceptions import SoftTimeLimitExceeded
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.dispatch import Signal
@@ -174,3 +176,27 @@ def test_what_was_refused_is_not_told(repository: Any, session: Session, heard: 
     with pytest.raises(ValidationError):
         repository.update_session(session.pk, {"status": "no such status"})
     assert heard == []
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_a_time_limit_within_a_receiver_ends_the_call_and_an_error_does_not(
+    repository: Any, session: Session, in_transaction: bool
+) -> None:
+    errors: list[Exception] = [ValueError(), SoftTimeLimitExceeded()]
+
+    def fail(**arguments: Any) -> None:
+        raise errors[0]
+
+    def append() -> None:
+        with transaction.atomic() if in_transaction else nullcontext():
+            repository.add_message_to_session(session.pk, {"role": "user", "content": "x"})
+
+    message_added.connect(fail)
+    try:
+        append()
+        del errors[0]
+        with pytest.raises(SoftTimeLimitExceeded):
+            append()
+    finally:
+        message_added.disconnect(fail)
+    assert len(repository.get_messages(session.pk)) == 2

@@ -141,3 +141,12 @@ def test_the_apps_are_at_home_with_a_role_that_creates_nothing(server: str) -> N
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute(f"DROP OWNED BY {role}".encode())
                 connection.execute(f"DROP ROLE {role}".encode())
+
+
+def test_the_apps_are_at_home_in_forked_workers_with_time_limits(
+    server: str, redis_url: str
+) -> None:
+    with database(server) as url:
+        broker = os.environ.get("CELERY_BROKER_URL") or redis_url
+        queue = f"test_{uuid.uuid4().hex}"
+        run("prefork", url, REDIS_URL=redis_url, CELERY_BROKER_URL=broker, CELERY_QUEUE=queue)
