@@ -1,4 +1,4 @@
-"""The app configuration: registers checks, what follows a migration, and who tells of news."""
+"""The app configuration: registers system checks and receivers of signals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AgentSessionsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks, what follows a migration, and who tells of new messages."""
+        """Register the checks, and the receivers of migrations and of new messages."""
         from agent_sessions import checks, notifications  # noqa: F401
         from agent_sessions.models import Session
         from agent_sessions.postgresql import append_function

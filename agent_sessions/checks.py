@@ -97,7 +97,7 @@ def check_settings(**kwargs: object) -> list[CheckMessage]:
 def check_cleanup(**kwargs: object) -> list[CheckMessage]:
     """Report a beat schedule that leaves out the cleanup of expired sessions (W002).
 
-    Only a schedule kept in the settings can be judged: cron and databases are out of sight.
+    It sees only a schedule in the settings, not one in cron or in a database.
     """
     schedule = getattr(django_settings, "CELERY_BEAT_SCHEDULE", None)
     if not isinstance(schedule, dict) or not schedule or settings.EXPIRY_HOURS is None:
@@ -123,7 +123,7 @@ def check_append_function(
     from agent_sessions.models import Message
 
     return [
-        # No error: the command that creates it would refuse to run.
+        # A warning, because an error would stop the command that creates the function.
         Warning(
             f"The function {append_function.NAME} is missing in database {alias!r}: "
             "no message can be appended.",
@@ -168,7 +168,7 @@ def check_search_index(
 def check_transactions(
     databases: Sequence[str] | None = None, **kwargs: object
 ) -> list[CheckMessage]:
-    """Report databases whose settings of transactions cost what users notice (W005, W006)."""
+    """Report databases whose settings of transactions cause errors or delays (W005, W006)."""
     found: list[CheckMessage] = []
     for alias in databases or ():
         connection = connections[alias]

@@ -7,7 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class SessionStatus(models.TextChoices):
-    """What state a session is in."""
+    """The state of a session."""
 
     ACTIVE = "active", _("active")
     PAUSED = "paused", _("paused")
@@ -17,7 +17,7 @@ class SessionStatus(models.TextChoices):
 
 
 class MessageRole(models.TextChoices):
-    """Who speaks in a message."""
+    """The author of a message."""
 
     SYSTEM = "system", _("system")
     DEVELOPER = "developer", _("developer")

@@ -55,12 +55,12 @@ class Settings(AppSettings, prefix="AGENT_SESSIONS_"):
     #: Dotted name of a function that gets the request of a REST view and returns the tenant in
     #: which the view works. None: the sessions without a tenant.
     API_TENANT: str | None = None
-    #: Seconds between two looks at the database for messages that other processes appended.
+    #: Seconds between two polls of the database for messages that other processes appended.
     EVENTS_POLL_SECONDS: float = 0.25
-    #: Seconds of silence after which an event stream sends a sign of life.
+    #: Seconds of silence after which an event stream sends a keep-alive comment.
     EVENTS_KEEP_ALIVE_SECONDS: float = 15.0
-    #: Seconds after which an event stream ends. The client comes back with its last id, and
-    #: its rights are looked at again.
+    #: Seconds after which an event stream ends. The client connects again with its last id, and its
+    #: rights are checked again.
     EVENTS_MAX_SECONDS: float = 300.0
 
 

@@ -1,4 +1,4 @@
-"""Errors a caller can act on: they say what happened, the caller how to go on."""
+"""The errors that callers can handle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from uuid import UUID
 
 
 class AgentSessionsError(Exception):
-    """Base of the errors raised by agent_sessions."""
+    """The base class of the errors raised by agent_sessions."""
 
 
 class SessionArchived(AgentSessionsError):  # noqa: N818  (reads like Session.DoesNotExist)
@@ -28,8 +28,8 @@ class IdempotencyConflict(AgentSessionsError):  # noqa: N818
 class AppendOutcomeUnknown(AgentSessionsError):  # noqa: N818
     """The connection was lost, or the call cancelled, before the database answered.
 
-    The messages are stored or not. Look with ``get_messages()`` before appending them again, or
-    append with an ``idempotency_key``: then nobody has to look.
+    The messages may or may not be stored. Read them with ``get_messages()`` before appending them
+    again, or append with an ``idempotency_key``, which makes a second try safe.
     """
 
     def __init__(self, session_id: UUID | str) -> None:

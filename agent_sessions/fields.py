@@ -1,4 +1,4 @@
-"""Model fields of the message table. Migrations name them: they stay here."""
+"""Model fields of the message table. Migrations import them from this module."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ else:
     _AnyJSONField = models.JSONField
 
 
-# A text, which is left as it is, or a number with an exponent.
+# A text, which is left unchanged, or a number with an exponent.
 _TEXT_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?[eE][+-]?\d+')
 _EXPONENT = re.compile(r"\d[eE][+-]?\d")
 
 
 class ExactEncoder(json.JSONEncoder):
-    """Writes numbers so that PostgreSQL gives back what was stored.
+    """Writes numbers so that PostgreSQL returns the stored value.
 
-    Its JSON columns take 1e23 for an integer: written with a fraction it stays a float.
+    JSON columns of PostgreSQL return 1e23 as an integer; written with a fraction it stays a float.
     """
 
     def encode(self, o: object) -> str:
@@ -50,7 +50,7 @@ def _in_digits(found: re.Match[str]) -> str:
 
 
 class _ExactAttribute(DeferredAttribute):
-    """Fetches what was given, not what the column holds. Django 6.1 can do so for many rows."""
+    """Fetches the exact value, not that of the column. Django 6.1 can do so for many rows."""
 
     def fetch_many(self, instances: Iterable[models.Model]) -> None:
         """Fetch the field of all the messages that lack it."""
@@ -65,7 +65,7 @@ class _ExactAttribute(DeferredAttribute):
 
 
 class ContentField(_AnyTextField):
-    """The content of a message, as given; its column holds the readable text of it."""
+    """The exact content of a message; its column holds the readable text."""
 
     descriptor_class = _ExactAttribute
 
@@ -87,7 +87,7 @@ class ContentField(_AnyTextField):
         return text
 
     def get_prep_value(self, value: object) -> Any:
-        """Return the text of the content, without what a database cannot hold."""
+        """Return the text of the content, without characters that a database cannot hold."""
         if isinstance(value, str):
             return message_format.clean_text(value)
         if value is None or isinstance(value, list | tuple | dict):
@@ -96,7 +96,7 @@ class ContentField(_AnyTextField):
 
 
 class MetadataField(_AnyJSONField):
-    """The metadata of a message, as given; its column holds an approximation at need."""
+    """The exact metadata of a message; its column may hold an approximation."""
 
     descriptor_class = _ExactAttribute
 
@@ -112,14 +112,14 @@ class MetadataField(_AnyJSONField):
         return message_format.storable_json(value) if isinstance(value, dict) else value
 
     def get_db_prep_save(self, value: object, connection: BaseDatabaseWrapper) -> Any:
-        """Return the metadata, or of unstorable ones what a JSON column can hold."""
+        """Return the metadata, or the nearest value that a JSON column can hold."""
         if isinstance(value, dict):
             value = message_format.storable_json(value)
         return super().get_db_prep_save({} if value is None else value, connection)
 
 
 class PayloadField(_NullTextField):
-    """What the other columns of the message cannot hold, computed as the row is saved."""
+    """The parts of a message that other columns cannot hold, computed when the row is saved."""
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         """Return the payload of the message as it is now."""

@@ -1,4 +1,4 @@
-"""Keys of users, and time-ordered ids. Migrations name ``uuid7``: it stays here."""
+"""Keys of users, and time-ordered ids. Migrations import ``uuid7`` from this module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UserKey: TypeAlias = int | str | uuid.UUID
 
 
 class Owner(NamedTuple):
-    """Whose sessions an operation may touch."""
+    """The user and the tenant whose sessions an operation may touch."""
 
     user: UserKey | None
     """The key of the user; None: anybody's sessions."""

@@ -1,4 +1,4 @@
-"""How messages come from the database: exact, whichever of their fields are loaded."""
+"""Loads messages from the database with exact content and metadata."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from django.db.models.signals import post_init, pre_init
 from agent_sessions import message_format
 
 EXACT = frozenset({"content", "metadata"})
-"""Fields whose columns may hold an approximation; the payload then has what was given."""
+"""Fields whose columns may hold an approximation; the payload then has the exact value."""
 
 
 class ExactlyLoaded(models.Model):
-    """The part of a message that loads it."""
+    """The part of ``Message`` that loads exact values."""
 
     payload: Any
 
@@ -27,9 +27,10 @@ class ExactlyLoaded(models.Model):
     def assemble(
         cls, using: str | None, field_names: Collection[str], values: Collection[object]
     ) -> Self:
-        """Return a message of these values, one for each field.
+        """Return a message with these values, one for each field.
 
-        That is what the constructor does, in a quarter of the time where nobody looks on.
+        It does the work of the constructor in a quarter of the time, unless signals or a subclass
+        take part.
         """
         if cls._is_watched():
             message = cls(**dict(zip(field_names, values, strict=True)))
@@ -44,7 +45,7 @@ class ExactlyLoaded(models.Model):
     def from_rows(
         cls, using: str, field_names: Collection[str], rows: Iterable[Collection[object]]
     ) -> list[Self]:
-        """Return what :meth:`from_db` does for each row, which has all fields, in half the time."""
+        """Return a message for each row of all fields, in half the time of :meth:`from_db`."""
         if cls._is_watched():
             return [cls.from_db(using, field_names, row) for row in rows]
         found = []
@@ -63,9 +64,9 @@ class ExactlyLoaded(models.Model):
     def from_db(
         cls, db: str | None, field_names: Collection[str], values: Collection[object], **kwargs: Any
     ) -> Self:
-        """Put the exact content and metadata in place of what their columns hold.
+        """Load the exact content and metadata in place of the values of their columns.
 
-        Without the payload they are not known: they are deferred, too.
+        Without the payload these are unknown, and deferred, too.
         """
         if len(values) == len(cls._meta.concrete_fields):
             message = cls.assemble(db, field_names, values)
@@ -82,7 +83,7 @@ class ExactlyLoaded(models.Model):
 
     @classmethod
     def _is_watched(cls) -> bool:
-        """Tell whether anybody but Django may have a part in making a message."""
+        """Tell whether signals or a subclass may take part in making a message."""
         return bool(
             # A subclass may have fields, or a __setattr__, that do more with a value.
             cls._meta.parents
@@ -92,7 +93,7 @@ class ExactlyLoaded(models.Model):
         )
 
     def restore(self) -> None:
-        """Take content and metadata from the payload, where it has them."""
+        """Take content and metadata from the payload, if it has them."""
         payload = self.__dict__.get("payload")
         if payload is None:
             return

@@ -53,7 +53,7 @@ def is_storable(text: str) -> bool:
 
 
 def clean_text(text: str) -> str:
-    """Return the text with U+FFFD in place of what a database cannot hold."""
+    """Return the text with U+FFFD in place of characters that a database cannot hold."""
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -63,7 +63,7 @@ def text_of(content: object) -> str:
 
 
 class JsonFacts(NamedTuple):
-    """What :func:`inspect_json` found in a value."""
+    """The result of :func:`inspect_json` for a value."""
 
     problem: str | None
     """What keeps it from being JSON, if anything does."""
@@ -76,7 +76,7 @@ class JsonFacts(NamedTuple):
 
 
 def inspect_json(value: object) -> JsonFacts:
-    """Look through a JSON value, without recursion."""
+    """Inspect a JSON value, without recursion."""
     clean = exact = True
     size = 0
     waiting = [(value, 0)]
@@ -179,7 +179,7 @@ def role_of(message: Mapping[str, object]) -> str:
 
 
 def role_problem(role: object) -> str | None:
-    """Return why a message cannot have the role, None where it can."""
+    """Return the reason that a message cannot have the role, or None."""
     if isinstance(role, str) and (role in _ROLES or role in settings.EXTRA_ROLES):
         return None
     wrong = _("%(role).100r is not a role. Roles: %(allowed)s.")
@@ -197,12 +197,12 @@ def is_idempotency_key(value: object) -> bool:
 
 
 def storable_json(value: object) -> Any:
-    """Return the JSON value; where no database column is exact, the nearest one can hold."""
+    """Return the JSON value, or the nearest one that a database column can hold."""
     return value if inspect_json(value).exact else _approximate(value)
 
 
 def pack(message: Mapping[str, object]) -> str | None:
-    """Return the payload of a checked message: what its columns cannot hold, or None."""
+    """Return the payload of a checked message: the parts that its columns cannot hold, or None."""
     kept: JsonObject = {}
     if "role" not in message:
         kept["roleless"] = True

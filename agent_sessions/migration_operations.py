@@ -1,4 +1,4 @@
-"""Operations that the migrations name. They stay here as long as the migrations do."""
+"""Operations of migrations, which import them from this module."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ class RunOnPostgreSQL(RunSQL):
         from_state: ProjectState,
         to_state: ProjectState,
     ) -> None:
-        """Run the statements that undo the others."""
+        """Run the statements that undo the forward ones."""
         if schema_editor.connection.vendor == "postgresql":
             super().database_backwards(app_label, schema_editor, from_state, to_state)

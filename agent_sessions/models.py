@@ -1,4 +1,4 @@
-"""Sessions and their messages: fields, constraints, indexes and what concerns one row."""
+"""The models Session and Message: fields, constraints, indexes and methods of one row."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = ["Message", "MessageRole", "Session", "SessionStatus"]
 
 
 def default_expiry(now: datetime | None = None) -> datetime | None:
-    """Return when a session without further messages expires; None means never."""
+    """Return the time at which a session without further messages expires; None for never."""
     hours = settings.EXPIRY_HOURS
     return None if hours is None else (now or timezone.now()) + timedelta(hours=hours)
 
@@ -59,7 +59,7 @@ class Session(models.Model):
     has the whole rows.
     """
 
-    # Kept in step with the messages by the repository, under the lock of the row.
+    # The repository updates them with the messages, under the lock of the row.
     COUNTERS = frozenset({"message_count", "last_sequence", "last_message_at", "last_activity_at"})
 
     excerpts: Sequence[Excerpt] = ()
@@ -120,7 +120,7 @@ class Session(models.Model):
                 fields=["user", "tenant", "-last_activity_at", "-id"],
                 name="agent_session_activity",
             ),
-            # For lists of one status, and, without a look at the rows, for the numbers of a user.
+            # For lists of one status, and for the statistics of a user, which read the index only.
             models.Index(
                 fields=[
                     "user",
@@ -162,7 +162,7 @@ class Session(models.Model):
     ) -> None:
         """Save what was changed since the session was loaded, or all of a new session.
 
-        A session given to another user takes the search index of its messages along.
+        If the user changes, the search index of the messages changes with it.
         """
         alias = using or router.db_for_write(type(self), instance=self)
         stored = not force_insert and self._is_stored(alias)
@@ -185,7 +185,7 @@ class Session(models.Model):
         self._remember(update_fields)
 
     def _is_stored(self, alias: str) -> bool:
-        """Return whether the database has the row. What is loaded may come from a replica."""
+        """Return whether the database has the row. The instance may come from a replica."""
         if self._state.adding or alias == self._state.db:
             return not self._state.adding
         return type(self)._base_manager.using(alias).filter(pk=self.pk).exists()
@@ -247,7 +247,7 @@ class Session(models.Model):
     def from_db(
         cls, db: str | None, field_names: Collection[str], values: Collection[object], **kwargs: Any
     ) -> Self:
-        """Remember what was loaded: see :meth:`save`."""
+        """Remember the loaded values: see :meth:`save`."""
         session = super().from_db(db, field_names, values, **kwargs)
         session._remember()
         return session
@@ -283,9 +283,9 @@ def _snapshot(value: object) -> object:
 class Message(ExactlyLoaded):
     """One message of a session, numbered 1, 2, 3, … in the order of commit.
 
-    ``content`` and ``metadata`` are what was given (content: text, a list of parts or None);
-    their columns hold what a database can hold of it, for search and display. Appending is
-    the repository's work: it keeps the session's counters and the numbering.
+    ``content`` (text, a list of parts or None) and ``metadata`` are exact; their columns hold the
+    nearest values that a database can hold, for search and display. Append messages with the
+    repository, which keeps the counters of the session and the numbering.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -346,8 +346,8 @@ class Message(ExactlyLoaded):
     ) -> None:
         """Save the message; its payload follows the content and the metadata.
 
-        A new one counts in its session. Appending is done with the repository all the same: a
-        number given by hand may be taken by another process.
+        A new message is counted in its session. Append with the repository all the same, because
+        another process may have taken a number given by hand.
         """
         if not self.user_id:
             self.user_id = self.session.user_id
@@ -356,7 +356,7 @@ class Message(ExactlyLoaded):
             if update_fields & {"role", *EXACT}:
                 update_fields.add("payload")
         elif "payload" not in self.__dict__ and not EXACT.isdisjoint(self.__dict__):
-            # Django leaves out what is deferred.
+            # Django leaves out deferred fields.
             self.refresh_from_db(fields=["payload"])
         added = self._state.adding
         alias = using or router.db_for_write(type(self), instance=self)

@@ -1,4 +1,4 @@
-"""Dates and times as models have them: aware, or local without a zone where USE_TZ is off."""
+"""Converts dates and times between UTC and the form of models, local if USE_TZ is off."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.utils import timezone
 def in_utc(moment: datetime) -> datetime:
     """Return the moment in UTC; without a zone it is in TIME_ZONE.
 
-    Raises OverflowError if it is outside the calendar there.
+    Raises OverflowError if UTC cannot express it.
     """
     if timezone.is_naive(moment):
         moment = timezone.make_aware(moment, timezone.get_default_timezone())
@@ -19,7 +19,7 @@ def in_utc(moment: datetime) -> datetime:
 
 
 def as_stored(moment: datetime) -> datetime:
-    """Return an aware moment as the models of the project have it."""
+    """Return an aware moment in the form of the project's models."""
     if settings.USE_TZ:
         return moment
     return timezone.make_naive(moment, timezone.get_default_timezone())

@@ -1,4 +1,4 @@
-"""Downloads of JSON Lines that are written while the client reads them, under WSGI and ASGI."""
+"""Streams downloads of JSON Lines while the client reads them, under WSGI and ASGI."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def _async_chunks(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _next_chunk(pieces: Iterator[bytes]) -> bytes:
-    """Return the next pieces as one: a change of thread or a write costs more than most."""
+    """Return the next pieces joined, because each change of thread and each write is costly."""
     chunk = bytearray()
     for piece in pieces:
         chunk += piece

@@ -1,6 +1,6 @@
 """Notifications of appends to the processes that hold event streams, over the cache's Redis.
 
-A lost notification costs time only: a stream then waits for its next look at the database. See
+A lost notification costs time only: a stream then waits for the next poll of the database. See
 `agent_sessions.api.live`.
 """
 
@@ -21,7 +21,7 @@ _pubsub = PubSub("agent_sessions.messages")
 def subscribe(handler: Callable[[UUID, int, str], object]) -> Callable[[], None]:
     """Call *handler* with session id, last sequence and database alias of each append.
 
-    The handler runs in a thread of its own. Returns a function that ends the subscription.
+    The handler runs in a separate thread. Returns a function that ends the subscription.
     """
 
     def receive(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The vocabulary of reads: lazy and composable, with the indexes of the models in mind."""
+"""The querysets of sessions and messages, which the indexes of the models serve."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _size_of_message() -> CombinedExpression:
 def key_of(row: models.Model | UserKey) -> UserKey:
     """Return the primary key of a row, given the row or the key.
 
-    Raises ValueError for a row that is not saved: its key must not pass for "whichever".
+    Raises ValueError for a row that is not saved, because its key None would match any row.
     """
     if not isinstance(row, models.Model):
         return row
@@ -80,7 +80,7 @@ def key_of(row: models.Model | UserKey) -> UserKey:
 class SessionQuerySet(models.QuerySet[Row]):
     """Queries on sessions."""
 
-    # The user whose sessions these are, for the index that search uses.
+    # The user of all these sessions, for the index that search uses.
     _owner: UserKey | None = None
 
     def for_user(self, user: models.Model | UserKey) -> Self:
@@ -117,7 +117,7 @@ class SessionQuerySet(models.QuerySet[Row]):
         return combined
 
     def update(self, **changes: object) -> int:
-        """Update as Django does; sessions given to a user take their messages along."""
+        """Update as Django does; a change of the user updates the messages, too."""
         if changes.keys().isdisjoint({"user", "user_id"}):
             return super().update(**changes)
         self._for_write = True
@@ -147,11 +147,11 @@ class SessionQuerySet(models.QuerySet[Row]):
         )
 
     def expired(self, at: datetime | None = None) -> Self:
-        """Keep open sessions (ACTIVE, PAUSED) past ``expires_at``: what cleanup completes."""
+        """Keep open sessions (ACTIVE, PAUSED) past ``expires_at``, which cleanup completes."""
         return self.filter(status__in=OPEN_STATUSES, expires_at__lte=at or timezone.now())
 
     def finished_for(self, days: float) -> Self:
-        """Keep COMPLETED and FAILED sessions that did not change for so many days.
+        """Keep COMPLETED and FAILED sessions that did not change for a number of days.
 
         Raises ValueError if the days are negative, or more than there are in the calendar.
         """
@@ -167,8 +167,8 @@ class SessionQuerySet(models.QuerySet[Row]):
         An empty term keeps nothing. Put :meth:`for_user` before it: the indexes of messages
         then serve one user. Ranking is the repository's ``search_sessions``.
 
-        With ``newest`` only so many of the latest messages that match are looked at, so that
-        a common word is not looked up in all messages of all users.
+        ``newest`` limits the number of latest matching messages to examine, so that a common word
+        is not looked up in all messages of all users.
         """
         words = lookups.words_of(term)
         if not words:
@@ -195,14 +195,14 @@ class SessionQuerySet(models.QuerySet[Row]):
         return self.order_by(*(sign + field for field in _ORDER_FIELDS[order.removeprefix("-")]))
 
     def beyond(self, order: str, last_activity_at: datetime, session_id: UUID) -> Self:
-        """Keep what follows, in this order, the session with these two values."""
+        """Keep the sessions that follow, in this order, the one with these two values."""
         comparison = "lt" if order.startswith("-") else "gt"
         beyond = Q(**{f"id__{comparison}": session_id})
         if order.endswith("created"):
             return self.filter(beyond)
         return self.filter(
             beyond | Q(**{f"last_activity_at__{comparison}": last_activity_at}),
-            # Implied by the condition above; the index needs it.
+            # The condition above implies it; the index needs it.
             **{f"last_activity_at__{comparison}e": last_activity_at},
         )
 
@@ -289,19 +289,19 @@ class MessageQuerySet(models.QuerySet[Row]):
         return self.annotate(size=_size_of_message()).values_list("size", flat=True)
 
     def in_order(self) -> Self:
-        """Order as the conversation went."""
+        """Order by session and sequence, oldest first."""
         return self.order_by("session_id", "sequence")
 
     def latest_first(self) -> Self:
-        """Order from the end of the conversation to its beginning."""
+        """Order by session and sequence, newest first."""
         return self.order_by("-session_id", "-sequence")
 
     def after(self, sequence: int) -> Self:
-        """Keep what comes after the sequence number."""
+        """Keep the messages after a sequence number."""
         return self.filter(sequence__gt=sequence)
 
     def before(self, sequence: int) -> Self:
-        """Keep what comes before the sequence number."""
+        """Keep the messages before a sequence number."""
         return self.filter(sequence__lt=sequence)
 
     def containing(self, term: str) -> Self:
@@ -316,8 +316,8 @@ _MessageManager = models.Manager.from_queryset(MessageQuerySet)
 class MessageManager(_MessageManager[Row]):
     """The manager of messages; as ``session.messages`` it is a collection, too.
 
-    ``len()``, iteration, indexing and ``in`` work on what was loaded with the session and
-    otherwise fetch the messages; ``all()``, ``filter()`` and the rest are Django's.
+    ``len()``, iteration, indexing and ``in`` use the messages loaded with the session, or fetch
+    them; ``all()``, ``filter()`` and the rest are Django's.
     """
 
     def _of_session(self) -> models.QuerySet[Row]:
@@ -336,7 +336,7 @@ class MessageManager(_MessageManager[Row]):
     @overload
     def __getitem__(self, index: slice) -> list[Row]: ...
     def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        # Through a list, for negative indexes and for what is loaded already.
+        # Through a list, for negative indexes and for loaded messages.
         return list(self._of_session())[index]
 
     def __contains__(self, message: object) -> bool:

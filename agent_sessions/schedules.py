@@ -1,6 +1,6 @@
 """Beat entries for the periodic work; merge `BEAT_SCHEDULE` into `CELERY_BEAT_SCHEDULE`.
 
-Plain data: importable from a settings module, and without Celery installed.
+The module can be imported from settings, and without Celery.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ PURGE_EVERY = timedelta(days=1)
 def beat_schedule(
     cleanup_every: timedelta = CLEANUP_EVERY, purge_every: timedelta = PURGE_EVERY
 ) -> dict[str, dict[str, object]]:
-    """Entries that complete expired sessions and purge those past their retention.
+    """Return entries that complete expired sessions and purge those past their retention.
 
-    A run that no worker picked up before the next is due expires, so that a queue without
-    workers does not fill.
+    A run expires when the next one is due, so that a queue without workers does not fill.
     """
     return {
         "agent_sessions.cleanup_expired_sessions": _entry(

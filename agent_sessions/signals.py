@@ -3,9 +3,9 @@
 They notify; nothing in the app depends on a receiver, and a receiver that raises is logged
 and does not disturb the caller. Bulk operations send one signal for all rows of a batch.
 
-They tell of the repository's operations. What is written with the ORM alone (``session.save()``,
-``QuerySet.update()``) sends Django's own signals, and where a project commits by hand none of
-these here is sent.
+Only operations of the repository send them. Changes with the ORM alone (``session.save()``,
+``QuerySet.update()``) send Django's own signals. In a project that commits by hand, the signals
+here are not sent.
 """
 
 from __future__ import annotations

@@ -25,15 +25,15 @@ class RefusedJSON(ValueError):  # noqa: N818
 
 
 def parse_json(data: bytes, max_items: int) -> Any:
-    """Return the value of JSON, and refuse what databases or other readers could not read.
+    """Return the value of JSON text; refuse JSON that databases or other readers could not read.
 
     Refused are NaN and infinities (also `1e999`), more than *max_items* strings, containers and
     values, nesting beyond MAX_DEPTH, text that is not UTF-8, and an object that names a key twice,
-    of which readers take different ones. A lone surrogate written as an escape is text like any
+    because readers choose different values. A lone surrogate written as an escape is text like any
     other.
 
-    Raises RefusedJSON for what is too large or too deep, and ValueError (also its subclasses
-    JSONDecodeError and UnicodeDecodeError) for what is no JSON.
+    Raises RefusedJSON for too many values or levels, and ValueError (also its subclasses
+    JSONDecodeError and UnicodeDecodeError) for text that is not JSON.
     """
     if _has_more_items(data, max_items):
         raise RefusedJSON(_("The JSON has too many values."))
@@ -55,8 +55,8 @@ def parse_json(data: bytes, max_items: int) -> Any:
 def _has_more_items(body: bytes, limit: int) -> bool:
     """Return whether the JSON has more strings, containers and values than *limit*.
 
-    A value takes tens of bytes in memory where it takes two in the body, so they are counted
-    before they are made.
+    A value of two bytes in the body takes tens of bytes in memory, so values are counted before
+    they are made.
     """
     if sum(map(body.count, (b'"', b"[", b"{", b","))) <= limit:
         return False

@@ -21,7 +21,7 @@ def cleanup_expired_sessions() -> int:
 
 @shared_task(name="agent_sessions.purge_old_sessions")
 def purge_old_sessions() -> int:
-    """Delete sessions completed longer ago than AGENT_SESSIONS_RETENTION_DAYS; return how many.
+    """Delete sessions finished for more than AGENT_SESSIONS_RETENTION_DAYS; return how many.
 
     Without that setting nothing is deleted.
     """

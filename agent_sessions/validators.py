@@ -1,4 +1,4 @@
-"""Validators of the fields of sessions and messages. Migrations name them: they stay here."""
+"""Validators of the fields of sessions and messages. Migrations import them from this module."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def validate_role(value: str) -> None:
 
 
 def validate_moment(value: object) -> None:
-    """Refuse a date and time that a database cannot hold or whose zone is missing or too much."""
+    """Refuse a date and time that a database cannot hold, or with a wrong or missing time zone."""
     if value is not None and not isinstance(value, datetime):
         raise ValidationError(_("This is not a date and time."))
     if isinstance(value, datetime):
@@ -43,7 +43,7 @@ def validate_moment(value: object) -> None:
 
 
 def validate_object(value: object) -> None:
-    """Refuse what is not a JSON object that every database can hold."""
+    """Refuse a value that is not a JSON object, or that some databases cannot hold."""
     if not isinstance(value, dict):
         raise ValidationError(_("This is not an object."))
     facts = message_format.inspect_json(value)

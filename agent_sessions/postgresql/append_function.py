@@ -1,9 +1,9 @@
-"""The function of PostgreSQL that appends messages. A migration uses it.
+"""The PostgreSQL function that appends messages, which a migration creates.
 
-Called once for an append, it takes one round trip and is atomic in autocommit. PostgreSQL
-keeps the plans of its statements with the connection, so that they are not planned again at
-each append, without prepared statements of the client, which connection poolers and Django's
-defaults do without. Each statement in it sees what was committed before the lock was granted.
+Called once for an append, it takes one round trip and is atomic in autocommit. PostgreSQL keeps the
+plans of its statements with the connection, so that appends do not plan them again, without
+prepared statements of the client, which connection poolers and Django do not use by default. Each
+statement in it sees what was committed before the lock was granted.
 
 A change of the function takes a new name, so that an older release and a newer one can run
 at the same time.
@@ -119,9 +119,9 @@ def is_missing(connection: BaseDatabaseWrapper) -> bool:
 
 
 def create_if_missing(sender: AppConfig, using: str, **kwargs: object) -> None:
-    """Create the function after a migration where the tables came without migrations.
+    """Create the function after a migration, if the tables were created without migrations.
 
-    Test runners can do that, and so can a dump of tables alone.
+    Some test runners create them so, and so does a dump of the tables only.
     """
     connection = connections[using]
     if (

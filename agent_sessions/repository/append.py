@@ -1,4 +1,4 @@
-"""Appending messages: numbering, counters, expiry and rows move in one step."""
+"""Appends messages: numbers, counters, expiry and rows change in one transaction."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _append(
 ) -> list[Message]:
     connection = connections[using]
     strategy = strategy_for(using)
-    # By idempotency key: what is stored already, or stands earlier in the same call.
+    # By idempotency key: the messages stored already, or earlier in the same call.
     stored: dict[str, Message] = {}
     while True:
         waiting, firsts = unrepeated(rows, stored)
@@ -217,13 +217,13 @@ def _append(
 def _may_be_stored(connection: BaseDatabaseWrapper) -> bool:
     if connection.in_atomic_block or not is_lost(connection):
         return False
-    # The next call must not meet it.
+    # The next call must not use the lost connection.
     connection.close()
     return True
 
 
 def _numbers_repaired(session_id: UUID, using: str) -> bool:
-    """Move the counter behind messages that were written past the repository."""
+    """Raise the counter to the messages that were written without the repository."""
     messages = Message.objects.using(using).for_session(session_id)
     highest = messages.aggregate(highest=Max("sequence"))["highest"] or 0
     behind = Session.objects.using(using).filter(pk=session_id, last_sequence__lt=highest)
@@ -263,7 +263,7 @@ def _refuse_missing_or_archived(session_id: UUID, owner: Owner, using: str) -> N
 
 
 def announce(session_id: UUID, rows: list[Message], count: int, using: str) -> None:
-    """Tell that the rows were inserted, and that the session has become too long.
+    """Send the signal for the inserted rows, and warn if the session has become too long.
 
     The session has ``count`` messages now. One warning when it grows past the limit, and one
     each time that it has doubled since.

@@ -1,4 +1,4 @@
-"""The operations, awaited. Their signatures and docstrings are those of the synchronous ones."""
+"""The awaited operations, with the signatures and docstrings of the synchronous ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _awaited(
 
 
 class UserSessionRepository(_Awaited[SyncUserSessionRepository]):
-    """Operations on the sessions of one user, in one tenant: nobody else's exist in it.
+    """Operations on the sessions of one user in one tenant; no other sessions exist in it.
 
     ``SessionRepository.for_user()`` makes one. The methods are those of
     :class:`SyncUserSessionRepository`, awaited.
@@ -76,12 +76,12 @@ class UserSessionRepository(_Awaited[SyncUserSessionRepository]):
 class SessionRepository(_Awaited[SyncSessionRepository]):
     """Operations on sessions and messages, for asynchronous code.
 
-    The methods are those of :class:`SyncSessionRepository`, each awaited with one change of
-    thread, whatever number of queries it needs. Django runs the ORM calls of one request or
-    task one after the other; gathering them does not overlap them.
+    The methods are those of :class:`SyncSessionRepository`, each awaited with one change of thread
+    for any number of queries. Django runs the ORM calls of one request or task one after the other;
+    gathering them does not overlap them.
 
-    An operation that is cancelled goes on in its thread: it happens or not. The CancelledError
-    of an append has AppendOutcomeUnknown as its cause.
+    A cancelled operation goes on in its thread, and may or may not succeed. The CancelledError of
+    an append has AppendOutcomeUnknown as its cause.
     """
 
     def __init__(self, using: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""How an operation meets its database: tried again, no connection left open, signals on commit."""
+"""Runs operations: repeats them, closes connections, and sends signals on commit."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ R = TypeVar("R")
 def operation(
     method: Callable[Concatenate[Self, P], R],
 ) -> Callable[Concatenate[Self, P], R]:
-    """Make a method of a repository survive what it can survive outside a transaction.
+    """Decorate a method of a repository to survive database errors outside a transaction.
 
-    After a lost connection it is called once more on a new one: it must be a method that may
-    happen twice. After a serialization failure or a deadlock, which leave nothing written, it
-    is called again, at most :data:`MOST_ATTEMPTS` times in all.
+    After a lost connection the method is called once more on a new one, so it must be safe to
+    repeat. After a serialization failure or a deadlock, which leave nothing written, it is called
+    again, at most :data:`MOST_ATTEMPTS` times in all.
 
-    A connection that the call opened is closed again in a thread that serves no request: nobody
-    else would. Inside a transaction of the caller's nothing of this happens.
+    In a thread that serves no request, a connection that the call opened is closed again, because
+    nobody else would close it. Inside a transaction of the caller the method is only called.
 
     Where the project commits by hand (AUTOCOMMIT is off), a thread that serves a request and the
     main thread have a caller who does so. In another thread nobody would: there an operation
@@ -73,7 +73,7 @@ def operation(
         close_dead(connection)
         opens = connection.connection is None
         by_hand = not (connection.settings_dict["AUTOCOMMIT"] if opens else connection.autocommit)
-        # What can be read once only would be empty the second time.
+        # An iterator would be empty at the second call.
         given: Any = [list(each) if isinstance(each, Iterator) else each for each in args]
         named: Any = {k: list(v) if isinstance(v, Iterator) else v for k, v in kwargs.items()}
         try:
@@ -89,10 +89,10 @@ def operation(
 
 @contextmanager
 def committing(using: str) -> Iterator[None]:
-    """Commit meanwhile what is done on a database where the project commits by hand.
+    """Commit the changes inside the block on a database where the project commits by hand.
 
-    For tasks and commands, whose caller does not. In a transaction of the caller's, and where
-    AUTOCOMMIT is on, nothing changes.
+    For tasks and commands, whose callers do not commit. Inside a transaction of the caller, and if
+    AUTOCOMMIT is on, it does nothing.
     """
     connection = connections[using]
     by_hand = (
@@ -110,13 +110,13 @@ def committing(using: str) -> Iterator[None]:
 
 
 def close_dead(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection of which the driver knows that it is lost: the next use opens one."""
+    """Close a connection that the driver knows to be lost; the next use opens a new one."""
     if getattr(connection.connection, "closed", False):
         connection.close()
 
 
 def is_lost(connection: BaseDatabaseWrapper) -> bool:
-    """Return whether a connection that was open does not answer any more."""
+    """Return whether an open connection has stopped answering."""
     return connection.connection is not None and not connection.is_usable()
 
 

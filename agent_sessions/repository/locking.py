@@ -21,7 +21,7 @@ Check = Callable[[Session], None] | None
 def locking(sessions: SessionQuerySet[Session]) -> SessionQuerySet[Session]:
     """Return the query that locks the sessions, in the order of ids, until the transaction ends.
 
-    Whoever locks several does it in this order: two of them never block each other.
+    All callers lock in this order, so that two of them never deadlock.
     """
     sessions = sessions.order_by("pk")
     if connections[sessions.db].features.has_select_for_update:
@@ -54,7 +54,7 @@ def lock_before_delete(
     origin: models.Model | models.QuerySet[Any] | None,
     **kwargs: object,
 ) -> None:
-    """Keep appends out of sessions that Django deletes, by themselves or with their user.
+    """Lock sessions against appends before Django deletes them, alone or with their user.
 
     Django deletes the messages first: one that came between would keep the session. Nothing is
     done for the repository (which gives no ``origin``): it has locked the sessions.
@@ -82,7 +82,7 @@ def in_batches(
     work: Callable[[list[UUID]], int],
     progress: Callable[[int], None] | None,
 ) -> int:
-    """Work on all candidates, a batch at a time, and return the sum of what ``work`` returns.
+    """Work on all candidates in batches, and return the sum of the results of ``work``.
 
     They come in the order of the field ``by``. Each batch is a transaction: its rows are locked
     and candidates still, and the work makes them cease to be. Where the database can, rows that

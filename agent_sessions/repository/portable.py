@@ -1,4 +1,4 @@
-"""What the repository does through the ORM, for every database."""
+"""The strategy of the repository for every database, through the ORM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the repository does with statements of its own on PostgreSQL."""
+"""The strategy of the repository for PostgreSQL, with its own statements."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def is_usable_after_error(connection: BaseDatabaseWrapper) -> bool:
 def window(wanted: Window, connection: BaseDatabaseWrapper) -> list[Message] | None:
     """Return messages of a session. See Strategy.window().
 
-    The ORM compiles such a query longer than it takes to answer.
+    The ORM takes longer to compile such a query than PostgreSQL to answer it.
     """
     session_id, after, before, limit, owner = wanted
     user_id = _column_value(owner, connection)
@@ -227,7 +227,7 @@ def _user_key_field() -> Any:
 
 
 def _column_value(owner: Owner, connection: BaseDatabaseWrapper) -> UserKey | None:
-    """Return the user's key as the column has it; None for anybody, and where none can be so.
+    """Return the value of the user's key in the column; None for any user, and for impossible keys.
 
     The database would refuse the number, and end the transaction.
     """

@@ -1,4 +1,4 @@
-"""Reads that are more than a queryset: numbers, pages by number, windows of messages."""
+"""Reads that need more than a queryset: statistics, numbered pages, windows of messages."""
 
 from __future__ import annotations
 

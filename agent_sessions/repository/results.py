@@ -1,4 +1,4 @@
-"""What repository operations take and return beside models."""
+"""The arguments and results of repository operations beside models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 
 class Window(NamedTuple):
-    """Which messages of a session are wanted. See SyncSessionRepository.get_messages()."""
+    """The requested messages of a session. See SyncSessionRepository.get_messages()."""
 
     session_id: UUID
     after: int | None
@@ -26,7 +26,7 @@ class Window(NamedTuple):
 
     @property
     def follows(self) -> bool:
-        """Whether the first messages behind a number are wanted, not the last ones."""
+        """Whether the first messages behind a number are requested; otherwise the last ones."""
         return self.after is not None
 
 
@@ -59,7 +59,7 @@ class Page(Generic[Item]):
 @register
 @dataclass(frozen=True, slots=True)
 class SessionStats:
-    """The numbers of one user's sessions."""
+    """Statistics of one user's sessions."""
 
     total_sessions: int
     active_sessions: int

@@ -53,7 +53,7 @@ def search(owner: Owner, term: str, limit: int, excerpts: int, using: str) -> li
 
 
 def _lookup(kinds: Sequence[str], found_at: int) -> str:
-    """Return how to find messages of a session: where its title was found, in any way."""
+    """Return the lookup for messages of a found session; any lookup if its title was found."""
     kind, place = divmod(found_at, _PLACES)
     return kinds[kind] if place == _CONTENT else kinds[-1]
 
@@ -68,7 +68,7 @@ class _Part(NamedTuple):
 def _statement(
     owner: Owner, words: Sequence[str], kinds: Sequence[str], limit: int, using: str
 ) -> tuple[str, list[object]]:
-    """Return one statement that looks for each kind of match only where better ones are too few.
+    """Return one statement that searches for each kind of match only if better ones are too few.
 
     What is common fills the answer with whole words and is never read to its end. A part may
     be cut at the limit, by its order: each session it has in common with a better part leaves

@@ -1,4 +1,4 @@
-"""What search found in the messages of sessions: one query for all of them."""
+"""Loads excerpts of the messages that search found: one query for all sessions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _read_laterally(
     by_lookup: Mapping[str, Sequence[UUID]],
     limit: int,
 ) -> list[tuple[Any, ...]]:
-    """Read each session until so many messages match."""
+    """Read each session until enough messages match."""
     arms: list[str] = []
     params: list[Any] = []
     for lookup, keys in by_lookup.items():
@@ -94,7 +94,7 @@ def _read_numbered(
     by_lookup: Mapping[str, Sequence[UUID]],
     limit: int,
 ) -> list[tuple[Any, ...]]:
-    """Number all messages that match, for want of a lateral join."""
+    """Number all messages that match, on databases without lateral joins."""
     matching = Q()
     for lookup, keys in by_lookup.items():
         matching |= Q(matches("content", words, lookup), session_id__in=keys)

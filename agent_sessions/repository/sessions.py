@@ -1,4 +1,4 @@
-"""Storing and changing a session."""
+"""Stores and changes a session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The choice between what PostgreSQL does best and what every database can do."""
+"""Chooses between the strategy for PostgreSQL and the portable one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from agent_sessions.repository.results import Window
 
 
 class Strategy(Protocol):
-    """What :mod:`.postgresql` and :mod:`.portable` both have."""
+    """The interface of the modules :mod:`.postgresql` and :mod:`.portable`."""
 
     @property
     def HAS_LATERAL(self) -> bool:  # noqa: N802
-        """Whether search may use lateral joins and decide what is computed once."""
+        """Whether search may use lateral joins and materialized subqueries."""
 
     def insert(
         self, session_id: UUID, rows: list[Message], owner: Owner, connection: BaseDatabaseWrapper

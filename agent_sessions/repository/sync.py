@@ -1,4 +1,4 @@
-"""The operations, synchronous: those on one user's sessions, and those on everybody's."""
+"""The synchronous operations, on one user's sessions and on those of all users."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ from agent_sessions.repository.users import SessionId, SyncUserSessionRepository
 class SyncSessionRepository:
     """Operations on sessions and messages, for synchronous code.
 
-    ``using`` is the alias of the database; by default the router says which one sessions are
-    written to. Each operation is one transaction: it happens in whole or not at all, and may
-    stand inside a transaction of the caller's (whose locks it then keeps until the end).
+    ``using`` is the alias of the database; by default the router chooses the one for writing
+    sessions. Each operation is one transaction: it happens in whole or not at all, and may stand
+    inside a transaction of the caller's (whose locks it then keeps until the end).
 
-    :meth:`for_user` returns a repository of one user's sessions, in which nobody else's exist:
-    what serves users should use that. Here ``user_id`` (a user or the primary key) and
-    ``tenant`` say the same for one call, for no further query: another user's session does not
-    exist. With a user the tenant is the empty one unless it is given; without a user and
-    without a tenant anybody's session is touched.
+    :meth:`for_user` returns a repository of one user's sessions, in which nobody else's exist: code
+    that serves users should use it. Here ``user_id`` (a user or the primary key) and ``tenant``
+    limit one call in the same way, without a further query. With a user the tenant is the empty one
+    unless it is given; without a user and without a tenant anybody's session is touched.
 
-    ``session_id`` takes a session, its UUID or the text of that; a text that is none raises
-    ValidationError. ``check`` is called with the session, locked, before it is changed. What it
-    raises is raised, and nothing has changed.
+    ``session_id`` takes a session, its UUID or the text of that; any other text raises
+    ValidationError. ``check`` is called with the locked session before it is changed. Its
+    exceptions are raised, and nothing has changed.
 
     On SQLite give the database ``"OPTIONS": {"transaction_mode": "IMMEDIATE"}``: writers then
     wait for each other (up to ``timeout``) also where the caller's transaction began by
@@ -199,9 +198,9 @@ class SyncSessionRepository:
     ) -> list[UUID]:
         """Return the ids of sessions whose counters disagree with their messages.
 
-        Messages written or deleted past the repository lead to that. ``repair`` counts them
-        again; numbers given out once are not given out again. ``progress`` is called after
-        each batch with its number of sessions.
+        Messages written or deleted without the repository cause that. ``repair`` corrects the
+        counters; sequence numbers are never reused. ``progress`` is called after each batch with
+        its number of sessions.
         """
         return maintenance.verify(self.using, repair, progress)
 

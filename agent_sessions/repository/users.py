@@ -1,4 +1,4 @@
-"""The operations on the sessions of one user, synchronous. This class is where they are said."""
+"""The synchronous operations on the sessions of one user, with their documentation."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ User: TypeAlias = models.Model | UserKey
 
 
 class SyncUserSessionRepository:
-    """Operations on the sessions of one user, in one tenant: nobody else's exist in it.
+    """Operations on the sessions of one user in one tenant; no other sessions exist in it.
 
-    ``SyncSessionRepository.for_user()`` makes one. Each operation is one transaction: it
-    happens in whole or not at all, and may stand inside a transaction of the caller's (whose
-    locks it then keeps until the end). Outside one, what lost its connection, or met others in
-    a way that the database refuses, is tried again where that is safe.
+    ``SyncSessionRepository.for_user()`` makes one. Each operation is one transaction: it happens in
+    whole or not at all, and may stand inside a transaction of the caller's (whose locks it then
+    keeps until the end). Outside one, an operation that lost its connection, or conflicted with
+    others, is repeated if that is safe.
 
-    ``session_id`` takes a session, its UUID or the text of that; a text that is none raises
-    ValidationError. ``check`` is called with the session, locked, before it is changed. What it
-    raises is raised, and nothing has changed.
+    ``session_id`` takes a session, its UUID or the text of that; any other text raises
+    ValidationError. ``check`` is called with the locked session before it is changed. Its
+    exceptions are raised, and nothing has changed.
     """
 
     def __init__(self, owner: Owner, using: str) -> None:
@@ -224,7 +224,7 @@ class SyncUserSessionRepository:
 
     @operation
     def get_session_stats(self) -> SessionStats:
-        """Return the numbers of the user's sessions, from their counters."""
+        """Return statistics of the user's sessions, from their counters."""
         return reading.stats(self._sessions)
 
     @operation
@@ -246,9 +246,8 @@ class SyncUserSessionRepository:
         words come before beginnings of words, those before other parts; then the title comes
         before messages; then the most recent. An empty term finds nothing.
 
-        Each session has as ``excerpts`` what was found in its messages, at most so many of
-        them: see :class:`agent_sessions.search.excerpts.Excerpt`. They take one more query; 0
-        spares it.
+        ``excerpts`` is the largest number of pieces of matching messages on each session: see
+        :class:`agent_sessions.search.excerpts.Excerpt`. They take one more query, which 0 avoids.
 
         Raises ValueError if the limit is below 1 or the number of excerpts below 0.
         """

@@ -1,1 +1,1 @@
-"""Search terms, the lookups they become, and excerpts around what was found."""
+"""Search terms, their lookups, and excerpts around matches."""

@@ -1,4 +1,4 @@
-"""Pieces of a text around the words that were searched for."""
+"""Finds pieces of a text around the words of a search."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _cut(text: str, at: int, earliest: int) -> int:
 
 
 def _is_inside_cluster(text: str, at: int) -> bool:
-    """Tell whether what a reader sees as one character would be cut there."""
+    """Tell whether a cut at the position would divide one visible character."""
     if not 0 < at < len(text):
         return False
     if category(text[at]).startswith("M") or text[at] in _EXTENDERS or text[at - 1] == _JOINER:

@@ -1,4 +1,4 @@
-"""How the words of a search term become conditions that the search index can serve."""
+"""Turns the words of a search term into conditions that the search index can serve."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class HasText(_TextLookup):
     lookup_name = "has_text"
 
     def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _Condition:
-        """Look for each form, in any case."""
+        """Search for each form, in any case."""
         forms = terms.forms_of(self.rhs)
         found = [IContains(self.lhs, form).as_sql(compiler, connection) for form in forms]
         return _joined(" OR ", found)
@@ -97,7 +97,7 @@ class HasWord(_TextLookup):
     prefix = False
 
     def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> _Condition:
-        """Look for the text first, which is cheap, then for its ends."""
+        """Search for the text first, which is cheap, then for its ends."""
         text: _Condition = compiler.compile(HasText(self.lhs, self.rhs))
         if not terms.has_boundaries(self.rhs):
             return text

@@ -1,4 +1,4 @@
-"""What a search term asks for: its words, and which spellings are taken for the same.
+"""Splits a search term into words, and finds the spellings that count as equal.
 
 Texts are stored as they came, so the term is spelled in each way that counts as equal. That
 costs nothing as messages are written, and positions in a text are positions in the original.
@@ -49,7 +49,7 @@ _ARABIC_LIKES = {
 
 
 def words_of(term: str) -> list[str]:
-    """Return the distinct words of a term: what stands between white space.
+    """Return the distinct words of a term, which white space separates.
 
     A term no text can hold (with NUL or a lone surrogate) has none.
     """
