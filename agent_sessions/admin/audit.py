@@ -1,4 +1,4 @@
-"""What staff read, search, export and delete in the admin, in the audit log."""
+"""Records in the audit log what staff read, search, export and delete in the admin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def may_read_messages(request: HttpRequest) -> bool:
 
 
 def record(request: HttpRequest, action: str, permission: str) -> None:
-    """Write to the audit log who did what, and which permission allowed it."""
+    """Write the user, the action and the permission to the audit log."""
     reason = "superuser" if getattr(request.user, "is_superuser", False) else permission
     # Escaped: a line break in a search term must not begin a line of the log.
     text = action.encode("unicode_escape").decode()

@@ -1,4 +1,4 @@
-"""Deletion in the admin: counted, through the repository, and without titles in the log."""
+"""Deletes sessions in the admin with the repository, without titles in the log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_USERS = 100
 
 
 class DeletingAdmin(_ModelAdmin):
-    """Deletes sessions as the repository does, and names none of them by its title in a log."""
+    """Deletes sessions with the repository, and writes no titles to a log."""
 
     def get_deleted_objects(
         self, objs: QuerySet[Session] | Iterable[Session], request: HttpRequest
@@ -65,7 +65,7 @@ class DeletingAdmin(_ModelAdmin):
         """Delete the sessions through the repository."""
         for batch in in_batches(queryset):
             for session in batch:
-                # One that was deleted meanwhile is what was asked for.
+                # A session deleted in between needs no error.
                 with suppress(Session.DoesNotExist):
                     self.delete_model(request, session)
 
@@ -76,7 +76,7 @@ class DeletingAdmin(_ModelAdmin):
     def erase_users(
         self, request: HttpRequest, queryset: QuerySet[Session]
     ) -> TemplateResponse | None:
-        """Ask, then erase what the users have, and show the report."""
+        """Ask for confirmation, erase the data of the users, and show the report."""
         chosen = queryset.order_by("user_id", "pk").select_related(None)
         users = [*chosen.order_by().values_list("user_id", flat=True).distinct()[: _MOST_USERS + 1]]
         if len(users) > _MOST_USERS:
@@ -132,7 +132,7 @@ class DeletingAdmin(_ModelAdmin):
 
 
 def untitled(session: Session) -> Session:
-    """Return what stands for the session in the admin's log."""
+    """Return the text for the session in the admin's log, without its title."""
     return Session(pk=session.pk, agent_id=session.agent_id)
 
 

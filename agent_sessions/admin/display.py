@@ -1,4 +1,4 @@
-"""Conversations and JSON as HTML: escaped, and of bounded length."""
+"""Renders conversations and JSON as HTML, escaped and of limited length."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PrettyEncoder(json.JSONEncoder):
 
 
 class FormDecoder(json.JSONDecoder):
-    """Decodes JSON; what is too deep or too long is a JSONDecodeError, which forms report."""
+    """Decodes JSON; too deep or too long JSON is a JSONDecodeError, which forms report."""
 
     def decode(self, s: str, *args: Any, **options: Any) -> Any:
         """Return the value. Raises JSONDecodeError."""

@@ -103,7 +103,7 @@ class AgentFilter(admin.SimpleListFilter):
         return queryset.filter(agent_id=value) if value else queryset
 
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
-        """Yield what the template of the form needs."""
+        """Yield the values for the template of the form."""
         others = changelist.get_filters_params()
         yield {
             "name": self.parameter_name,

@@ -1,1 +1,1 @@
-"""The REST face of agent_sessions: mount `agent_sessions.api.urls`. Needs the extra `api`."""
+"""The REST API of agent_sessions: mount `agent_sessions.api.urls`. Needs the extra `api`."""

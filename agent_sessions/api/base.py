@@ -1,4 +1,4 @@
-"""What all views of the API share, and what those on one user's sessions do."""
+"""The base classes of the API's views, and of those on one user's sessions."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def _schema() -> ViewInspector:
 
 
 class ApiView(APIView):
-    """A view with the API's formats and errors, and the policies of the project beside its own.
+    """A view with the API's formats, errors and policies, and the policies of the project.
 
     The project's authentication, permissions and rates apply.
 
-    It stands outside ATOMIC_REQUESTS: each repository operation is a transaction, and an append
-    must not hold its session's lock until the answer has been written.
+    It runs outside ATOMIC_REQUESTS: each repository operation is a transaction, and an append must
+    not hold its session's lock until the answer has been written.
     """
 
     permission_classes = [IsAuthenticated]
@@ -140,9 +140,9 @@ class ApiView(APIView):
 
 
 class OwnedSessionsView(ApiView):
-    """A view on one user's sessions in one tenant: no other row is ever in its querysets.
+    """A view on one user's sessions in one tenant; its querysets never contain other rows.
 
-    A session of another user or tenant, one that never existed and a text that is no id get the
+    A session of another user or tenant, one that never existed and a text that is not an id get the
     same 404.
     """
 
@@ -190,7 +190,7 @@ class OwnedSessionsView(ApiView):
         return session_id
 
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
-        """Check the caller and find out whose sessions the request is about."""
+        """Check the caller, and find the owner of the requested sessions."""
         super().initial(request, *args, **kwargs)
         permission = f"agent_sessions.{self.permission_for_staff()}"
         self.tenant = tenant_of_request(request)
@@ -200,7 +200,7 @@ class OwnedSessionsView(ApiView):
     def permission_for_staff(self) -> str:
         """Return the codename of the permission that the request needs."""
         if "text" in self.request.query_params:
-            # Whether the list has a session tells what its messages contain.
+            # The presence of a session in the list tells what its messages contain.
             return "view_message"
         return self.staff_permissions.get(self.action, "view_session")
 

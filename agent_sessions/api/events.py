@@ -48,8 +48,8 @@ _WINDOW_BYTES = 1024 * 1024
 class EventActions(OwnedSessionsView):
     """The action that sends each message of the session once, in order, from `Last-Event-ID` on.
 
-    On an asynchronous server the stream stays open. A synchronous server sends the messages there
-    are and ends the stream; the client's EventSource asks again after a second.
+    On an asynchronous server the stream stays open. A synchronous server sends the existing
+    messages and ends the stream; the client's EventSource connects again after a second.
     """
 
     @action(detail=True, renderer_classes=[EventStreamRenderer])
@@ -112,7 +112,7 @@ async def _follow(reading: _Reading) -> AsyncIterator[bytes]:
     center = hub(reading.using)
     clock = asyncio.get_running_loop().time
     end = clock() + settings.EVENTS_MAX_SECONDS
-    # The client of a session that is gone comes back, gets 404 and stops.
+    # The client of a deleted session connects again, gets 404 and stops.
     with suppress(Session.DoesNotExist):
         async with center.subscribe(reading.session_id, reading.reader, reading.after) as live:
             while clock() < end and not live.ended:
@@ -121,7 +121,7 @@ async def _follow(reading: _Reading) -> AsyncIterator[bytes]:
                 try:
                     events = await center.run(reading.next_events)
                 except DatabaseFailure:
-                    # The stream outlives an outage of the database.
+                    # The stream continues after an outage of the database.
                     events, latest = [], 0
                 # The server takes an event when the client has taken the one before, so a slow
                 # client holds one window in memory.

@@ -40,8 +40,8 @@ def idempotency_key(request: Request) -> str | None:
 def session_key(request: Request) -> str | None:
     """Return the header's idempotency key for a new session, None without it.
 
-    The caller stands before it: keys belong to who sends them, and never meet those of others who
-    act for the same user. Raises InvalidParameter as :func:`idempotency_key` does.
+    The caller is a part of it, so that a key never equals one of another caller who acts for the
+    same user. Raises InvalidParameter as :func:`idempotency_key` does.
     """
     key = idempotency_key(request)
     return None if key is None else f"{request.user.pk}{_CALLER_SEPARATOR}{key}"

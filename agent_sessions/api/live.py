@@ -1,14 +1,14 @@
-"""Live sessions: the open event streams of a process and one look at the database for all.
+"""The open event streams of a process, and one poll of the database for all of them.
 
 Each stream subscribes to its session. An append in this process wakes the session's streams at
 once, by signal; an append in another process by a notification over the cache's Redis.
 Notifications may be lost and a project may have no Redis, so while there are streams one thread
-with one database connection also asks, every AGENT_SESSIONS_EVENTS_POLL_SECONDS, which sessions
+with one database connection also polls, every AGENT_SESSIONS_EVENTS_POLL_SECONDS, which sessions
 have new messages: one query by primary key for all streams. The database alone decides what is
 sent, and in which order.
 
-The same thread looks at rights every AGENT_SESSIONS_EVENTS_KEEP_ALIVE_SECONDS: a stream ends when
-its session is deleted or given to another user, or when its reader may no longer read it.
+The same thread checks rights every AGENT_SESSIONS_EVENTS_KEEP_ALIVE_SECONDS: a stream ends when its
+session is deleted or given to another user, or when its reader may no longer read it.
 
 A message reaches its reader 21 ms after the append was answered (median; at most 44 ms) with
 notifications, 89 ms (at most 295 ms) by polling alone, on two busy cores. An append pays 0.3 µs
@@ -46,7 +46,7 @@ Result = TypeVar("Result")
 
 
 class Subscription:
-    """What one stream has sent of its session, and what the database has."""
+    """The last message that one stream has sent, and the last one in the database."""
 
     def __init__(self, session_id: UUID, reader: Reader, seen: int) -> None:
         self.session_id = session_id
@@ -73,7 +73,7 @@ class Subscription:
 
 
 class Hub:
-    """The subscriptions of one event loop, and the thread that asks the database for them."""
+    """The subscriptions of one event loop, and the thread that polls the database for them."""
 
     def __init__(self, using: str) -> None:
         self._using = using
@@ -86,7 +86,7 @@ class Hub:
     async def subscribe(
         self, session_id: UUID, reader: Reader, seen: int
     ) -> AsyncIterator[Subscription]:
-        """Yield a subscription to what comes after the sequence *seen*; end it with the block."""
+        """Yield a subscription to the messages after the sequence *seen*; end it with the block."""
         subscription = Subscription(session_id, reader, seen)
         self._subscriptions.add(subscription)
         if self._polling is None:
@@ -127,7 +127,7 @@ class Hub:
     async def _poll(self) -> None:
         checked = self._loop.time()
         while True:
-            # While the database is away the streams live on.
+            # During an outage of the database the streams stay open.
             with suppress(DatabaseFailure):
                 await self._check_sequences(list(self._subscriptions))
                 if self._loop.time() - checked >= settings.EVENTS_KEEP_ALIVE_SECONDS:

@@ -43,7 +43,7 @@ class MessageActions(OwnedSessionsView):
         window = parse_query(MessageWindowSerializer, request)
         after, before, limit = window.get("after"), window.get("before"), window["limit"]
         limit = self._fitting(after, before, limit)
-        # One more than asked for tells whether there are others in that direction.
+        # One more than requested tells whether there are further messages.
         found = self.repository.get_messages(self.session_id, after, before, limit + 1)
         more = len(found) > limit
         found = found[:limit] if after is not None else found[-limit:]

@@ -1,4 +1,4 @@
-"""Health and cache metrics, for those who run the service."""
+"""Health and cache metrics, for operators."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CacheMetricsView(ApiView):
         try:
             return Response(_cache_metrics())
         except ImproperlyConfigured:
-            # The project's cache is not cache_layer's.
+            # The project uses another cache.
             raise Http404 from None
 
 

@@ -1,4 +1,4 @@
-"""Addresses of the API that do not exist: 404, or a redirection where the last slash is missing."""
+"""Answers unknown addresses of the API: 404, or a redirection if only the last slash is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of sessions: by cursor, or by number where totals are wanted."""
+"""Pages of sessions: by cursor, or by number with totals."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parse_query(serializer_class: type[AnySerializer], request: Request) -> dict
 
 
 class PageQuerySerializer(AnySerializer):
-    """Which page of a list of sessions."""
+    """The parameters of a page of sessions."""
 
     page_size = PageSizeField(help_text="Sessions on a page.")
     cursor = serializers.RegexField(
@@ -108,7 +108,7 @@ class SessionPagination(BasePagination):
             order = order[1:] if order.startswith("-") else f"-{order}"
         if cursor is not None:
             sessions = sessions.beyond(order, *_decode(cursor))
-        # One more than asked for tells whether there is another page.
+        # One more than requested tells whether there is another page.
         found = list(sessions.defer("context").sorted_by(order)[: size + 1])
         has_more, items = len(found) > size, found[:size]
         if backwards:

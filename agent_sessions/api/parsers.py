@@ -40,11 +40,11 @@ class EncodedBody(APIException):
 
 
 class BoundedJSONParser(BaseParser):
-    """Parses JSON, and refuses what databases or clients could not read.
+    """Parses JSON, and refuses JSON that databases or clients could not read.
 
     Refused are NaN and infinities (also `1e999`), more than AGENT_SESSIONS_MAX_REQUEST_ITEMS
     values, nesting beyond the limit, text that is not UTF-8, and an object that names a key twice,
-    of which readers take different ones. A lone surrogate written as an escape is text like any
+    because readers choose different values. A lone surrogate written as an escape is text like any
     other: each field decides whether to take it.
     """
 
@@ -71,7 +71,7 @@ class BoundedJSONParser(BaseParser):
 
 
 def refuse_unreadable_body(headers: Mapping[str, str]) -> None:
-    """Raise LengthRequired or EncodedBody for a body that would be read as another or none."""
+    """Raise LengthRequired or EncodedBody for a body that a server might misread or ignore."""
     if "chunked" in headers.get("Transfer-Encoding", "").lower():
         raise LengthRequired
     if headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):

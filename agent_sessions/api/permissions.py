@@ -1,4 +1,4 @@
-"""Who may call the API, how often, and whose sessions a request is about."""
+"""Permissions and rates of the API, and the owner of the sessions of a request."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RateThrottle(BaseThrottle):
     """Limits the requests of one user, or of one address without a user, to a rate.
 
     Requests are counted in windows of fixed length, by one increment in the project's cache. With
-    cache_layer's backend the rates hold while Redis is away, each process counting for itself.
+    cache_layer's backend the rates hold during an outage of Redis, for each process by itself.
     """
 
     scope: str
@@ -57,7 +57,7 @@ class RateThrottle(BaseThrottle):
         return self.duration - time.time() % self.duration
 
     def key(self, request: Request) -> str:
-        """Return who is counted."""
+        """Return the key of the counted user or address."""
         user = request.user
         return f"user {user.pk}" if user.is_authenticated else self.get_ident(request)
 
@@ -110,7 +110,7 @@ class FailedLoginThrottle(RateThrottle):
 
 
 def host_permissions() -> list[BasePermission]:
-    """Return the permissions that the project asks of all its views, or names for this API.
+    """Return the project's permissions for all its views, or those it names for this API.
 
     They apply beside the API's own. See AGENT_SESSIONS_PERMISSION_CLASSES.
     """
@@ -138,7 +138,7 @@ def _imported(names: Sequence[str]) -> list[type[Any]]:
 
 
 class Reader(NamedTuple):
-    """Who reads whose sessions, and the permission that staff need for it."""
+    """The reader, the owner of the sessions, and the permission that staff need."""
 
     user_id: Any
     owner_id: Any
@@ -149,7 +149,7 @@ class Reader(NamedTuple):
 def tenant_of_request(request: Request) -> str:
     """Return the tenant in which *request* works: see AGENT_SESSIONS_API_TENANT.
 
-    What the project's function raises is raised: PermissionDenied is a 403.
+    Exceptions of the project's function are raised: PermissionDenied is a 403.
 
     Raises:
         ImproperlyConfigured: The function has returned something else than text.
@@ -224,7 +224,7 @@ def _is_still_permitted(user: PermissionsMixin | AnonymousUser, permission: str)
     except DatabaseFailure:
         raise
     except Exception:
-        # An authentication backend of the project failed: its answer is taken for a no.
+        # An authentication backend of the project failed, which counts as a refusal.
         logger.exception("The permission %s of user %s cannot be checked.", permission, user.pk)
         return False
 

@@ -1,4 +1,4 @@
-"""Renderers: how answers are written."""
+"""The renderers of responses."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class EventStreamRenderer(AsciiJSONRenderer):
 class ReadOnlyBrowsableRenderer(BrowsableAPIRenderer):
     """Shows the browsable API without its forms; the OpenAPI page has forms.
 
-    Forms would render whatever is stored (any text, any depth) into HTML inputs, and the filter
-    form needs a template of an app the host may not have installed.
+    Forms would render stored JSON (of any text and depth) into HTML inputs, and the filter form
+    needs a template of an app that the project may not have installed.
     """
 
     def show_form_for_method(self, view: object, method: str, request: object, obj: object) -> bool:

@@ -1,4 +1,4 @@
-"""What requests contain and answers look like."""
+"""The serializers of requests and responses."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SessionSummarySerializer(AnySerializer):
 
 
 class SegmentSerializer(AnySerializer):
-    """A run of characters of an excerpt: a word that was searched for, or what is between."""
+    """A run of characters of an excerpt: a matching word, or the text between two."""
 
     text = serializers.CharField(trim_whitespace=False)
     is_match = serializers.BooleanField()
@@ -66,7 +66,7 @@ class ExcerptSerializer(AnySerializer):
 
 
 class FoundSessionSerializer(SessionSummarySerializer):
-    """A session that search found, with pieces of its messages that match."""
+    """A session that search found, with matching pieces of its messages."""
 
     excerpts = ExcerptSerializer(many=True, read_only=True)
 
@@ -78,7 +78,7 @@ class SessionSerializer(SessionSummarySerializer):
 
 
 class SessionChangeSerializer(AnySerializer):
-    """What a client may change of a session; the context has its own address.
+    """The fields of a session that a client may change; the context has its own address.
 
     Other names are refused: a misspelt one must not look like a change.
     """
@@ -128,7 +128,7 @@ class StatsSerializer(AnySerializer):
 
 
 class MessageWindowSerializer(AnySerializer):
-    """Which messages of a session."""
+    """The parameters of a window of messages."""
 
     after = SequenceField(help_text="Messages after this sequence.")
     before = SequenceField(help_text="Messages before this sequence.")
@@ -136,7 +136,7 @@ class MessageWindowSerializer(AnySerializer):
 
 
 class SearchQuerySerializer(AnySerializer):
-    """What to search for."""
+    """The parameters of a search."""
 
     q = TextField(
         max_length=MAX_SEARCH_TERM,

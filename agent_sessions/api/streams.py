@@ -1,4 +1,4 @@
-"""Limits of what streams: how many a user and a process may hold open."""
+"""Limits the open streams of a user and of a process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _open: Counter[tuple[str, object]] = Counter()
 
 
 class _CountedResponse(StreamingHttpResponse):
-    """Gives its places back when the server closes it."""
+    """A streaming response that is counted until the server closes it."""
 
     release: Callable[[], None]
 

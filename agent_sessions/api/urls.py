@@ -1,4 +1,4 @@
-"""The addresses of the API: include them where it is to be mounted.
+"""The addresses of the API, to be included in the URLs of a project.
 
 Their names are in the namespace `agent_sessions`. A project may instead register SessionViewSet
 on a router of its own.

@@ -1,1 +1,1 @@
-"""Commands for what the tasks do, and for conversations as files."""
+"""Management commands for the periodic tasks, and for conversations in files."""

@@ -68,7 +68,7 @@ def drop_output(stream: TextIO) -> None:
 
 
 class DatabaseCommand(BaseCommand):
-    """A command for one database: it commits also where the project commits by hand."""
+    """A command for one database, which also commits if the project commits by hand."""
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run the command, also where standard output or error is closed or full."""

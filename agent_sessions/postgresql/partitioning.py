@@ -1,4 +1,4 @@
-"""Dividing the table of messages on PostgreSQL. docs/partitioning.md tells when and how."""
+"""Divides the table of messages on PostgreSQL into partitions; see docs/partitioning.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Erasing what a user has, with a report of what was erased where."""
+"""Erases the data of a user, with a report of the erased rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Tally:
 
 
 def delete_user_data(owner: Owner, by: str, using: str) -> Erased:
-    """Delete what a user has. See SyncUserSessionRepository.delete_user_data()."""
+    """Delete the data of a user. See SyncUserSessionRepository.delete_user_data()."""
     started_at = timezone.now()
     tally = Tally()
     owned = Session.objects.using(using).owned_by(owner)
@@ -81,7 +81,7 @@ def delete_user_data(owner: Owner, by: str, using: str) -> Erased:
 
 
 def delete_sessions(sessions: Sequence[Session], using: str, tally: Tally) -> None:
-    """Delete locked sessions with all that hangs on them, and their texts in the admin's log."""
+    """Delete locked sessions with all rows that refer to them; redact the admin's log."""
     if not sessions:
         return
     # Their keys are gone once they are deleted.
@@ -97,7 +97,7 @@ def delete_sessions(sessions: Sequence[Session], using: str, tally: Tally) -> No
 
 
 def _redact_log(collector: Collector, using: str, tally: Tally) -> None:
-    """Take the texts of what will be deleted out of the admin's log.
+    """Remove the texts of rows to be deleted from the admin's log.
 
     An entry stays, with who did what to which key, and when.
     """

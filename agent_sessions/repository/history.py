@@ -1,4 +1,4 @@
-"""What is known of the past of a session that comes from elsewhere."""
+"""The history of a session that was written elsewhere."""
 
 from __future__ import annotations
 

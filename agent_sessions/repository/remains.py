@@ -1,4 +1,4 @@
-"""A walk over every table of a database, for what an erasure should have left nothing of."""
+"""Searches every table of a database for data that an erasure should have removed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent_sessions.message_format import is_storable
 
 
 class Remain(NamedTuple):
-    """A column that still has something."""
+    """A column that still has data of the user."""
 
     table: str
     column: str
@@ -32,7 +32,7 @@ class _Column(NamedTuple):
 
 
 def find_remains(user_id: UserKey, texts: Iterable[str], using: str) -> list[Remain]:
-    """Return where the database still has the user's key, or one of the texts.
+    """Return the columns that still have the user's key, or one of the texts.
 
     Every table is read from beginning to end: those of all apps and, on PostgreSQL, those of
     every schema. The key is looked for in columns that refer to users, by a model, a foreign key
@@ -63,7 +63,7 @@ def _look(
     connection: BaseDatabaseWrapper,
     cursor: CursorWrapper,
 ) -> Iterator[Remain]:
-    """Look through a table once."""
+    """Search a table once."""
     looked_for: list[tuple[str, str]] = []
     counts: list[str] = []
     params: list[Any] = []

@@ -31,7 +31,7 @@ OWN_KEYS = frozenset(
 
 @dataclass(slots=True)
 class Conversation:
-    """The messages of a conversation, and what else its session has.
+    """The messages of a conversation, and the other fields of its session.
 
     Without any time it is a conversation of now. With one it is as old as it says, and it
     never expires unless it says when.
@@ -52,7 +52,7 @@ class Conversation:
 
     @property
     def created_at(self) -> datetime | None:
-        """When it began; None if it has no time at all."""
+        """The time at which the conversation began; None if no time is known."""
         if "created_at" in self.times:
             return self.times["created_at"]
         known = [moment for moment in self.message_times or () if moment is not None]
@@ -140,14 +140,14 @@ def read_chat(line: JsonObject) -> Conversation:
 
 
 def keep_extra(conversation: Conversation, extra: JsonObject) -> None:
-    """Keep keys that mean nothing here in the metadata, from where an export takes them."""
+    """Keep unknown keys in the metadata, from which an export restores them."""
     if extra:
         metadata = conversation.fields.get("metadata", {})
         conversation.fields["metadata"] = {**metadata, EXTRA_KEY: extra}
 
 
 def uuid_of(value: object) -> UUID | None:
-    """Return the UUID that a text is; None for another value, which is no id of a session."""
+    """Return the UUID in a text; None for any other value."""
     if not isinstance(value, str) or len(value) != 36:
         return None
     try:

@@ -14,13 +14,13 @@ from django.utils.translation import gettext as _
 
 from agent_sessions.moments import in_utc
 
-# Clocks of two machines may differ by so much.
+# Largest difference between the clocks of two machines.
 _SKEW = timedelta(minutes=5)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def written(moment: datetime) -> str:
-    """Return the moment as exports have it, exact to the microsecond, in UTC."""
+    """Return the text of a moment in exports: in UTC, exact to the microsecond."""
     return in_utc(moment).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -30,7 +30,7 @@ def microseconds(moment: datetime) -> int:
 
 
 def from_microseconds(count: int) -> datetime:
-    """Return the moment so many microseconds after 1970."""
+    """Return the moment at a number of microseconds since 1970."""
     return _EPOCH + timedelta(microseconds=count)
 
 

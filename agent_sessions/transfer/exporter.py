@@ -87,7 +87,7 @@ def _messages(session: Session) -> Iterator[Message]:
     size = _FIRST_PAGE
     place = -1
     while place < session.last_sequence:
-        # With a limit in place of the upper number PostgreSQL may sort all that is left.
+        # With a limit in place of the upper number PostgreSQL may sort all remaining rows.
         end = min(place + size, session.last_sequence)
         rows = list(messages.after(place).filter(sequence__lte=end))
         yield from rows
@@ -109,7 +109,7 @@ def _size(message: Message) -> int:
 
 
 def _line(session: Session, messages: Iterator[Message]) -> Iterator[bytes]:
-    # Numbers, because a session may have a million messages.
+    # Integers, because a session may have a million messages.
     times, numbers = array("q"), array("q")
     yield b'{"messages": ['
     separator = b""

@@ -1,4 +1,4 @@
-"""Import: lines to sessions, each in a transaction of its own and at most once."""
+"""Imports lines as sessions, each in a separate transaction and at most once."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Importer:
                     yield result
 
     def _read(self, line: Line) -> Conversation | str:
-        """Return the conversation of a line, or why it has none."""
+        """Return the conversation of a line, or the reason that it has none."""
         try:
             if line.data is None:
                 _refuse(_("The line is too long: %d bytes.") % line.size)
@@ -130,7 +130,7 @@ class Importer:
         return conversation
 
     def _derived_id(self, name: str, created: datetime | None) -> UUID:
-        # Of the user as well: two users may import one file.
+        # The user is a part of the key, because two users may import one file.
         return derived_uuid7(created or _LONG_AGO, f"{self._user_id} {name}")
 
     def _key(self, line: Line) -> str:

@@ -32,7 +32,7 @@ class Line:
 
 
 def printable(text: str) -> str:
-    """Return the text with escapes in place of what a terminal would act upon."""
+    """Return the text with escapes in place of control characters."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,4 +1,4 @@
-"""Bodies and fields as the schema describes them where their serializers cannot."""
+"""Bodies and fields of the schema that serializers cannot describe."""
 
 # mypy: disable-error-code="no-untyped-call"
 
@@ -148,7 +148,7 @@ class AppendRequestSerializer(AnySerializer):
 
 
 class AppendResponseSerializer(AnySerializer):
-    """What was appended: one message as such, several under `results`."""
+    """The appended messages: a single one as it is, several under `results`."""
 
 
 class ServerSentEventSerializer(AnySerializer):

@@ -1,4 +1,4 @@
-"""What the schema says of each operation beyond what its view says."""
+"""The parts of each operation in the schema that its view does not have."""
 
 # mypy: disable-error-code="no-untyped-call"
 

@@ -1,4 +1,4 @@
-"""The schema of an operation: what the view says of itself, and its entry in OPERATIONS."""
+"""Builds the schema of an operation from its view and its entry in OPERATIONS."""
 
 # mypy: disable-error-code="no-untyped-call"
 
@@ -103,11 +103,11 @@ class ApiSchema(AutoSchema):
         return parameters
 
     def get_request_serializer(self) -> Any:
-        """Return what describes the body."""
+        """Return the serializer of the body."""
         return self._operation.request
 
     def get_response_serializers(self) -> Any:
-        """Return what describes the answers: success and each error."""
+        """Return the serializers of the responses: success and each error."""
         operation = self._operation
         media = operation.media_type
         answers: dict[Any, Any] = {

@@ -1,1 +1,1 @@
-"""One command a module: options and printing; the work is done elsewhere."""
+"""One module for each command, which reads options and prints; the repository does the work."""

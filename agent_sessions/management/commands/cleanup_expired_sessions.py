@@ -1,4 +1,4 @@
-"""`cleanup_expired_sessions`: complete what has expired."""
+"""`cleanup_expired_sessions`: complete expired sessions."""
 
 from __future__ import annotations
 

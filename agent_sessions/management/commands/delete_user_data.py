@@ -1,4 +1,4 @@
-"""`delete_user_data NAME`: erase one user's conversations and report what was erased where."""
+"""`delete_user_data NAME`: erase one user's conversations and report the erased rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`purge_sessions`: delete what was finished long ago."""
+"""`purge_sessions`: delete sessions that were finished long ago."""
 
 from __future__ import annotations
 
