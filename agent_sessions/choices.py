@@ -33,4 +33,4 @@ OPEN_STATUSES = (SessionStatus.ACTIVE, SessionStatus.PAUSED)
 """What may expire."""
 
 FINISHED_STATUSES = (SessionStatus.COMPLETED, SessionStatus.FAILED)
-"""What a new message reopens, and what may be purged when it is old."""
+"""The statuses that a new message reopens, and that old sessions must have to be purged."""

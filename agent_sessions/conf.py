@@ -25,7 +25,7 @@ class Settings(AppSettings, prefix="AGENT_SESSIONS_"):
     MAX_PAGE_SIZE: int = 100
     #: Rows changed in one transaction by cleanup, purge, bulk changes and erasure.
     CLEANUP_BATCH_SIZE: int = 500
-    #: Largest body of a REST request. JSON escapes make it larger than what it holds.
+    #: Largest body of a REST request. JSON escapes make it larger than its content.
     MAX_REQUEST_BYTES: int = 32 * 1024 * 1024
     #: Most strings, containers and values in the JSON of a REST request; each takes memory.
     MAX_REQUEST_ITEMS: int = 250_000

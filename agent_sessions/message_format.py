@@ -1,4 +1,4 @@
-"""Message dicts: what is accepted, and how they are kept so that they come back equal.
+"""The accepted message dicts, and the way to store them so that they come back equal.
 
 A row holds role, content and metadata in columns of their own, for people and for search.
 What the columns cannot hold exactly goes, as ASCII JSON, into ``payload``: content that is
@@ -31,7 +31,7 @@ MAX_DEPTH = 500
 _ROLES = (*MessageRole.values, *PROVIDER_ROLES)
 _OWN_KEYS = frozenset({"role", "content", "metadata", "idempotency_key"})
 _KEYS_THAT_CARRY_NOTHING = frozenset({"name", "tool_call_id"})
-# Items of formats that have no role say by these keys what they are.
+# Items of formats without roles have one of these keys.
 _KEYS_OF_KIND = ("type", "kind", "author")
 # Dumps of an answer have these keys, though nothing was said.
 _KEYS_OF_DUMPS = frozenset({"refusal", "function_call"})

@@ -271,7 +271,7 @@ class MessageQuerySet(models.QuerySet[Row]):
                 payload.pre_save(message, False)
             fields.append("payload")
         if "content" in fields:
-            # Django does not ask the field: the text is what the column holds.
+            # Django does not ask the field, so the text is that of the column.
             objs = [copy(message) for message in objs]
             for message in objs:
                 vars(message)["content"] = message.text  # type: ignore[attr-defined]

@@ -48,7 +48,7 @@ class Output(io.TextIOBase):
             return 0
 
     def flush(self) -> None:
-        """Write what is buffered. Raises CommandError if standard output cannot be written."""
+        """Write the buffers. Raises CommandError if standard output cannot be written."""
         try:
             self._stream.flush()
         except OSError as error:

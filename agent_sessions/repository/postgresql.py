@@ -27,7 +27,7 @@ HAS_LATERAL = True
 
 _CALL = f"SELECT {NAME}(%s, %s, %s, %s, %s, %s, %s)"
 LARGEST_CALL = 2**28 - 1
-"""Bytes of messages in one call: what an array in PostgreSQL's binary JSON can have."""
+"""Largest number of bytes in one call: the limit of an array in PostgreSQL's binary JSON."""
 
 # Made once: json.dumps would make one for each message.
 _encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -184,7 +184,7 @@ def _read(
 
 
 def _number(sequence: int) -> int:
-    # Beyond what the column can hold there is nothing, and the statement must not overflow.
+    # No row has a number beyond the range of the column, and the statement must not overflow.
     return max(-1, min(int(_SEQUENCE.get_prep_value(sequence)), _HIGHEST + 1))
 
 

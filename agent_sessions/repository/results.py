@@ -76,7 +76,7 @@ class SessionStats:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """The report of an erasure: what was erased where, by whom and when, without any text.
+    """The report of an erasure: the erased rows by table, the user and the time, without texts.
 
     ``deleted`` has the rows that were deleted, by table; ``redacted`` those that stay without
     the texts they had, such as entries of the admin's log.

@@ -101,7 +101,7 @@ def _statement(
     for number, kind in enumerate(kinds):
         content, params = terms.condition("m", _CONTENTS, kind)
         at = number * _PLACES + _CONTENT
-        # Both users are compared: nobody finds what is another's, whatever a message says.
+        # Both users are compared, so that nobody finds sessions of another user.
         exists = _HAS_MESSAGE.format(message=_MESSAGES, condition=content)
         sql = _NEWEST.format(session=_SESSIONS, place=at, owned=owned, condition=exists)
         parts.append(_Part(at, sql, [*owned_params, user, *params, limit]))

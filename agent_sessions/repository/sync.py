@@ -161,7 +161,7 @@ class SyncSessionRepository:
         self._of(user_id, tenant).delete(session_id, check)
 
     def delete_user_data(self, user_id: User, tenant: str | None = None, by: str = "") -> Erased:
-        """Delete all sessions and messages of the user; return a report of what was where.
+        """Delete all sessions and messages of the user; return a report of the deleted rows.
 
         In every tenant unless one is given. What a project keys to sessions goes with them, and
         entries of the admin's log lose their texts. ``by`` is who asks for it, for the report.

@@ -203,7 +203,7 @@ class SyncUserSessionRepository:
 
     @operation
     def delete_user_data(self, by: str = "") -> Erased:
-        """Delete all sessions and messages of the user; return a report of what was where.
+        """Delete all sessions and messages of the user; return a report of the deleted rows.
 
         What a project keys to sessions goes with them, and entries of the admin's log lose their
         texts. ``by`` is who asks for it, for the report. Works in batches: after an interruption

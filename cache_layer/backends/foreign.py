@@ -117,7 +117,7 @@ class ForeignMemory(MemoryStore):
         self._deadlines.clear()
 
     def after_fork(self) -> None:
-        """See ``MemoryStore.after_fork``; what the cache holds is not touched."""
+        """See ``MemoryStore.after_fork``; the content of the cache is not touched."""
         self.lock = threading.RLock()
 
     def _set(self, key: str, data: bytes, timeout: Timeout) -> None:

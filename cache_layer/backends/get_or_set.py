@@ -72,7 +72,7 @@ class GetOrSet(CacheAlias):
         *,
         namespace: str = "",
     ) -> Value:
-        """See ``get_or_set()``; what the default returns is awaited if it can be."""
+        """See ``get_or_set()``; the result of the default is awaited if it is awaitable."""
         factory = self.operations(namespace)
         result = ResultKey(factory.key(key, version))
         read = ReadResult(factory.context, result, 0)

@@ -67,7 +67,7 @@ class NearRead(NearOperation[T]):
         try:
             reply, *left = yield [read.command(), *_lifetimes(keys)]
             if isinstance(reply, Exception):
-                # The read itself knows what that means.
+                # The read itself handles the refusal.
                 raise Detour(read)
             if pending is not None:
                 held = reply if isinstance(reply, list) else [reply]
@@ -135,7 +135,7 @@ class NearMany(NearOperation[Values]):
             if len(asked) < len(held):
                 _recount(self.context.namespace, len(held) - len(asked))
             if pending is not None and _are_numbers(left):
-                # Only what could be decoded.
+                # Only values that could be decoded.
                 kept = [
                     data if _is_value(data) and many.names[number] in found else None
                     for number, data in zip(asked, read, strict=True)

@@ -157,7 +157,7 @@ class Single(Operation[T]):
         raise TypeError(f"{type(self).__name__} has no reply")
 
     def overwritten(self) -> tuple[str, ...]:
-        """See ``Operation.overwritten``; what stores under a lease has nothing to remember."""
+        """See ``Operation.overwritten``; an operation under a lease has nothing to remember."""
         return (self.key,)
 
     def rejected(self) -> T:

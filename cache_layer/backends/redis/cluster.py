@@ -69,7 +69,7 @@ class Nodes:
         return iter(dict.fromkeys([*self._learned, *self._startup]))
 
     def owner(self, slot: int, asked: Address, reply: Any) -> Address:
-        """Return the owner of a slot, out of what a node answers to ``CLUSTER SLOTS``.
+        """Return the owner of a slot, from the answer of a node to ``CLUSTER SLOTS``.
 
         Raises:
             RedisConnectionError: No node serves the slot.
