@@ -52,7 +52,6 @@ class Breaker:
         self.epoch += 1
         self.reason = reason
         self.since = self._clock()
-        self._good_probes = 0
         return True
 
     def success(self) -> None:
@@ -80,5 +79,6 @@ class Breaker:
         self.closed = True
         self.draining = False
         self.failed = 0
+        self._good_probes = 0
         self.reason = ""
         self.since = self._clock()

@@ -72,3 +72,15 @@ def test_closing() -> None:
     breaker.close()
     assert breaker.closed
     assert (breaker.reason, breaker.since, breaker.failed) == ("", 1060.0, 0)
+
+
+def test_connections_made_before_or_during_an_outage_are_of_an_earlier_epoch() -> None:
+    breaker, _ = make()
+    before = breaker.epoch
+    breaker.failure("timeout", decisive=True)
+    # One that was being made as the circuit opened.
+    during = breaker.epoch
+    breaker.drain()
+    assert len({before, during, breaker.epoch}) == 3
+    breaker.close()
+    assert breaker.epoch not in (before, during)

@@ -6,15 +6,19 @@ import argparse
 import fnmatch
 import multiprocessing
 import os
+import pickle
 import random
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from tests.mutants.operators import sample
-from tests.mutants.plan import ROOT, Group, modules, test_files
-from tests.mutants.runner import Job, Unchanged, work
+from tests.mutants.plan import ROOT, SUITES, Recorded, Suite, modules
+from tests.mutants.runner import Job, work
+from tests.mutants.warm import Change, Record
 
 
 def main() -> int:
@@ -24,43 +28,45 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=4, help="mutants of each module")
     parser.add_argument("--only", default="*", help="a pattern of modules")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--recorded", type=Path, help="a folder that keeps what the tests cover")
     options = parser.parse_args()
     if not os.environ.get("DATABASE_URL", "").startswith("postgres"):
         parser.error("set DATABASE_URL=postgres://user@host:5432/name: half of the SQL is for it")
-    chosen = {
-        path: group for path, group in modules().items() if fnmatch.fnmatch(str(path), options.only)
-    }
-    with Workers(options.workers, sorted(set(chosen.values()))) as workers:
-        tests, longest = as_it_is(workers, set(chosen.values()))
-        jobs = [
-            Job(
-                f"{path}:{mutant.line}: {mutant.what}",
-                path,
-                mutant.code,
-                tests[group],
-                group.migrated,
-                longest[group],
-            )
-            for path, group in chosen.items()
-            for mutant in sample(
-                (ROOT / path).read_text(encoding="utf-8"),
-                options.each,
-                random.Random(f"{options.seed} {path}"),
-            )
-        ]
-        random.Random(options.seed).shuffle(jobs)
-        return report(noticed(workers, jobs))
+    found: dict[str, str | None] = {}
+    for suite in SUITES:
+        paths = [path for path in modules(suite) if fnmatch.fnmatch(str(path), options.only)]
+        if paths:
+            with Workers(options.workers, suite) as workers:
+                recorded = workers.record(options.recorded)
+                jobs = list(mutants(suite, paths, recorded, options.seed, options.each))
+                random.Random(options.seed).shuffle(jobs)
+                found |= noticed(workers, jobs)
+    return report(found)
+
+
+def mutants(
+    suite: Suite, paths: list[Path], recorded: Recorded, seed: int, each: int
+) -> Iterator[Job]:
+    """Yield the sample of each module."""
+    for path in paths:
+        code = (ROOT / path).read_text(encoding="utf-8")
+        for mutant in sample(code, each, random.Random(f"{seed} {path}")):
+            tests, imported = recorded.tests(path, code, mutant.line)
+            migrated = fnmatch.fnmatch(str(path), suite.migrated)
+            change = Change(str(path), code, mutant.code, tests)
+            name = f"{path}:{mutant.line}: {mutant.what}: {mutant.becomes}"
+            yield Job(name, change, imported, migrated)
 
 
 class Workers:
     """Processes that do jobs; those that are over end them, too."""
 
-    def __init__(self, number: int, groups: list[Group]) -> None:
+    def __init__(self, number: int, suite: Suite) -> None:
         context = multiprocessing.get_context("spawn")
+        self._suite = suite
         self._jobs, self._results = context.Queue(), context.Queue()
-        tests = sorted({file for group in groups for file in test_files(group)})
         self._processes = [
-            context.Process(target=work, args=(each, self._jobs, self._results, tests))
+            context.Process(target=work, args=(each, suite, self._jobs, self._results))
             for each in range(number)
         ]
 
@@ -76,47 +82,58 @@ class Workers:
         for process in self._processes:
             process.join()
 
-    def do(self, jobs: Sequence[Job | Unchanged]) -> Iterator[tuple[str, Any, float]]:
+    def do(self, jobs: Sequence[Job | Record]) -> Iterator[tuple[str, Any, float]]:
         """Yield name, outcome and seconds of each job as it is done."""
         for job in jobs:
             self._jobs.put(job)
         for _job in jobs:
-            yield self._results.get()
+            yield self._next()
 
-
-def as_it_is(
-    workers: Workers, groups: set[Group]
-) -> tuple[dict[Group, list[str]], dict[Group, float]]:
-    """Run the tests as the code is; return those of each group that pass, and their time limit."""
-    names = {f"= {group.modules}": group for group in sorted(groups)}
-    unchanged = [Unchanged(name, test_files(each), each.migrated) for name, each in names.items()]
-    tests: dict[Group, list[str]] = {}
-    longest: dict[Group, float] = {}
-    for name, failed, seconds in workers.do(unchanged):
-        group = names[name]
-        print(f"{name} as it is: {seconds:.0f} s", *failed, sep="\n  fails: ", flush=True)
+    def record(self, folder: Path | None) -> Recorded:
+        """Run all tests as the code is; return what they cover, which the folder keeps."""
+        started = time.monotonic()
+        recorded = Recorded()
+        for _process in self._processes:
+            recorded.add_imported(self._next()[1])
+        kept = folder / f"{self._suite.name}.pickle" if folder else None
+        if kept and kept.exists():
+            found: Recorded = pickle.loads(kept.read_bytes())
+            return found
+        parts = 8 * len(self._processes)
+        for _name, outcome, _seconds in self.do([Record(part, parts) for part in range(parts)]):
+            recorded.add(*outcome)
+        seconds = time.monotonic() - started
+        title = f"= {self._suite.name} as it is: {len(recorded.seconds)} tests, {seconds:.0f} s"
         # What fails anyhow says nothing of mutants.
-        left_out = [word for each in failed for word in ("--deselect", each)]
-        tests[group] = [*test_files(group), *left_out]
-        longest[group] = 60 + 3 * seconds
-    return tests, longest
+        print(title, *sorted(recorded.failed), sep="\n  left out, as it fails: ", flush=True)
+        if kept:
+            kept.write_bytes(pickle.dumps(recorded))
+        return recorded
+
+    def _next(self) -> tuple[str, Any, float]:
+        while self._results.empty():
+            if not all(process.is_alive() for process in self._processes):
+                raise SystemExit("a worker has ended; MUTANTS_LOG names a file for its output")
+            time.sleep(0.05)
+        result: tuple[str, Any, float] = self._results.get()
+        return result
 
 
-def noticed(workers: Workers, jobs: list[Job]) -> dict[str, bool]:
-    """Return, for each mutant, whether the tests notice it."""
-    found: dict[str, bool] = {}
+def noticed(workers: Workers, jobs: list[Job]) -> dict[str, str | None]:
+    """Return, for each mutant, the test that notices it."""
+    found: dict[str, str | None] = {}
     for number, (name, failed, seconds) in enumerate(workers.do(jobs), 1):
         found[name] = failed
-        if not failed:
-            print(f"{number}/{len(jobs)} SURVIVED {name} ({seconds:.0f} s)", flush=True)
+        verdict = f"noticed by {failed}" if failed else "SURVIVED"
+        print(f"{number}/{len(jobs)} {name} ({seconds:.0f} s)\n    {verdict}", flush=True)
     return found
 
 
-def report(found: dict[str, bool]) -> int:
+def report(found: dict[str, str | None]) -> int:
     """Print the scores; return 0 if they are high enough."""
     by_module: dict[str, list[bool]] = defaultdict(list)
-    for name, noticed in found.items():
-        by_module[name.partition(":")[0]].append(noticed)
+    for name, failed in found.items():
+        by_module[name.partition(":")[0]].append(bool(failed))
     low = False
     for module, verdicts in sorted(by_module.items()):
         score = 100 * sum(verdicts) / len(verdicts)

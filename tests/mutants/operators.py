@@ -78,6 +78,8 @@ class Mutant(NamedTuple):
 
     line: int
     what: str
+    #: The line as it becomes.
+    becomes: str
     code: str
 
 
@@ -118,7 +120,7 @@ def _made(code: str, what: str, place: int, text: str) -> Mutant | None:
     line = next((n for n, (old, new) in enumerate(lines, 1) if old != new), 0)
     if _UNSEEN.search(code.splitlines()[line - 1]) and not what.startswith("string"):
         return None
-    return Mutant(line, what.removeprefix("core/"), text)
+    return Mutant(line, what.removeprefix("core/"), text.splitlines()[line - 1].strip(), text)
 
 
 def _operators(code: str) -> Iterator[tuple[str, int, str]]:

@@ -1,90 +1,132 @@
-"""Which modules are mutated, and which tests look at each of them."""
+"""Which modules are mutated, and which tests look at them."""
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class Group(NamedTuple):
-    """Modules with the tests that are about them, the most telling first."""
+class Suite(NamedTuple):
+    """The core of one app with the folders of tests that are about it."""
 
-    modules: str
+    name: str
+    modules: tuple[str, ...]
     tests: tuple[str, ...]
-    #: The database is made anew for each mutation: migrations use these modules.
-    migrated: bool = False
+    #: Modules that migrations use: each of their mutants has a database made anew.
+    migrated: str = ""
 
 
-_CACHE = "tests/cache_layer/"
-_SESSIONS = "tests/agent_sessions/"
-
-_LEASES = (
-    *("test_failed_computations", "test_exceptions_of_coroutines", "test_decorators*"),
-    *("test_tag*", "test_renewal*", "test_backend*", "test_envelope", "test_key*"),
-    *("test_variadic_keys", "test_commit", "test_near*", "test_interface", "test_invalidat*"),
-)
-_STORE = (
-    *("test_backend*", "test_failed_computations", "test_tag*", "test_near*", "test_renewal*"),
-    *("test_recovery*", "test_forked_circuit", "test_long_journals", "test_outage*", "test_line*"),
-    *("test_interface", "test_metrics*", "test_envelope", "test_decorators"),
-)
-_REPOSITORY = (
-    *("test_append*", "test_repository*", "test_windows", "test_signals", "test_models*"),
-    *("test_changes_and_order", "test_racing_keys", "test_conditions", "test_search*"),
-    *("test_excerpts", "test_loading*", "test_message*"),
-)
-
-#: First match wins. Whole packages, so that a module that is new or renamed is looked at, too.
-GROUPS = (
-    Group("cache_layer/functions/*.py", tuple(_CACHE + name for name in _LEASES)),
-    Group("cache_layer/backends/**/*.py", tuple(_CACHE + name for name in _STORE)),
-    Group(
-        "cache_layer/[bgj]*.py",
-        tuple(
-            _CACHE + name
-            for name in ("test_breaker", "test_journal", "test_globs", "test_manager", *_STORE)
+#: Whole packages, so that a module that is new or renamed is looked at, too.
+SUITES = (
+    Suite(
+        "cache_layer",
+        (
+            *("cache_layer/breaker.py", "cache_layer/globs.py", "cache_layer/journal.py"),
+            *("cache_layer/pubsub.py", "cache_layer/functions/*.py"),
+            "cache_layer/backends/**/*.py",
         ),
+        ("tests/cache_layer",),
     ),
-    Group("cache_layer/pubsub.py", (_CACHE + "test_notices", _CACHE + "test_pubsub*")),
-    Group(
-        "agent_sessions/postgresql/*.py",
-        tuple(_SESSIONS + name for name in _REPOSITORY),
-        migrated=True,
+    Suite(
+        "agent_sessions",
+        (
+            *("agent_sessions/loading.py", "agent_sessions/message_format.py"),
+            *("agent_sessions/models.py", "agent_sessions/querysets.py"),
+            *("agent_sessions/postgresql/*.py", "agent_sessions/search/*.py"),
+            *("agent_sessions/repository/*.py", "agent_sessions/api/*.py"),
+        ),
+        ("tests/agent_sessions", "tests/api"),
+        migrated="agent_sessions/postgresql/*.py",
     ),
-    Group(
-        "agent_sessions/search/*.py",
-        tuple(_SESSIONS + name for name in ("test_search*", "test_excerpts", "test_changes*")),
-    ),
-    Group("agent_sessions/repository/*.py", tuple(_SESSIONS + name for name in _REPOSITORY)),
-    Group("agent_sessions/[mql][oeu]*.py", tuple(_SESSIONS + name for name in _REPOSITORY)),
-    Group("agent_sessions/api/*.py", ("tests/api/test_[a-eg-su-z]*", "tests/api/test_throttling")),
 )
 
 #: Only names, imports and options: nothing in them that a test could notice.
 LEFT_OUT = ("__init__.py", "migration_operations.py")
 
+#: Seconds, as recorded, of the tests that look at one mutant. More would look at lines that every
+#: test runs; those that are left out are the longest ones.
+LONGEST = 45.0
 
-def modules() -> dict[Path, Group]:
-    """Return the modules to mutate, in order, with their groups.
 
-    :raises SystemExit: a group has no module or a pattern of tests no file: names have moved.
+def modules(suite: Suite) -> list[Path]:
+    """Return the modules to mutate, in order.
+
+    :raises SystemExit: a pattern has no module: names have moved.
     """
-    found: dict[Path, Group] = {}
-    for group in GROUPS:
-        paths = sorted(ROOT.glob(group.modules))
+    found: dict[Path, None] = {}
+    for pattern in suite.modules:
+        paths = sorted(ROOT.glob(pattern))
         if not paths:
-            raise SystemExit(f"tests/mutants/plan.py: there is no {group.modules}")
-        if not test_files(group):
-            raise SystemExit(f"tests/mutants/plan.py: there are no tests for {group.modules}")
-        for path in paths:
-            if path.name not in LEFT_OUT:
-                found.setdefault(path.relative_to(ROOT), group)
-    return found
+            raise SystemExit(f"tests/mutants/plan.py: there is no {pattern}")
+        found |= {each.relative_to(ROOT): None for each in paths if each.name not in LEFT_OUT}
+    return list(found)
 
 
-def test_files(group: Group) -> list[str]:
-    """Return the test files of a group, each once, in its order."""
-    found = [path for name in group.tests for path in sorted(ROOT.glob(f"{name}.py"))]
-    return [str(path.relative_to(ROOT)) for path in dict.fromkeys(found)]
+class Recorded:
+    """What each test of a suite took and which lines it ran, with the code as it is."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.failed: set[str] = set()
+        self._tests: dict[str, dict[int, set[str]]] = {}
+        self._imported: dict[str, set[int]] = {}
+
+    def add(
+        self, seconds: dict[str, float], failed: list[str], lines: dict[str, dict[int, list[str]]]
+    ) -> None:
+        """Add what some of the tests did."""
+        self.seconds |= seconds
+        self.failed |= set(failed)
+        for path, by_line in lines.items():
+            for line, tests in by_line.items():
+                self._tests.setdefault(path, {}).setdefault(line, set()).update(tests)
+
+    def add_imported(self, lines: dict[str, set[int]]) -> None:
+        """Add the lines that importing the tests runs."""
+        for path, numbers in lines.items():
+            self._imported.setdefault(path, set()).update(numbers)
+
+    def tests(self, path: Path, code: str, line: int) -> tuple[dict[str, float], bool]:
+        """Return the tests that a change of this line may break, and whether imports run it.
+
+        Tests of the module's name come first, then the quickest. Lines that only imports run may
+        matter to all tests that run anything of the module, and so may those that only processes
+        of a test run.
+        """
+        of_module = self._tests.get(str(path), {})
+        numbers = statement_lines(code, line)
+        at_import = not numbers.isdisjoint(self._imported.get(str(path), set()))
+        chosen = set[str]().union(*(of_module.get(number, ()) for number in numbers))
+        if at_import or not chosen:
+            chosen = set[str]().union(*of_module.values())
+        return dict(self._telling(path.stem, chosen - self.failed)), at_import
+
+    def _telling(self, module: str, tests: Iterable[str]) -> Iterator[tuple[str, float]]:
+        total = 0.0
+        for name in sorted(tests, key=lambda name: (module not in name, self.seconds[name])):
+            total += self.seconds[name]
+            if total <= LONGEST:
+                yield name, self.seconds[name]
+
+
+def statement_lines(code: str, line: int) -> set[int]:
+    """Return the lines of the innermost statement around a line, without those in its body."""
+    inner: ast.stmt | None = None
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.stmt) and _start(node) <= line <= (node.end_lineno or 0):
+            if inner is None or _start(node) >= _start(inner):
+                inner = node
+    if inner is None:
+        return {line}
+    body = getattr(inner, "body", None)
+    end = _start(body[0]) - 1 if body else inner.end_lineno
+    return set(range(_start(inner), max(end or 0, _start(inner)) + 1))
+
+
+def _start(node: ast.stmt) -> int:
+    decorators = getattr(node, "decorator_list", ())
+    return min([node.lineno, *(each.lineno for each in decorators)])
