@@ -33,9 +33,14 @@ _OPERATORS = tuple(
 #: Lines in which a change is not a change of behaviour.
 _UNSEEN = re.compile(
     r"^\s*(logger|audit)\.|^\s*@(overload|abstractmethod|override)|TYPE_CHECKING|__slots__|"
-    # Pauses and sizes have no right value that a test could know.
-    r"^_?[A-Z][A-Z_0-9]*\b.*=|^\s*(class|def|async def) "
+    # Pauses and sizes have no right value that a test could know: those of constants, of caches,
+    # of digests, of a dataclass in memory, and of the steps of a scan or of waiting for a lock.
+    r"^_?[A-Z][A-Z_0-9]*\b.*=|\b(maxsize|slots|digest_size) ?=|"
+    r"\b(sleep|count|itersize): (float|int) = |^\s*(class|def|async def) "
 )
+#: A bound that is a constant of the module's own: whether it is inside or outside is like its size.
+_OWN_BOUND = re.compile(r"[<>]=? _[A-Z][A-Z_0-9]+\b|\b(?<!\.)_[A-Z][A-Z_0-9]+ [<>]=? ")
+_BOUNDARIES = ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt")
 
 _LUA = (
     (r"==", "~="),
@@ -118,7 +123,10 @@ def _made(code: str, what: str, place: int, text: str) -> Mutant | None:
         return None
     lines = zip(code.splitlines(), text.splitlines(), strict=False)
     line = next((n for n, (old, new) in enumerate(lines, 1) if old != new), 0)
-    if _UNSEEN.search(code.splitlines()[line - 1]) and not what.startswith("string"):
+    changed = code.splitlines()[line - 1]
+    if _UNSEEN.search(changed) and not what.startswith("string"):
+        return None
+    if what.endswith(_BOUNDARIES) and _OWN_BOUND.search(changed):
         return None
     return Mutant(line, what.removeprefix("core/"), text.splitlines()[line - 1].strip(), text)
 
@@ -153,14 +161,15 @@ def _in_strings(code: str) -> Iterator[tuple[str, int, str]]:
     for line in lines:
         starts.append(starts[-1] + len(line.encode()))
     data = code.encode()
+    tree = ast.parse(code)
     documentation = {
         id(node.body[0].value)
-        for node in ast.walk(ast.parse(code))
+        for node in ast.walk(tree)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    for node in ast.walk(ast.parse(code)):
+    for node in ast.walk(tree):
         if not isinstance(node, ast.Constant | ast.JoinedStr) or id(node) in documentation:
             continue
         if isinstance(node, ast.Constant) and not isinstance(node.value, str):

@@ -117,9 +117,10 @@ def statement_lines(code: str, line: int) -> set[int]:
     """Return the lines of the innermost statement around a line, without those in its body."""
     inner: ast.stmt | None = None
     for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.stmt) and _start(node) <= line <= (node.end_lineno or 0):
-            if inner is None or _start(node) >= _start(inner):
-                inner = node
+        if not isinstance(node, ast.stmt) or not _start(node) <= line <= (node.end_lineno or 0):
+            continue
+        if inner is None or _start(node) >= _start(inner):
+            inner = node
     if inner is None:
         return {line}
     body = getattr(inner, "body", None)

@@ -135,9 +135,7 @@ class Worker:
 
     def _serve(self, connection: Any) -> int:
         self._connection.close()
-        return self._pytest(
-            "", ["--create-db", *self._suite.tests], Warm(connection, self._folder)
-        )
+        return self._pytest("", ["--create-db", *self._suite.tests], Warm(connection, self._folder))
 
     def _anew(self, job: Job) -> str | None:
         """Return the test that fails in a new session."""

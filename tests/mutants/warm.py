@@ -16,7 +16,7 @@ import time
 import types
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,17 +50,17 @@ class Watch:
         self.seconds: dict[str, float] = {}
         self.failed: list[str] = []
         self._usual = usual
-        self._null = open(os.devnull, "w")  # noqa: SIM115
+        self._null = os.open(os.devnull, os.O_WRONLY)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         started = time.monotonic()
         if self._usual is not None:
             # Counts as a failure: processes that end in that way have exit code 1.
             limit = 20 + 5 * self._usual[item.nodeid]
             faulthandler.dump_traceback_later(limit, exit=True, file=self._null)
         try:
-            return (yield)  # type: ignore[return-value]
+            return (yield)
         finally:
             faulthandler.cancel_dump_traceback_later()
             self.seconds[item.nodeid] = time.monotonic() - started
@@ -102,8 +102,10 @@ class Warm:
             os.setsid()
             code = 1
             try:
-                answer = self._record(session, job) if isinstance(job, Record) else (
-                    self._failed(session, job)
+                answer = (
+                    self._record(session, job)
+                    if isinstance(job, Record)
+                    else (self._failed(session, job))
                 )
                 result.write_bytes(pickle.dumps(answer))
                 code = 0
