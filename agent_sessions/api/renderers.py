@@ -32,10 +32,6 @@ class ReadOnlyBrowsableRenderer(BrowsableAPIRenderer):
     needs a template of an app that the project may not have installed.
     """
 
-    def show_form_for_method(self, view: object, method: str, request: object, obj: object) -> bool:
-        """Return False: no forms."""
-        return False
-
     def get_rendered_html_form(
         self, data: object, view: object, method: str, request: object
     ) -> None:

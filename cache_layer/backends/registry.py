@@ -195,10 +195,8 @@ def _announce(sender: type[BaseCache], location: str, description: dict[str, obj
             location,
             description["reason"],
         )
-    outcomes = cache_state_changed.send_robust(sender, location=location, **description)
-    for receiver, outcome in outcomes:
-        if isinstance(outcome, Exception):
-            logger.error("Receiver %r of cache_state_changed failed.", receiver, exc_info=outcome)
+    # Django logs what a receiver raises.
+    cache_state_changed.send_robust(sender, location=location, **description)
 
 
 def _forget_decoded(*, setting: str, **kwargs: object) -> None:

@@ -223,15 +223,18 @@ def test_appends_and_reads_work_where_the_project_commits_by_hand(repository, se
     assert (stored.message_count, stored.title) == (3, "x")
 
 
-def test_a_cancelled_append_tells_that_its_outcome_is_unknown(session):
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_cancelled_append_tells_that_its_outcome_is_unknown(session, by_name):
     async def scenario() -> None:
-        adding = SessionRepository().add_message_to_session(session.id, say())
+        add = SessionRepository().add_message_to_session
+        adding = add(session_id=session.id, message=say()) if by_name else add(session.id, say())
         append = asyncio.ensure_future(adding)
         await asyncio.sleep(0.2)
         append.cancel()
         with pytest.raises(asyncio.CancelledError) as cancelled:
             await append
         assert isinstance(cancelled.value.__cause__, AppendOutcomeUnknown)
+        assert str(session.id) in str(cancelled.value.__cause__)
 
     other = connection.copy()
     other.inc_thread_sharing()

@@ -55,6 +55,14 @@ def test_bad_json_is_400(api: APIClient, session: Session, body: bytes) -> None:
     assert not Message.objects.exists()
 
 
+def test_a_number_beyond_all_numbers_is_named(api: APIClient, session: Session) -> None:
+    response = api.post(
+        url(session, "messages"), b'{"role": "user", "content": "x", "n": 1e999}', content_type=JSON
+    )
+    assert response.status_code == 400
+    assert "a number is out of range" in problem(response)["detail"]
+
+
 def test_deep_json_within_the_limit_is_kept(api: APIClient, session: Session) -> None:
     nested: Any = 1
     for _ in range(400):

@@ -286,6 +286,18 @@ def test_keys_of_a_project_s_own_class_reach_the_data_structures(redis_url: str)
     cache.delete_pattern("*")
 
 
+def test_a_prefix_of_the_call_takes_the_alias_s_version(redis_url: str) -> None:
+    class ProjectCache(ResilientCache):
+        def make_key(self, key: Any, version: int | None = None) -> str:
+            return super().make_key(f"tenant:{key}", version)
+
+    cache = ProjectCache(redis_url, {"KEY_PREFIX": "p", "VERSION": 3, "OPTIONS": PATIENT})
+    with redis.Redis.from_url(redis_url, socket_timeout=10) as client:
+        client.mset({"other:3:k": "of another alias", "other:4:k": "of its next version"})
+        assert cache.client.delete("k", prefix="other") == 1
+        assert cache.client.delete("k", version=4, prefix="other") == 1
+
+
 def test_a_lock_is_held_by_one_thread(cache: ResilientCache) -> None:
     inside = 0
     most = 0

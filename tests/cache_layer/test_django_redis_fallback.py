@@ -38,6 +38,7 @@ def test_an_unknown_redis_py_is_used_by_its_own_clients(
         await asyncio.gather(*(cache.aincr("a") for _ in range(20)))
         await cache.aset_many({f"k{number}": number for number in range(10)})
         await cache.asadd("s", "member")
+        assert [await cache.aget("a") for _ in range(2)] == [21, 21]
 
     with caplog.at_level(logging.WARNING, "cache_layer"):
         cache.set("k", {"deep": [1]})
@@ -48,6 +49,7 @@ def test_an_unknown_redis_py_is_used_by_its_own_clients(
         assert len(cache.keys("k*")) == 11
         assert cache.smembers("s") == {"member"}
         assert cache.delete_pattern("k*") == 11
+        assert not internals.are_known(object(), internals.SYNC)
     (warning,) = caplog.records
     assert "own, slower clients" in warning.getMessage()
     assert state(cache) == "redis"

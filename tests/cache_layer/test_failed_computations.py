@@ -7,9 +7,12 @@ import gc
 from typing import Any
 
 import pytest
+import redis
+from asgiref.sync import async_to_sync
+from django.core.cache import cache
 
 from cache_layer import cached, get_redis_manager, metrics
-from cache_layer.backends import ResilientCache
+from cache_layer.backends import MISSING, ResilientCache
 from cache_layer.exceptions import UnsupportedValueError
 from cache_layer.functions.singleflight import SingleFlight, acquire, finish
 from tests.cache_layer.caches import Awaited, Stores, is_leased
@@ -33,6 +36,24 @@ class Contract(Stores):
         with pytest.raises(UnsupportedValueError):
             face.get_or_set("k", object())
         assert not is_leased(backend, "k")
+
+    def test_a_value_that_somebody_stores_between_two_questions_is_returned(
+        self, face: Any, backend: ResilientCache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, arun = backend.run, backend.arun
+
+        def stored_meanwhile(found: Any) -> Any:
+            if found is MISSING:
+                monkeypatch.undo()
+                backend.set("k", "somebody's")
+            return found
+
+        async def awaited(operation: Any) -> Any:
+            return stored_meanwhile(await arun(operation))
+
+        monkeypatch.setattr(backend, "run", lambda operation: stored_meanwhile(run(operation)))
+        monkeypatch.setattr(backend, "arun", awaited)
+        assert face.get_or_set("k", lambda: 1 / 0) == "somebody's"
 
     def test_who_joined_a_computation_and_fails_leaves_the_lease_to_its_owner(
         self, face: Any, backend: ResilientCache
@@ -149,3 +170,20 @@ def test_who_comes_too_late_for_a_computation_is_told_for_a_while() -> None:
     assert again is not None
     assert leads
     finish(again)
+
+
+@pytest.mark.parametrize("store", ["redis"], indirect=True)
+def test_a_cached_function_that_raises_gives_its_lease_back(store: str, redis_url: str) -> None:
+    @cached(key_prefix="fails")
+    def fails() -> int:
+        raise LookupError
+
+    @cached(key_prefix="fails")
+    async def fails_awaited() -> int:
+        raise LookupError
+
+    with redis.Redis.from_url(redis_url, socket_timeout=10) as client:
+        for function, call in ((fails, fails), (fails_awaited, async_to_sync(fails_awaited))):
+            with pytest.raises(LookupError):
+                call()
+            assert client.exists(cache.make_key(function.cache_key())) == 0

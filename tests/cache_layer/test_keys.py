@@ -85,6 +85,8 @@ def test_texts_match_as_patterns_exactly_what_they_are(a: str, b: str) -> None:
         ("bob@example.com", "bob@example.com"),
         (42, "42"),
         ("42", "'42'"),
+        ("2024-02-29", "2024-02-29"),
+        ("1.2.3", "1.2.3"),
         (True, "True"),
         (None, "None"),
         (1.5, "1.5"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,3 +152,30 @@ def test_a_user_stays_logged_in_through_a_stall(redis_server: RedisServer) -> No
         assert after.content == b"ann"
         assert "sessionid" not in after.cookies
         default_cache.store.close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"ON_OUTAGE": "raise"}, {"KEEP_AFTER_RESTART": True}],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_a_server_saved_is_kept_when_it_starts_again(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    server = RedisServer("--dir", str(tmp_path), "--appendonly", "yes", "--appendfsync", "always")
+    server.start()
+    cache = make_cache(server.url, OPTIONS=options)
+    try:
+        cache.set("session", "of somebody")
+        server.restart()
+
+        def found() -> Any:
+            try:
+                return cache.get("session")
+            except CacheUnavailableError:
+                return None
+
+        wait_for(lambda: found() == "of somebody", "what was saved is read again")
+    finally:
+        cache.store.close()
+        server.close()

@@ -320,6 +320,8 @@ def test_each_change_is_logged_and_signalled_once(
     ]
     assert all(kwargs["sender"] is ResilientCache for kwargs in seen)
     assert all(kwargs["since"].tzinfo is not None for kwargs in seen)
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert [".failing" in text for text in errors] == [True, True]
     changes = [record for record in caplog.records if record.levelno < logging.ERROR]
     assert [record.levelname for record in changes] == ["WARNING", "WARNING"]
     assert str(redis_server.port) in changes[0].getMessage()

@@ -14,6 +14,7 @@ import redis
 from django.core.cache import cache
 
 from cache_layer import PubSub
+from cache_layer.backends import Channel
 from tests.faults.proxy import Proxy
 from tests.services import RedisServer
 
@@ -23,6 +24,7 @@ from django.conf import settings
 settings.configure(CACHES={"default": {
     "BACKEND": "cache_layer.backends.ResilientCache", "LOCATION": sys.argv[1], "KEY_PREFIX": "n"}})
 from cache_layer import PubSub
+from cache_layer.backends import Channel
 notices = PubSub("test")
 for line in sys.stdin:
     notices.publish(line.strip())
@@ -185,3 +187,22 @@ def test_without_redis_nothing_is_told_and_no_thread_runs(settings: Any, backend
     end()
     assert set(threading.enumerate()) <= threads
     assert heard == []
+
+
+def test_texts_arrive_one_after_the_other_while_somebody_listens(
+    server: RedisServer, heard: list[str]
+) -> None:
+    first = PubSub("test")
+    until(lambda: heard, lambda: first.publish("x"))
+    notices = PubSub("test")
+    for number in range(3):
+        notices.publish(f"once {number}")
+        # Published once only: none is lost to the silence that follows what nobody received.
+        until(lambda text=f"once {number}": text in heard)  # type: ignore[misc]
+
+
+def test_texts_sent_together_all_arrive(server: RedisServer, heard: list[str]) -> None:
+    channel = Channel(cache, "test")
+    until(lambda: heard, lambda: channel.publish(["x"]))
+    assert channel.publish(["one", "two", "three"]) == 3
+    until(lambda: {"one", "two", "three"} <= set(heard))

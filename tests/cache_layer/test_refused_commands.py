@@ -156,3 +156,18 @@ def test_every_operation_says_what_a_refusal_of_it_means() -> None:
         if "refusal" not in vars(operation) and not operation.__subclasses__()
     }
     assert missing == set()
+
+
+def test_a_cluster_s_node_is_refused_with_the_remedy(default_timeouts: None) -> None:
+    server = RedisServer("--cluster-enabled", "yes")
+    server.start()
+    cache = make_cache(server.url)
+    try:
+        cache.set("k", 1)
+        assert cache.get("k") == 1
+        described = cache.store.describe()
+        assert described["state"] == "memory"
+        assert "ClusterConnectionFactory" in str(described["reason"])
+    finally:
+        close(cache)
+        server.close()

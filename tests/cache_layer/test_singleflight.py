@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,8 @@ from asgiref.sync import async_to_sync
 from django.core.cache import cache
 
 from cache_layer import cache_invalidate, cached, metrics
+from cache_layer.functions.compute import Sleep
+from cache_layer.functions.singleflight import acquire, finish
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -128,6 +131,44 @@ def test_with_lock_callers_of_one_process_do_not_wait_for_another() -> None:
         assert asyncio.run(together(-1 - x)) == [-1 - x] * 20
     assert sorted(calls) == list(range(-5, 5))
     assert time.monotonic() - begun < 50
+
+
+def test_with_lock_a_caller_waits_as_long_as_another_process_computes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @cached(lock=True, key_prefix="elsewhere")
+    def compute() -> int:
+        return len(pauses)
+
+    def pause(sleep: Sleep) -> None:
+        pauses.append(sleep)
+        if len(pauses) == 3:
+            # The other process fails, or its result is invalidated.
+            compute.invalidate()
+
+    pauses: list[Sleep] = []
+    monkeypatch.setattr(Sleep, "do", pause)
+    # As if another process had placed the lease.
+    monkeypatch.setattr(
+        "cache_layer.functions.compute.acquire", lambda token, owner: acquire(token, owner=False)
+    )
+    assert compute() == 3
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_who_waits_in_a_loop_that_is_closed_does_not_disturb_the_leader() -> None:
+    token = uuid.uuid4().bytes
+    flight, _leads = acquire(token, owner=True)
+    assert flight is not None
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(flight.await_(60))
+    loop.run_until_complete(asyncio.sleep(0))
+    assert not waiting.done()
+    # As when a server drops its loop with all that is in it.
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    finish(flight)
+    assert acquire(token, owner=False) == (None, False)
 
 
 def test_a_call_counts_once_however_long_it_waits() -> None:

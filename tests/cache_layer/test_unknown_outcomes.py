@@ -73,6 +73,18 @@ def test_an_exception_of_the_function_does_not_invalidate(number: Number) -> Non
     assert read() == 0
 
 
+def test_an_exception_that_was_caused_by_an_interruption_invalidates(number: Number) -> None:
+    read = reader(number)
+    assert read() == 0
+    told, caught = RuntimeError("gave up"), RuntimeError("could not clean up")
+    told.__cause__ = KeyboardInterrupt()
+    caught.__context__ = KeyboardInterrupt()
+    for count, error in enumerate((told, caught), 1):
+        with pytest.raises(RuntimeError):
+            changing(number, raises(error))()
+        assert read() == count
+
+
 async def test_a_time_limit_within_the_call_invalidates(number: Number) -> None:
     read = reader(number)
     read()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -93,21 +95,34 @@ class Recorded:
     def tests(self, path: Path, code: str, line: int) -> tuple[dict[str, float], bool]:
         """Return the tests that a change of this line may break, and whether imports run it.
 
-        Tests of the module's name come first, then the quickest. Lines that only imports run may
-        matter to all tests that run anything of the module, and so may those that only processes
-        of a test run.
+        Tests of the module's name come first, then the quickest of each file. Lines that only
+        imports run may matter to all tests that run anything of the module or name it, and so may
+        those that only processes of a test run.
         """
         of_module = self._tests.get(str(path), {})
         numbers = statement_lines(code, line)
         at_import = not numbers.isdisjoint(self._imported.get(str(path), set()))
         chosen = set[str]().union(*(of_module.get(number, ()) for number in numbers))
         if at_import or not chosen:
-            chosen = set[str]().union(*of_module.values())
+            chosen = set[str]().union(*of_module.values(), self._naming(path))
+            chosen = chosen or set(self.seconds)
         return dict(self._telling(path.stem, chosen - self.failed)), at_import
 
+    def _naming(self, path: Path) -> Iterator[str]:
+        dotted = re.compile(rf"\b{'.'.join(path.with_suffix('').parts)}\b")
+        files = {name.partition("::")[0] for name in self.seconds}
+        naming = {each for each in files if dotted.search((ROOT / each).read_text("utf-8"))}
+        yield from (name for name in self.seconds if name.partition("::")[0] in naming)
+
     def _telling(self, module: str, tests: Iterable[str]) -> Iterator[tuple[str, float]]:
+        seen: Counter[str] = Counter()
+        ranks: dict[str, tuple[bool, int, float]] = {}
+        for name in sorted(tests, key=lambda name: self.seconds[name]):
+            file = name.partition("::")[0]
+            seen[file] += 1
+            ranks[name] = module not in name, seen[file], self.seconds[name]
         total = 0.0
-        for name in sorted(tests, key=lambda name: (module not in name, self.seconds[name])):
+        for name in sorted(ranks, key=lambda name: ranks[name]):
             total += self.seconds[name]
             if total <= LONGEST:
                 yield name, self.seconds[name]

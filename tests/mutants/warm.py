@@ -57,7 +57,7 @@ class Watch:
         started = time.monotonic()
         if self._usual is not None:
             # Counts as a failure: processes that end in that way have exit code 1.
-            limit = 20 + 5 * self._usual[item.nodeid]
+            limit = 15 + 5 * self._usual[item.nodeid]
             faulthandler.dump_traceback_later(limit, exit=True, file=self._null)
         try:
             return (yield)
