@@ -142,4 +142,4 @@ def _is_partitioned(cursor: CursorWrapper) -> bool:
 
 def _column(cursor: CursorWrapper, query: str) -> list[str]:
     cursor.execute(query)
-    return [row[0] for row in cursor.fetchall()]
+    return [value for (value,) in cursor.fetchall()]

@@ -235,6 +235,12 @@ def test_a_cancelled_append_tells_that_its_outcome_is_unknown(session, by_name):
             await append
         assert isinstance(cancelled.value.__cause__, AppendOutcomeUnknown)
         assert str(session.id) in str(cancelled.value.__cause__)
+        reading = asyncio.ensure_future(SessionRepository().get(session.id))
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await reading
+        assert cancelled.value.__cause__ is None
 
     other = connection.copy()
     other.inc_thread_sharing()

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
+from django.db.models import Subquery
 
-from agent_sessions import Session, SessionRepository
+from agent_sessions import Message, Session, SessionRepository
 from tests.agent_sessions.data import say
 
 pytestmark = pytest.mark.django_db
@@ -137,6 +138,22 @@ def test_nobody_has_no_repository(repository, nobody):
         repository.for_user(nobody)
     with pytest.raises(ValueError, match=r"needed|not saved"):
         repository.get_user_sessions(nobody)
+
+
+def test_a_tenant_that_no_database_holds_is_refused(repository, user):
+    with pytest.raises(ValueError, match="not a tenant"):
+        repository.for_user(user, tenant="a\0b")
+
+
+@pytest.mark.parametrize("by_expression", [False, True])
+def test_messages_follow_a_session_that_is_given_away(
+    repository, session, other_user, by_expression
+):
+    repository.add_message_to_session(session.id, say())
+    found = get_user_model().objects.filter(pk=other_user.pk).values("pk")
+    new = Subquery(found) if by_expression else other_user.pk
+    assert Session.objects.filter(pk=session.pk).update(user_id=new) == 1
+    assert set(Message.objects.values_list("user_id", flat=True)) == {other_user.pk}
 
 
 async def test_the_awaited_repository_is_bound_alike(user, theirs):

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import uvicorn
+from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
 from django.contrib.auth.backends import BaseBackend
 from django.core.asgi import get_asgi_application
 from django.db import connection
+from django.test import AsyncClient
 from rest_framework.test import APIClient
 
 from agent_sessions.models import Session
@@ -370,6 +372,24 @@ def test_a_quiet_stream_gives_signs_of_life_and_ends_some_day(
     assert stream.status == 200
     assert stream.comments >= 1
     assert stream.seen == []
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_async", [True, False], ids=["asgi", "wsgi"])
+def test_an_open_stream_of_an_asynchronous_server_holds_no_connection(
+    api: APIClient, session: Session, is_async: bool
+) -> None:
+    async def get() -> Any:
+        client = AsyncClient()
+        await client.aforce_login(session.user)
+        return await client.get(url(session, "events"))
+
+    connection.ensure_connection()
+    # A server's thread that serves the request synchronously goes on reading on its own.
+    response = async_to_sync(get)() if is_async else api.get(url(session, "events"))
+    assert response.status_code == 200
+    assert (connection.connection is None) is is_async
+    response.close()
 
 
 @pytest.mark.django_db

@@ -63,6 +63,13 @@ def test_a_number_beyond_all_numbers_is_named(api: APIClient, session: Session) 
     assert "a number is out of range" in problem(response)["detail"]
 
 
+def test_too_deep_json_is_named(api: APIClient, session: Session) -> None:
+    body = b'{"role": "user", "content": [{"a": ' + b"[" * 600 + b"]" * 600 + b"}]}"
+    response = api.post(url(session, "messages"), body, content_type=JSON)
+    assert response.status_code == 400
+    assert problem(response)["detail"] == "The JSON is nested too deeply."
+
+
 def test_deep_json_within_the_limit_is_kept(api: APIClient, session: Session) -> None:
     nested: Any = 1
     for _ in range(400):

@@ -132,6 +132,8 @@ class Contract(Stores):
     def test_keys_are_validated(self, cache: Any) -> None:
         with pytest.warns(CacheKeyWarning):
             cache.get("with space")
+        with pytest.warns(CacheKeyWarning):
+            cache.get_many(["without", "with space"])
 
     def test_patterns(self, cache: Any) -> None:
         for key in ("users:1", "users:2", "users:12", "users2:1", "[x]", "a*b", "aXb"):

@@ -187,10 +187,21 @@ def test_with_fail_safe_the_old_result_goes_on_being_served(
     assert numbers.calls - 1 <= 1 + (time.monotonic() - began) / 0.3, "not at every call"
     assert len(logged()) == 1
     assert "goes on being served" in logged()[0]
-    numbers.error = None
-    wait_for(lambda: value() > 1, "it works again")
-    assert len(logged()) == 2
-    assert logged()[1].endswith("works again.")
+    for times in (1, 2):
+        numbers.error = None
+        known = value()
+        wait_for(lambda known=known: value() > known, "it works again")
+        assert len(logged()) == 2 * times
+        assert logged()[-1].endswith("works again.")
+        if times == 1:
+            numbers.error = LookupError("down again")
+            age()
+
+            def failed_again() -> bool:
+                value()
+                return len(logged()) == 3
+
+            wait_for(failed_again, "the next failure is told of, too")
 
 
 def test_a_failure_before_the_end_changes_nothing(numbers: Numbers) -> None:

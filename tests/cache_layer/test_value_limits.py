@@ -194,5 +194,8 @@ def test_entries_in_memory_end_by_the_clock_that_a_test_moves(
     store = MemoryStore(lambda: 10, lambda: 1_000)
     store.write("k", b"1", 1000)
     later = time.monotonic() + 2
+    assert store.bytes > 0
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert store.read("k") is None
+    # Its memory is free again.
+    assert (len(store), store.bytes) == (0, 0)

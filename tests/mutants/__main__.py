@@ -50,9 +50,9 @@ def mutants(
     """Yield the sample of each module."""
     for path in paths:
         code = (ROOT / path).read_text(encoding="utf-8")
+        migrated = fnmatch.fnmatch(str(path), suite.migrated)
         for mutant in sample(code, each, random.Random(f"{seed} {path}")):
-            tests, imported = recorded.tests(path, code, mutant.line)
-            migrated = fnmatch.fnmatch(str(path), suite.migrated)
+            tests, imported = recorded.tests(path, code, mutant.line, migrated)
             change = Change(str(path), code, mutant.code, tests)
             name = f"{path}:{mutant.line}: {mutant.what}: {mutant.becomes}"
             yield Job(name, change, imported, migrated)

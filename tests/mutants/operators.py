@@ -36,12 +36,13 @@ _UNSEEN = re.compile(
     # Pauses and sizes have no right value that a test could know: those of constants, of caches,
     # of digests, of a dataclass in memory, and of the steps of a scan or of waiting for a lock.
     r"^_?[A-Z][A-Z_0-9]*\b.*=|\b(maxsize|slots|digest_size) ?=|"
-    r"\b(sleep|count|itersize): (float|int) = |^\s*(class|def|async def) "
+    r"\b(sleep|count|itersize): (float|int) = |^\s*time\.sleep\(|\[: ?\d\d+\]|"
+    r"^\s*(class|def|async def) "
 )
 #: A bound that is a constant of the module's own: whether it is inside or outside is like its size.
 _OWN_BOUND = re.compile(r"[<>]=? _[A-Z][A-Z_0-9]+\b|\b(?<!\.)_[A-Z][A-Z_0-9]+ [<>]=? ")
 #: One row more than a page tells whether there is another page; so do two.
-_LOOKS_FURTHER = re.compile(r"\[: ?\w+ \+ ?2\]")
+_LOOKS_FURTHER = re.compile(r"\[: ?\w+ \+ ?2\]|\b(largest|limit|size) \+ ?2\b")
 _BOUNDARIES = ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt")
 
 _LUA = (

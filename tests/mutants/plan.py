@@ -20,6 +20,7 @@ class Suite(NamedTuple):
     tests: tuple[str, ...]
     #: Modules that migrations use: each of their mutants has a database made anew.
     migrated: str = ""
+    on_sqlite: bool = False
 
 
 #: Whole packages, so that a module that is new or renamed is looked at, too.
@@ -41,8 +42,14 @@ SUITES = (
             *("agent_sessions/postgresql/*.py", "agent_sessions/search/*.py"),
             *("agent_sessions/repository/*.py", "agent_sessions/api/*.py"),
         ),
-        ("tests/agent_sessions", "tests/api"),
+        ("tests/agent_sessions", "tests/api", "tests/commands"),
         migrated="agent_sessions/postgresql/*.py",
+    ),
+    Suite(
+        "agent_sessions on SQLite",
+        ("agent_sessions/repository/portable.py",),
+        ("tests/agent_sessions",),
+        on_sqlite=True,
     ),
 )
 
@@ -65,6 +72,9 @@ def modules(suite: Suite) -> list[Path]:
         if not paths:
             raise SystemExit(f"tests/mutants/plan.py: there is no {pattern}")
         found |= {each.relative_to(ROOT): None for each in paths if each.name not in LEFT_OUT}
+    if not suite.on_sqlite:
+        # PostgreSQL has statements of its own instead.
+        found.pop(Path("agent_sessions/repository/portable.py"), None)
     return list(found)
 
 
@@ -92,20 +102,24 @@ class Recorded:
         for path, numbers in lines.items():
             self._imported.setdefault(path, set()).update(numbers)
 
-    def tests(self, path: Path, code: str, line: int) -> tuple[dict[str, float], bool]:
+    def tests(
+        self, path: Path, code: str, line: int, migrated: bool
+    ) -> tuple[dict[str, float], bool]:
         """Return the tests that a change of this line may break, and whether imports run it.
 
         Tests of the module's name come first, then the quickest of each file. Lines that only
         imports run may matter to all tests that run anything of the module or name it, and so may
-        those that only processes of a test run.
+        those that only processes of a test run. What is in the database matters to all.
         """
         of_module = self._tests.get(str(path), {})
         numbers = statement_lines(code, line)
         at_import = not numbers.isdisjoint(self._imported.get(str(path), set()))
         chosen = set[str]().union(*(of_module.get(number, ()) for number in numbers))
+        at_import = at_import or is_remembered(code, line)
         if at_import or not chosen:
             chosen = set[str]().union(*of_module.values(), self._naming(path))
-            chosen = chosen or set(self.seconds)
+        if migrated or not chosen:
+            chosen = set(self.seconds)
         return dict(self._telling(path.stem, chosen - self.failed)), at_import
 
     def _naming(self, path: Path) -> Iterator[str]:
@@ -141,6 +155,16 @@ def statement_lines(code: str, line: int) -> set[int]:
     body = getattr(inner, "body", None)
     end = _start(body[0]) - 1 if body else inner.end_lineno
     return set(range(_start(inner), max(end or 0, _start(inner)) + 1))
+
+
+def is_remembered(code: str, line: int) -> bool:
+    """Return whether a line is in a function that runs once, so that it matters to later tests."""
+    return any(
+        isinstance(node, ast.FunctionDef)
+        and _start(node) <= line <= (node.end_lineno or 0)
+        and any("cache" in ast.unparse(each) for each in node.decorator_list)
+        for node in ast.walk(ast.parse(code))
+    )
 
 
 def _start(node: ast.stmt) -> int:

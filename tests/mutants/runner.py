@@ -172,6 +172,8 @@ class Worker:
         self._sql(f"CREATE DATABASE test_{self._name} TEMPLATE test_{self._name}_made")
 
     def _sql(self, statement: str) -> None:
+        if self._suite.on_sqlite:
+            return
         import psycopg
 
         with psycopg.connect(self._base, autocommit=True) as connection:
@@ -181,6 +183,11 @@ class Worker:
         os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
         base = urlsplit(self._base)
         os.environ["DATABASE_URL"] = urlunsplit(base._replace(path=f"/{self._name}{database}"))
+        if self._suite.on_sqlite:
+            # Its file goes with the copy, and tests of PostgreSQL skip.
+            del os.environ["DATABASE_URL"]
+            os.environ.pop("REQUIRE_SERVICES", None)
+            tempfile.tempdir = str(self._folder)
         random.seed(0)
         silent = os.open(
             os.environ.get("MUTANTS_LOG", os.devnull), os.O_RDWR | os.O_CREAT | os.O_APPEND
