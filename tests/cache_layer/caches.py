@@ -110,3 +110,8 @@ class Stores:
         backend.clear()
         if request.param == "dead redis":
             backend.store.close()
+
+
+def nearly(seconds: int) -> range:
+    """The times that may be left of so many seconds, on a machine that is busy."""
+    return range(seconds - 20, seconds + 1)
