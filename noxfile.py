@@ -99,7 +99,7 @@ def redis_8(session: nox.Session) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    server = subprocess.Popen(
+    server = subprocess.Popen(  # noqa: S603  (a path of the environment's own)
         [programs / "redis-server", "--bind", "127.0.0.1", "--port", port, "--save", ""],
         cwd=session.create_tmp(),
         stdout=subprocess.DEVNULL,
