@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Tags, Warning, register  # noqa: A004
+from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
+from agent_sessions import encryption
 from agent_sessions.conf import settings
 from agent_sessions.postgresql import append_function, search_index
 from agent_sessions.querysets import LONGEST_DAYS
@@ -49,6 +51,13 @@ def _is_function(value: object) -> bool:
         return False
 
 
+def _is_importable(value: object) -> bool:
+    try:
+        return isinstance(value, str) and import_string(value) is not None
+    except ImportError:
+        return False
+
+
 _RATE: Final = Rule('a number per second, minute, hour or day such as "600/min"', _is_rate)
 
 _CLASSES: Final = Rule("a list of dotted names of classes", _are_classes)
@@ -78,6 +87,9 @@ RULES: Final = {
     "MAX_STREAMS": ("E021", COUNT),
     "MAX_WSGI_EXPORTS": ("E023", COUNT),
     "API_TENANT": ("E022", Rule("the dotted name of a function", _is_function).or_none()),
+    "CIPHER": ("E024", Rule("the dotted name of a cipher", _is_importable).or_none()),
+    # Its own check says what is wrong with the keys, and shows none of them.
+    "CIPHER_KEYS": ("E025", Rule("a mapping of ids to keys", lambda value: True)),
     "LOGIN_RATE": ("E014", _RATE.or_none()),
     "PERMISSION_CLASSES": ("E015", _CLASSES.or_none()),
     "THROTTLE_CLASSES": ("E016", _CLASSES.or_none()),
@@ -91,6 +103,18 @@ def check_settings(**kwargs: object) -> list[CheckMessage]:
         *wrong_values("agent_sessions", settings, RULES),
         *unknown_names("agent_sessions", settings),
     ]
+
+
+@register()
+def check_cipher(**kwargs: object) -> list[CheckMessage]:
+    """Report a cipher that cannot be used, such as one with bad keys (E025)."""
+    if not _is_importable(settings.CIPHER):
+        return []
+    try:
+        encryption.cipher()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), id=f"agent_sessions.{RULES['CIPHER_KEYS'][0]}")]
+    return []
 
 
 @register()

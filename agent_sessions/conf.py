@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from cache_layer.app_settings import AppSettings
@@ -55,6 +56,11 @@ class Settings(AppSettings, prefix="AGENT_SESSIONS_"):
     #: Dotted name of a function that gets the request of a REST view and returns the tenant in
     #: which the view works. None: the sessions without a tenant.
     API_TENANT: str | None = None
+    #: Dotted name of a class of :mod:`agent_sessions.ciphers`, or of one's own, with encrypt() and
+    #: decrypt(): texts of conversations are encrypted in the database. None: they are not.
+    CIPHER: str | None = None
+    #: Keys of AESGCMCipher by id: 16, 24 or 32 bytes in Base64. The first one encrypts.
+    CIPHER_KEYS: Mapping[str, str] = MappingProxyType({})
     #: Seconds between two polls of the database for messages that other processes appended.
     EVENTS_POLL_SECONDS: float = 0.25
     #: Seconds of silence after which an event stream sends a keep-alive comment.

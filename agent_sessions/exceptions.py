@@ -38,3 +38,18 @@ class AppendOutcomeUnknown(AgentSessionsError):  # noqa: N818
             f"It is not known whether messages were appended to session {session_id}: look, or "
             "append with an idempotency_key, which makes trying again safe."
         )
+
+
+class DecryptionFailed(AgentSessionsError):  # noqa: N818
+    """An encrypted text cannot be decrypted: the key is another one, or the row was changed."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.what = what
+        super().__init__(f"The {what} cannot be decrypted: {reason}.")
+
+
+class SearchDisabled(AgentSessionsError):  # noqa: N818
+    """Texts are encrypted, so they cannot be searched."""
+
+    def __init__(self) -> None:
+        super().__init__("Search is off because texts are encrypted (AGENT_SESSIONS_CIPHER).")

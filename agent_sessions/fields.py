@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
-from agent_sessions import message_format
+from agent_sessions import encryption, message_format
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.db.models.expressions import Expression
 
+    _TitleField = models.CharField[str, str]
     _AnyTextField = models.TextField[Any, Any]
     _AnyJSONField = models.JSONField[Any, Any]
     _NullTextField = models.TextField[str | None, str | None]
 else:
     _AnyTextField = _NullTextField = models.TextField
     _AnyJSONField = models.JSONField
+    _TitleField = models.CharField
 
 
 # A text, which is left unchanged, or a number with an exponent.
@@ -78,7 +80,9 @@ class ContentField(_AnyTextField):
         return value if isinstance(value, list | dict) else super().to_python(value)
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
-        """Return the readable text of the message."""
+        """Return the readable text of the message; nothing where texts are encrypted."""
+        if encryption.is_on():
+            return ""
         return model_instance.text  # type: ignore[attr-defined]
 
     def value_to_string(self, obj: models.Model) -> str:
@@ -106,6 +110,10 @@ class MetadataField(_AnyJSONField):
         """Return the metadata; that of most messages is empty and needs no parsing."""
         return {} if value == "{}" else super().from_db_value(value, expression, connection)
 
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        """Return the metadata; nothing where texts are encrypted."""
+        return {} if encryption.is_on() else super().pre_save(model_instance, add)
+
     def value_to_string(self, obj: models.Model) -> Any:
         """Return the value of the column for a fixture; its payload has the exact metadata."""
         value = self.value_from_object(obj)
@@ -122,7 +130,42 @@ class PayloadField(_NullTextField):
     """The parts of a message that other columns cannot hold, computed when the row is saved."""
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
-        """Return the payload of the message as it is now."""
+        """Return the payload of the message as it is now, encrypted with all of its texts at need.
+
+        The message keeps the plain one.
+        """
         payload = message_format.pack(model_instance.as_dict())  # type: ignore[attr-defined]
         setattr(model_instance, self.attname, payload)
-        return payload
+        return model_instance.sealed_payload() if encryption.is_on() else payload  # type: ignore[attr-defined]
+
+
+class TitleField(_TitleField):
+    """The title of a session; its column is empty where texts are encrypted."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        """Return what the column holds."""
+        return "" if encryption.is_on() else super().pre_save(model_instance, add)
+
+
+class SealedTitleField(_NullTextField):
+    """The encrypted title of a session. A column of its own: a title may look like one."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        """Return the title encrypted, None where it is plain or empty."""
+        title = model_instance.title  # type: ignore[attr-defined]
+        sealed = None
+        if title and encryption.is_on():
+            sealed = encryption.seal(title, "session", "title", model_instance.pk)
+        setattr(model_instance, self.attname, sealed)
+        return sealed
+
+
+class SessionObjectField(_AnyJSONField):
+    """A JSON object of a session; its column holds a string where texts are encrypted."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        """Return the object, encrypted at need."""
+        value = super().pre_save(model_instance, add)
+        if not encryption.is_on():
+            return value
+        return encryption.seal(json.dumps(value), "session", self.attname, model_instance.pk)

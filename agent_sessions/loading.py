@@ -2,23 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import json
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 from django.db import models
 from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
 
-from agent_sessions import message_format
+from agent_sessions import encryption, message_format
+from agent_sessions.exceptions import DecryptionFailed
+from agent_sessions.message_format import JsonObject
 
 EXACT = frozenset({"content", "metadata"})
 """Fields whose columns may hold an approximation; the payload then has the exact value."""
+
+
+def restore_session(session: models.Model) -> None:
+    """Decrypt the fields of a session that were loaded, where they are encrypted."""
+    values = session.__dict__
+    sealed = {
+        name: values[name] for name in ("context", "metadata") if isinstance(values.get(name), str)
+    }
+    if values.get("sealed_title") is not None:
+        sealed["title"] = values["sealed_title"]
+    elif "sealed_title" not in values and encryption.is_on():
+        # Without it the title is not known: it is deferred, too.
+        values.pop("title", None)
+    for name, stored in sealed.items():
+        try:
+            text = encryption.unseal(stored, "session", name, session.pk)
+        except DecryptionFailed:
+            if not encryption.shows_notes():
+                raise
+            values["is_undecryptable"] = True
+            values[name] = encryption.NOTE if name == "title" else {}
+        else:
+            values[name] = text if name == "title" else json.loads(text)
+
+
+def snapshot(value: object) -> object:
+    """Return what a value can be compared with after it was changed in place."""
+    # Objects are changed in place.
+    return json.dumps(value, default=repr) if isinstance(value, dict | list) and value else value
+
+
+class RemembersLoaded(models.Model):
+    """The part of a session that loads it, and remembers what was loaded."""
+
+    _loaded: Mapping[str, object] = MappingProxyType({})
+
+    class Meta:
+        abstract = True
+
+    @classmethod
+    def from_db(
+        cls, db: str | None, field_names: Collection[str], values: Collection[object], **kwargs: Any
+    ) -> Self:
+        """Remember the loaded values: see ``Session.save()``."""
+        session = super().from_db(db, field_names, values, **kwargs)
+        restore_session(session)
+        session._remember()
+        return session
+
+    def refresh_from_db(
+        self,
+        using: str | None = None,
+        fields: Iterable[str] | None = None,
+        from_queryset: models.QuerySet[Self] | None = None,
+    ) -> None:
+        """Load fields again: they count as unchanged."""
+        fields = None if fields is None else [*fields]
+        if fields is not None and "title" in fields:
+            fields.append("sealed_title")
+        super().refresh_from_db(using, fields, from_queryset)
+        self._remember(fields)
+
+    def _remember(self, fields: Iterable[str] | None = None) -> None:
+        """Remember the values of these fields (by default of all) as those of the row."""
+        values = self.__dict__
+        names = (
+            [field.attname for field in self._meta.concrete_fields]
+            if fields is None
+            else [getattr(self._meta.get_field(name), "attname", name) for name in fields]
+        )
+        known = {name: snapshot(values[name]) for name in names if name in values}
+        self._loaded = known if fields is None else {**self._loaded, **known}
 
 
 class ExactlyLoaded(models.Model):
     """The part of ``Message`` that loads exact values."""
 
     payload: Any
+    session_id: Any
+    role: Any
 
     class Meta:
         abstract = True
@@ -97,11 +175,30 @@ class ExactlyLoaded(models.Model):
         payload = self.__dict__.get("payload")
         if payload is None:
             return
-        kept = message_format.unpack(payload)
+        if encryption.is_sealed(payload):
+            kept = self._unsealed(payload)
+        else:
+            kept = message_format.unpack(payload)
         if "content" in self.__dict__ and ("content" in kept or "absent" in kept):
             self.content = kept.get("content")
         if "metadata" in self.__dict__ and "metadata" in kept:
             self.metadata = kept["metadata"]
+
+    def _unsealed(self, sealed: str) -> JsonObject:
+        """Return what an encrypted payload holds; the message keeps its plain payload."""
+        try:
+            text = encryption.unseal(sealed, "message", self.session_id, self.role)
+        except DecryptionFailed:
+            if not encryption.shows_notes():
+                raise
+            kept: JsonObject = {"content": encryption.NOTE}
+        else:
+            kept = message_format.unpack(text)
+        rest = {name: value for name, value in kept.items() if name not in EXACT}
+        if "metadata" in kept and not kept["metadata"]:
+            rest["metadata"] = kept["metadata"]
+        self.payload = message_format.packed(rest) if rest else None
+        return kept
 
     def refresh_from_db(
         self,

@@ -201,8 +201,11 @@ def storable_json(value: object) -> Any:
     return value if inspect_json(value).exact else _approximate(value)
 
 
-def pack(message: Mapping[str, object]) -> str | None:
-    """Return the payload of a checked message: the parts that its columns cannot hold, or None."""
+def pack(message: Mapping[str, object], whole: bool = False) -> str | None:
+    """Return the payload of a checked message: the parts that its columns cannot hold, or None.
+
+    ``whole`` puts all of it into the payload.
+    """
     kept: JsonObject = {}
     if "role" not in message:
         kept["roleless"] = True
@@ -210,19 +213,20 @@ def pack(message: Mapping[str, object]) -> str | None:
     if "content" not in message:
         kept["absent"] = True
     elif (
-        not isinstance(content, str)
+        whole
+        or not isinstance(content, str)
         or not is_storable(content)
         or text_of_message(message) != content
     ):
         kept["content"] = content
     if "metadata" in message:
         metadata = message["metadata"]
-        if not metadata or not inspect_json(metadata).exact:
+        if whole or not metadata or not inspect_json(metadata).exact:
             kept["metadata"] = metadata
     extra = {name: value for name, value in message.items() if name not in _OWN_KEYS}
     if extra:
         kept["extra"] = extra
-    return _encode(kept) if kept else None
+    return packed(kept) if kept else None
 
 
 def unpack(payload: str) -> JsonObject:
@@ -262,7 +266,8 @@ def _approximate(value: object) -> Any:
     return top[0]
 
 
-def _encode(kept: JsonObject) -> str:
+def packed(kept: JsonObject) -> str:
+    """Return the text that :func:`unpack` reads."""
     text = json.dumps(kept, ensure_ascii=False, allow_nan=False)
     if text.isascii():
         return text

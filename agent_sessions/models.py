@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta
-from types import MappingProxyType
-from typing import Any, Self
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ValidationError
@@ -18,7 +15,7 @@ from django.db.models.functions import Greatest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from agent_sessions import message_format
+from agent_sessions import encryption, message_format
 from agent_sessions.choices import (
     FINISHED_STATUSES,
     OPEN_STATUSES,
@@ -26,9 +23,17 @@ from agent_sessions.choices import (
     SessionStatus,
 )
 from agent_sessions.conf import settings
-from agent_sessions.fields import ContentField, ExactEncoder, MetadataField, PayloadField
+from agent_sessions.fields import (
+    ContentField,
+    ExactEncoder,
+    MetadataField,
+    PayloadField,
+    SealedTitleField,
+    SessionObjectField,
+    TitleField,
+)
 from agent_sessions.ids import uuid7
-from agent_sessions.loading import EXACT, ExactlyLoaded
+from agent_sessions.loading import EXACT, ExactlyLoaded, RemembersLoaded, snapshot
 from agent_sessions.message_format import JsonObject
 from agent_sessions.querysets import MessageManager, SessionQuerySet
 from agent_sessions.search.excerpts import Excerpt
@@ -48,7 +53,7 @@ def default_expiry(now: datetime | None = None) -> datetime | None:
     return None if hours is None else (now or timezone.now()) + timedelta(hours=hours)
 
 
-class Session(models.Model):
+class Session(RemembersLoaded):
     """One conversation of a user with an agent.
 
     :meth:`save` writes the fields that were changed since the session was loaded.
@@ -65,8 +70,6 @@ class Session(models.Model):
     excerpts: Sequence[Excerpt] = ()
     """What search found in the messages, on the sessions that it returns."""
 
-    _loaded: Mapping[str, object] = MappingProxyType({})
-
     id = models.UUIDField(_("id"), primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(
         django_settings.AUTH_USER_MODEL,
@@ -80,14 +83,15 @@ class Session(models.Model):
         _("tenant"), max_length=255, blank=True, default="", validators=[validate_text]
     )
     agent_id = models.CharField(_("agent"), max_length=255, validators=[validate_text])
-    title = models.CharField(
+    title = TitleField(
         _("title"), max_length=255, blank=True, default="", validators=[validate_text]
     )
+    sealed_title = SealedTitleField(null=True, editable=False)
     status = models.CharField(
         _("status"), max_length=16, choices=SessionStatus.choices, default=SessionStatus.ACTIVE
     )
-    context = models.JSONField(_("context"), default=dict, blank=True, encoder=ExactEncoder)
-    metadata = models.JSONField(_("metadata"), default=dict, blank=True, encoder=ExactEncoder)
+    context = SessionObjectField(_("context"), default=dict, blank=True, encoder=ExactEncoder)
+    metadata = SessionObjectField(_("metadata"), default=dict, blank=True, encoder=ExactEncoder)
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
     updated_at = models.DateTimeField(_("changed"), auto_now=True)
     last_message_at = models.DateTimeField(_("last message"), null=True, editable=False)
@@ -168,6 +172,8 @@ class Session(models.Model):
         stored = not force_insert and self._is_stored(alias)
         if update_fields is None and stored:
             update_fields = self._changed_fields()
+        if update_fields is not None and "title" in (update_fields := {*update_fields}):
+            update_fields.add("sealed_title")
         given_away = (
             stored
             and self._loaded.get("user_id", self.user_id) != self.user_id
@@ -201,7 +207,7 @@ class Session(models.Model):
             and (
                 getattr(field, "auto_now", False)
                 or field.attname not in loaded
-                or loaded[field.attname] != _snapshot(values[field.attname])
+                or loaded[field.attname] != snapshot(values[field.attname])
             )
         ]
 
@@ -242,42 +248,6 @@ class Session(models.Model):
             errors = error.update_error_dict(errors)
         if errors:
             raise ValidationError(errors)
-
-    @classmethod
-    def from_db(
-        cls, db: str | None, field_names: Collection[str], values: Collection[object], **kwargs: Any
-    ) -> Self:
-        """Remember the loaded values: see :meth:`save`."""
-        session = super().from_db(db, field_names, values, **kwargs)
-        session._remember()
-        return session
-
-    def refresh_from_db(
-        self,
-        using: str | None = None,
-        fields: Iterable[str] | None = None,
-        from_queryset: models.QuerySet[Self] | None = None,
-    ) -> None:
-        """Load fields again: they count as unchanged."""
-        fields = None if fields is None else [*fields]
-        super().refresh_from_db(using, fields, from_queryset)
-        self._remember(fields)
-
-    def _remember(self, fields: Iterable[str] | None = None) -> None:
-        """Remember the values of these fields (by default of all) as those of the row."""
-        values = self.__dict__
-        names = (
-            [field.attname for field in self._meta.concrete_fields]
-            if fields is None
-            else [getattr(self._meta.get_field(name), "attname", name) for name in fields]
-        )
-        known = {name: _snapshot(values[name]) for name in names if name in values}
-        self._loaded = known if fields is None else {**self._loaded, **known}
-
-
-def _snapshot(value: object) -> object:
-    # Objects are changed in place.
-    return json.dumps(value, default=repr) if isinstance(value, dict | list) and value else value
 
 
 class Message(ExactlyLoaded):
@@ -353,7 +323,7 @@ class Message(ExactlyLoaded):
             self.user_id = self.session.user_id
         if update_fields is not None:
             update_fields = {*update_fields}
-            if update_fields & {"role", *EXACT}:
+            if update_fields & {"role", "session", *EXACT}:
                 update_fields.add("payload")
         elif "payload" not in self.__dict__ and not EXACT.isdisjoint(self.__dict__):
             # Django leaves out deferred fields.
@@ -379,6 +349,11 @@ class Message(ExactlyLoaded):
         if isinstance(self.content, str) and not self.payload:
             return self.content
         return message_format.text_of_message(self.as_dict())
+
+    def sealed_payload(self) -> str:
+        """Return all of the message, encrypted and bound to its session and role."""
+        whole = message_format.pack(self.as_dict(), whole=True)
+        return encryption.seal(whole or "{}", "message", self.session_id, self.role)
 
     def as_dict(self) -> JsonObject:
         """Return the message as it was given, without its idempotency key."""

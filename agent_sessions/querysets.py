@@ -26,6 +26,7 @@ from django.db.models.functions import Cast, Coalesce
 from django.db.models.sql.compiler import SQLCompiler
 from django.utils import timezone
 
+from agent_sessions import encryption
 from agent_sessions.choices import FINISHED_STATUSES, OPEN_STATUSES, SessionStatus
 from agent_sessions.ids import Owner, UserKey
 from agent_sessions.loading import EXACT
@@ -117,7 +118,13 @@ class SessionQuerySet(models.QuerySet[Row]):
         return combined
 
     def update(self, **changes: object) -> int:
-        """Update as Django does; a change of the user updates the messages, too."""
+        """Update as Django does; a change of the user updates the messages, too.
+
+        Texts that are encrypted are written row by row: each is bound to its row.
+        """
+        sealed = encryption.SESSION_FIELDS & changes.keys() if encryption.is_on() else frozenset()
+        if sealed:
+            return self._update_sealed({name: changes.pop(name) for name in sealed}, changes)
         if changes.keys().isdisjoint({"user", "user_id"}):
             return super().update(**changes)
         self._for_write = True
@@ -137,6 +144,40 @@ class SessionQuerySet(models.QuerySet[Row]):
         return changed
 
     update.alters_data = True  # type: ignore[attr-defined]
+
+    def _update_sealed(self, texts: dict[str, object], others: dict[str, Any]) -> int:
+        self._for_write = True
+        alias = self.db
+        every: Any = self.model._base_manager.using(alias)
+        with transaction.atomic(using=alias):
+            keys = [*self.order_by().values_list("pk", flat=True)]
+            for key in keys:
+                session = every.only("pk").get(pk=key)
+                for name, value in texts.items():
+                    setattr(session, name, value)
+                session.save(using=alias, update_fields=[*texts])
+            if others:
+                self.model._default_manager.using(alias).filter(pk__in=keys).update(**others)
+        return len(keys)
+
+    def bulk_update(
+        self, objs: Iterable[Row], fields: Iterable[str], batch_size: int | None = None
+    ) -> int:
+        """Update as Django does; texts that are encrypted row by row."""
+        objs, fields = [*objs], [*fields]
+        if not encryption.is_on() or encryption.SESSION_FIELDS.isdisjoint(fields):
+            return super().bulk_update(objs, fields, batch_size)
+        self._for_write = True
+        with transaction.atomic(using=self.db):
+            for session in objs:
+                session.save(using=self.db, update_fields=fields)
+        return len(objs)
+
+    bulk_update.alters_data = True  # type: ignore[attr-defined]
+
+    def only(self, *fields: str) -> Self:
+        """Load these fields; with the title its encrypted form, too."""
+        return super().only(*fields, "sealed_title") if "title" in fields else super().only(*fields)
 
     def active(self, at: datetime | None = None) -> Self:
         """Keep sessions with status ACTIVE that are not past ``expires_at``."""
@@ -171,6 +212,7 @@ class SessionQuerySet(models.QuerySet[Row]):
         is not looked up in all messages of all users.
         """
         words = lookups.words_of(term)
+        encryption.refuse_search()
         if not words:
             return self.none()
         message_model = self._message_model()
@@ -229,15 +271,17 @@ class MessageQuerySet(models.QuerySet[Row]):
     def only(self, *fields: str) -> Self:
         """Load these fields; with the content and the metadata their exact values, too."""
         if not EXACT.isdisjoint(fields):
-            fields = (*fields, "payload")
+            # An encrypted payload is bound to the session and the role.
+            fields = (*fields, "payload", *(("session", "role") if encryption.is_on() else ()))
         return super().only(*fields)
 
     def update(self, **changes: object) -> int:
         """Update as Django does; content and metadata row by row, as each has its payload."""
+        exact_names = EXACT | {"role"} if encryption.is_on() else EXACT
         exact = {
             name: value
             for name, value in changes.items()
-            if name in EXACT and not hasattr(value, "resolve_expression")
+            if name in exact_names and not hasattr(value, "resolve_expression")
         }
         if not exact or "payload" in changes:
             return super().update(**changes)
@@ -264,8 +308,10 @@ class MessageQuerySet(models.QuerySet[Row]):
         self, objs: Iterable[Row], fields: Iterable[str], batch_size: int | None = None
     ) -> int:
         """Update as Django does; the payload goes with the content and the metadata."""
-        objs, fields = [*objs], [*fields]
-        if "payload" not in fields and not EXACT.isdisjoint(fields):
+        given, fields = [*objs], [*fields]
+        objs = given
+        sealed = encryption.is_on() and not {"role", *EXACT}.isdisjoint(fields)
+        if "payload" not in fields and (sealed or not EXACT.isdisjoint(fields)):
             payload: Any = self.model._meta.get_field("payload")
             for message in objs:
                 payload.pre_save(message, False)
@@ -274,7 +320,13 @@ class MessageQuerySet(models.QuerySet[Row]):
             # Django does not ask the field, so the text is that of the column.
             objs = [copy(message) for message in objs]
             for message in objs:
-                vars(message)["content"] = message.text  # type: ignore[attr-defined]
+                vars(message)["content"] = "" if sealed else message.text  # type: ignore[attr-defined]
+        if sealed:
+            originals: Any = given
+            objs = objs if objs is not given else [copy(message) for message in objs]
+            for message, original in zip(objs, originals, strict=True):
+                vars(message)["payload"] = original.sealed_payload()
+                vars(message)["metadata"] = {}
         return super().bulk_update(objs, fields, batch_size)
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]
@@ -307,6 +359,7 @@ class MessageQuerySet(models.QuerySet[Row]):
     def containing(self, term: str) -> Self:
         """Keep messages whose text has all words of the term; nothing for an empty one."""
         words = lookups.words_of(term)
+        encryption.refuse_search()
         return self.filter(lookups.matches("content", words)) if words else self.none()
 
 

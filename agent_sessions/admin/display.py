@@ -6,13 +6,12 @@ import json
 import unicodedata
 from typing import Any
 
-from django.db.models import QuerySet
-from django.db.models.functions import Left
 from django.template.loader import render_to_string
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
+from agent_sessions.admin.encrypted import excerpt_of, with_excerpt
 from agent_sessions.message_format import clean_text, inspect_json, is_storable
 from agent_sessions.models import Message, Session
 
@@ -61,24 +60,16 @@ def text_box(text: str) -> SafeString:
     return _box(clean_text(text))
 
 
-def with_excerpt(messages: QuerySet[Message], length: int) -> QuerySet[Message]:
-    """Load the first characters of each message as `excerpt`, not its content.
-
-    An excerpt has one character more than `length` if the content is longer.
-    """
-    return messages.defer("content", "metadata", "payload").annotate(
-        excerpt=Left("content", length + 1)
-    )
-
-
 def conversation(session: Session, site: str) -> str:
     """Return the session's last messages as HTML, with links into the admin site."""
     messages = Message.objects.using(session._state.db).for_session(session).latest_first()
     last = [
-        {**row, "cut": len(row["excerpt"]) > LONGEST_EXCERPT}
-        for row in messages.annotate(excerpt=Left("content", LONGEST_EXCERPT + 1)).values(
-            "pk", "sequence", "role", "created_at", "excerpt"
+        {**row, "excerpt": excerpt, "cut": len(excerpt) > LONGEST_EXCERPT}
+        for row in with_excerpt(messages, LONGEST_EXCERPT, LONGEST_TEXT).values(
+            *("pk", "session_id", "sequence", "role", "created_at"),
+            *("excerpt", "sealed", "sealed_length"),
         )[:PANEL_MESSAGES]
+        for excerpt in [excerpt_of(row, LONGEST_EXCERPT)]
     ][::-1]
     return render_to_string(
         "admin/agent_sessions/conversation.html",

@@ -14,7 +14,8 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
 from agent_sessions.admin.audit import VIEW_MESSAGE, record
-from agent_sessions.admin.display import pretty_json, text_box, with_excerpt
+from agent_sessions.admin.display import pretty_json, text_box
+from agent_sessions.admin.encrypted import NotesAdmin, excerpt_of, with_excerpt
 from agent_sessions.admin.listing import ForgivingAdmin, LongPaginator
 from agent_sessions.choices import MessageRole
 from agent_sessions.message_format import roles
@@ -26,6 +27,7 @@ else:
     _ModelAdmin = admin.ModelAdmin
 
 _EXCERPT = 160
+_LONGEST_SEALED = 20_000
 
 
 _LABELS = dict(MessageRole.choices)
@@ -48,7 +50,7 @@ class RoleFilter(admin.SimpleListFilter):
 
 
 @admin.register(Message)
-class MessageAdmin(ForgivingAdmin, _ModelAdmin):
+class MessageAdmin(ForgivingAdmin, NotesAdmin, _ModelAdmin):
     """Lists the messages of one session, or of all, in order, and shows one in full."""
 
     list_display = ["number", "role", "excerpt", "created_at"]
@@ -122,7 +124,8 @@ class MessageAdmin(ForgivingAdmin, _ModelAdmin):
         messages = super().get_queryset(request)
         match = request.resolver_match
         if match is not None and match.url_name == "agent_sessions_message_changelist":
-            messages = with_excerpt(messages, _EXCERPT)
+            rows = messages.defer("content", "metadata", "payload")
+            messages = with_excerpt(rows, _EXCERPT, _LONGEST_SEALED)
         return messages.select_related("session")
 
     def get_search_results(
@@ -134,6 +137,8 @@ class MessageAdmin(ForgivingAdmin, _ModelAdmin):
         if match is None or match.url_name != "agent_sessions_message_changelist":
             # The list is recorded whole; this is the autocompletion of another admin.
             record(request, f"searches messages for “{term}”", VIEW_MESSAGE)
+        if term and self.refuses_search(request):
+            return queryset.none(), False
         return (queryset.containing(term) if term else queryset), False  # type: ignore[attr-defined]
 
     @admin.display(description=_("sequence"))
@@ -144,7 +149,8 @@ class MessageAdmin(ForgivingAdmin, _ModelAdmin):
     @admin.display(description=_("content"))
     def excerpt(self, message: Message) -> str:
         """Return the beginning of the text."""
-        return Truncator(message.excerpt).chars(_EXCERPT) or "-"  # type: ignore[attr-defined]
+        text = excerpt_of({**vars(message), "pk": message.pk}, _EXCERPT)
+        return Truncator(text).chars(_EXCERPT) or "-"
 
     @admin.display(description=_("session"))
     def session_link(self, message: Message) -> str:

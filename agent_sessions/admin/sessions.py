@@ -38,6 +38,7 @@ from agent_sessions.admin.display import (
     is_visible,
     pretty_json,
 )
+from agent_sessions.admin.encrypted import NotesAdmin
 from agent_sessions.admin.listing import AgentFilter, CappedPaginator, ForgivingAdmin
 from agent_sessions.exceptions import SessionArchived
 from agent_sessions.models import Session, SessionStatus
@@ -73,7 +74,7 @@ class SessionForm(_ModelForm):
 
 
 @admin.register(Session)
-class SessionAdmin(ForgivingAdmin, DeletingAdmin):
+class SessionAdmin(ForgivingAdmin, DeletingAdmin, NotesAdmin):
     """Lists, searches, completes, archives, exports and deletes sessions."""
 
     form = SessionForm
@@ -199,6 +200,8 @@ class SessionAdmin(ForgivingAdmin, DeletingAdmin):
             name = words.pop(0).removeprefix("user:")
             user = user_model._default_manager.filter(**{user_model.USERNAME_FIELD: name}).first()
             sessions = sessions.for_user(user) if user else sessions.none()
+        if words and self.refuses_search(request):
+            return sessions.none(), False
         if words and reads_messages:
             sessions = sessions.search(" ".join(words), newest=_SEARCHED)
         elif words:

@@ -29,7 +29,12 @@ from rest_framework.serializers import as_serializer_error
 
 from agent_sessions.api.parsers import BodyTooLarge
 from agent_sessions.api.renderers import AsciiJSONRenderer
-from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
+from agent_sessions.exceptions import (
+    DecryptionFailed,
+    IdempotencyConflict,
+    SearchDisabled,
+    SessionArchived,
+)
 from agent_sessions.message_format import JsonObject
 
 logger = logging.getLogger("agent_sessions")
@@ -55,7 +60,7 @@ class PreconditionFailed(exceptions.APIException):
 
 
 class Conflict(exceptions.APIException):
-    """The session's status does not allow the request (409)."""
+    """The state of the session, or of the service, does not allow the request (409)."""
 
     status_code = status.HTTP_409_CONFLICT
     default_code = "conflict"
@@ -79,6 +84,14 @@ class KeyReused(exceptions.APIException):
     default_code = "idempotency_key_reused"
 
 
+class Undecryptable(exceptions.APIException):
+    """A text cannot be decrypted (500): the key is another one, or the row was changed."""
+
+    status_code = status.HTTP_500_INTERNAL_SERVER_ERROR
+    default_detail = _("Stored texts cannot be decrypted.")
+    default_code = "decryption_failed"
+
+
 def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | None:
     """Return the problem document of *exc*, None for an unexpected one, which Django reports."""
     error = _as_api_exception(exc)
@@ -89,6 +102,9 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
     if unavailable and request is not None:
         cause = str(exc).partition("\n")[0]
         logger.error("%s %s: the database failed: %s", request.method, request.path, cause)
+    undecryptable = isinstance(error, Undecryptable)
+    if undecryptable and request is not None:
+        logger.error("%s %s: %s", request.method, request.path, exc)
     headers = {}
     if challenge := getattr(error, "auth_header", None):
         headers["WWW-Authenticate"] = challenge
@@ -104,7 +120,7 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
         content_type=None if is_page else PROBLEM_TYPE,
     )
     # Django logs errors that are not logged yet.
-    setattr(response, "_has_been_logged", unavailable)  # noqa: B010
+    setattr(response, "_has_been_logged", unavailable or undecryptable)  # noqa: B010
     return response
 
 
@@ -146,6 +162,10 @@ def _as_api_exception(exc: Exception) -> exceptions.APIException | None:
         return Conflict(_("The session is archived: it can be read only."), "session_archived")
     if isinstance(exc, IdempotencyConflict):
         return KeyReused()
+    if isinstance(exc, SearchDisabled):
+        return Conflict(_("Search is off because texts are encrypted."), "search_disabled")
+    if isinstance(exc, DecryptionFailed):
+        return Undecryptable()
     if isinstance(exc, DjangoValidationError):
         return exceptions.ValidationError(as_serializer_error(exc))
     if isinstance(exc, OperationalError | InterfaceError):

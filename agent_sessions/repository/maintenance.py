@@ -22,7 +22,7 @@ from agent_sessions.models import Session
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository.connections import after_commit
 from agent_sessions.repository.erasure import Tally, delete_sessions
-from agent_sessions.repository.locking import Check, in_batches, lock, lock_one
+from agent_sessions.repository.locking import Check, in_batches, lock, lock_one, locking
 from agent_sessions.signals import session_status_changed
 
 Progress = Callable[[int], None] | None
@@ -69,7 +69,13 @@ def set_status(ids: Iterable[UUID], status: str, owner: Owner, using: str) -> in
 def delete_session(session_id: UUID, owner: Owner, check: Check, using: str) -> None:
     """Delete a session. See SyncUserSessionRepository.delete()."""
     with transaction.atomic(using=using):
-        _delete([lock_one(session_id, owner, check, using)], using)
+        if check is not None:
+            session = lock_one(session_id, owner, check, using)
+        else:
+            # What cannot be decrypted can be deleted all the same.
+            owned = Session.objects.using(using).filter(pk=session_id).owned_by(owner)
+            session = locking(owned).only("pk").get()
+        _delete([session], using)
 
 
 def verify(using: str, repair: bool, progress: Progress) -> list[UUID]:

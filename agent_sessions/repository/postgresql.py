@@ -14,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from agent_sessions import encryption
 from agent_sessions.choices import SessionStatus
 from agent_sessions.fields import ExactEncoder
 from agent_sessions.ids import Owner, UserKey
@@ -21,6 +22,7 @@ from agent_sessions.message_format import JsonObject, clean_text, storable_json
 from agent_sessions.models import Message, Session, default_expiry
 from agent_sessions.moments import as_stored
 from agent_sessions.postgresql.append_function import NAME
+from agent_sessions.repository import portable
 from agent_sessions.repository.results import Window
 
 HAS_LATERAL = True
@@ -196,18 +198,22 @@ def merge_context(
     connection: BaseDatabaseWrapper,
 ) -> Session | None:
     """Change the context in one statement. See Strategy.merge_context()."""
+    if encryption.is_on():
+        # PostgreSQL cannot merge what it cannot read.
+        return portable.merge_context(session_id, context, replace, owner, connection)
     user_id = _column_value(owner, connection)
     if owner.user is not None and user_id is None:
         return None
     options = Session._meta
     columns = ", ".join(f'"{field.column}"' for field in options.local_concrete_fields)
     merged = "%(context)s::jsonb" if replace else "context || %(context)s::jsonb"
+    mergeable = "" if replace else " AND jsonb_typeof(context) = 'object'"
     owned = "" if user_id is None else " AND user_id = %(owner)s"
     owned += "" if owner.tenant is None else " AND tenant = %(tenant)s"
     found = Session.objects.using(connection.alias).raw(
         f'UPDATE "{options.db_table}" SET context = {merged}, '  # noqa: S608
         f"updated_at = GREATEST(updated_at, %(now)s) "
-        f"WHERE id = %(session)s AND status <> %(archived)s{owned} RETURNING {columns}",
+        f"WHERE id = %(session)s AND status <> %(archived)s{owned}{mergeable} RETURNING {columns}",
         {
             "context": json.dumps(context, cls=ExactEncoder),
             "now": timezone.now(),
@@ -217,7 +223,10 @@ def merge_context(
             "tenant": owner.tenant,
         },
     )
-    return next(iter(found), None)
+    for session in found:
+        return session
+    # Also where the context is encrypted, though the cipher was taken away: that raises.
+    return portable.merge_context(session_id, context, replace, owner, connection)
 
 
 @cache
@@ -248,6 +257,8 @@ def _written(rows: list[Message]) -> str:
 
 
 def _columns(row: Message) -> tuple[Any, ...]:
+    if encryption.is_on():
+        return row.role, "", {}, row.sealed_payload(), row.idempotency_key
     return (
         row.role,
         clean_text(row.text),

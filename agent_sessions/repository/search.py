@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from django.db import connections
 from django.db.models.expressions import Col
 
+from agent_sessions import encryption
 from agent_sessions.ids import Owner
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import search_excerpts
@@ -41,6 +42,7 @@ _HAS_MESSAGE = (
 def search(owner: Owner, term: str, limit: int, excerpts: int, using: str) -> list[Session]:
     """Return the best matches. See SyncUserSessionRepository.search_sessions()."""
     words = words_of(term)
+    encryption.refuse_search()
     if not words:
         return []
     kinds = _KINDS if any(map(has_boundaries, words)) else _KINDS[-1:]

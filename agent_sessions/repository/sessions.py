@@ -11,8 +11,10 @@ from uuid import UUID
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections, transaction
+from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
 
+from agent_sessions import encryption
 from agent_sessions.choices import SessionStatus
 from agent_sessions.exceptions import IdempotencyConflict, SessionArchived
 from agent_sessions.ids import Owner
@@ -54,7 +56,8 @@ def create(
     rows, _firsts = append.unrepeated(rows, {})
     if session._state.adding:
         _count(session, rows, history)
-    session.idempotency_digest = _digest(session, rows) if key is not None else ""
+    digest = _digest(session, rows) if key is not None else ""
+    session.idempotency_digest = keyed_digest(digest) if encryption.is_on() else digest
     try:
         with transaction.atomic(using=using):
             session.save(force_insert=(Session,), using=using)
@@ -150,7 +153,9 @@ def _stored_before(session: Session, using: str, error: IntegrityError) -> Sessi
             idempotency_key=session.idempotency_key,
         ).first()
         if stored is not None:
-            if stored.idempotency_digest != session.idempotency_digest:
+            # It may have been stored before texts were encrypted, or after.
+            given, before = session.idempotency_digest, stored.idempotency_digest
+            if keyed_digest(given) != keyed_digest(before):
                 raise IdempotencyConflict(session.idempotency_key)
             return stored
     if (taken := sessions.filter(pk=session.id).first()) is not None:
@@ -186,6 +191,14 @@ def _set_updated_at(session: Session, moment: datetime, using: str) -> None:
     # Saving the row has put the present there.
     Session.objects.using(using).filter(pk=session.pk).update(updated_at=moment)
     session.updated_at = moment
+
+
+def keyed_digest(digest: str) -> str:
+    """Return a digest by which nobody without SECRET_KEY can try out texts."""
+    if not digest or digest.startswith("~"):
+        return digest
+    keyed = salted_hmac("agent_sessions.idempotency", digest, algorithm="sha256").hexdigest()
+    return f"~{keyed[:63]}"
 
 
 def _digest(session: Session, rows: list[Message]) -> str:

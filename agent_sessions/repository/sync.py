@@ -12,10 +12,11 @@ from agent_sessions.ids import Owner
 from agent_sessions.message_format import is_storable
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import key_of
-from agent_sessions.repository import maintenance
+from agent_sessions.repository import maintenance, reencryption
 from agent_sessions.repository.connections import operation
 from agent_sessions.repository.history import History
 from agent_sessions.repository.locking import Check
+from agent_sessions.repository.reencryption import Reencrypted
 from agent_sessions.repository.results import Erased, Page, SessionStats
 from agent_sessions.repository.users import SessionId, SyncUserSessionRepository, User
 
@@ -203,6 +204,16 @@ class SyncSessionRepository:
         its number of sessions.
         """
         return maintenance.verify(self.using, repair, progress)
+
+    @operation
+    def reencrypt(self, progress: Callable[[int], None] | None = None) -> Reencrypted:
+        """Encrypt plain texts, and those with older keys, with the newest key.
+
+        Each batch is a short transaction; after an interruption call it again. ``progress`` is
+        called after each batch with the number of rows looked at. Raises DecryptionFailed for a
+        text that cannot be decrypted, and where AGENT_SESSIONS_CIPHER is not set.
+        """
+        return reencryption.reencrypt(self.using, progress)
 
     def bulk_update_session_status(
         self,
