@@ -33,6 +33,14 @@ class TestCreate:
         assert before <= stored.created_at <= stored.last_activity_at
         assert timedelta(hours=24) <= stored.expires_at - before < timedelta(hours=24, minutes=1)
 
+    def test_a_key_and_any_text_give_the_same_session_again(self, repository, user):
+        def create() -> Session:
+            given = {"title": "Größe 键", "metadata": {"name": "Ада"}, "idempotency_key": "k"}
+            return repository.create(Session(user=user, agent_id="x", **given))
+
+        assert create() == create()
+        assert Session.objects.count() == 1
+
     def test_ids_are_in_order_of_creation(self, make_session):
         sessions = [make_session() for _number in range(20)]
         assert list(Session.objects.newest_first()) == sessions[::-1]

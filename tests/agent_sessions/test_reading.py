@@ -256,6 +256,7 @@ class TestStats:
         stats = repository.get_session_stats(user.pk)
         assert (stats.total_sessions, stats.total_messages) == (0, 0)
         assert stats.avg_messages_per_session == 0.0
+        assert stats.active_sessions == 0
 
 
 def test_at_most_two_queries(repository, session, user):

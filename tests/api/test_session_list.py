@@ -171,6 +171,7 @@ def test_filters_keep_the_sessions_they_name(api: APIClient, owner: Any) -> None
         return {item["title"] for item in response.json()["results"]}
 
     assert titles("agent_id=b") == {"other agent"}
+    assert titles(f"agent_id={'b' * 255}") == set()
     assert titles("status=paused") == {"paused"}
     assert titles("status=paused&status=completed") == {"paused"}
     assert titles("active=true") == {"plain", "other agent", "old"}

@@ -36,11 +36,15 @@ _UNSEEN = re.compile(
     # Pauses and sizes have no right value that a test could know: those of constants, of caches,
     # of digests, of a dataclass in memory, and of the steps of a scan or of waiting for a lock.
     r"^_?[A-Z][A-Z_0-9]*\b.*=|\b(maxsize|slots|digest_size) ?=|"
+    # A constant is counted as often as any other.
+    r"Count\(Value\(\d|"
     r"\b(sleep|count|itersize): (float|int) = |^\s*time\.sleep\(|\[: ?\d\d+\]|"
     r"^\s*(class|def|async def) "
 )
 #: A bound that is a constant of the module's own: whether it is inside or outside is like its size.
 _OWN_BOUND = re.compile(r"[<>]=? _[A-Z][A-Z_0-9]+\b|\b(?<!\.)_[A-Z][A-Z_0-9]+ [<>]=? ")
+#: Without the decorator a function computes again what it knew, or a type checker knows less.
+_OF_TIME_OR_TYPES = re.compile(r"@(functools\.)?(lru_)?cache\b|@(typing\.)?overload\b")
 #: One row more than a page tells whether there is another page; so do two.
 _LOOKS_FURTHER = re.compile(r"\[: ?\w+ \+ ?2\]|\b(largest|limit|size) \+ ?2\b")
 _BOUNDARIES = ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt")
@@ -127,6 +131,11 @@ def _made(code: str, what: str, place: int, text: str) -> Mutant | None:
         return None
     lines = zip(code.splitlines(), text.splitlines(), strict=False)
     line = next((n for n, (old, new) in enumerate(lines, 1) if old != new), 0)
+    if what.endswith("RemoveDecorator"):
+        # The line before goes, too.
+        line += not code.splitlines()[line - 1].strip()
+        if _OF_TIME_OR_TYPES.search(code.splitlines()[line - 1]) or _is_of_protocol(code, line):
+            return None
     changed = code.splitlines()[line - 1]
     if _UNSEEN.search(changed) and not what.startswith("string"):
         return None
@@ -135,6 +144,16 @@ def _made(code: str, what: str, place: int, text: str) -> Mutant | None:
     if what.endswith(_BOUNDARIES) and _OWN_BOUND.search(changed):
         return None
     return Mutant(line, what.removeprefix("core/"), text.splitlines()[line - 1].strip(), text)
+
+
+def _is_of_protocol(code: str, line: int) -> bool:
+    """Return whether a line is in a class for type checkers alone."""
+    return any(
+        isinstance(node, ast.ClassDef)
+        and node.lineno <= line <= (node.end_lineno or 0)
+        and any("Protocol" in ast.unparse(base) for base in node.bases)
+        for node in ast.walk(ast.parse(code))
+    )
 
 
 def _operators(code: str) -> Iterator[tuple[str, int, str]]:
