@@ -14,6 +14,7 @@ from django.core.cache import cache
 from django.db import transaction
 
 from cache_layer import cache_invalidate, cached
+from cache_layer.functions.templates import Template
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -204,3 +205,17 @@ def test_a_value_read_before_the_commit_does_not_outlive_it() -> None:
 
 
 # --- together ------------------------------------------------------------------------------------
+
+
+def test_arguments_of_very_many_forms_are_any_in_one_pattern() -> None:
+    def function(*, a: int, b: int, c: int) -> None: ...
+
+    names = frozenset("abc")
+    template = Template(function, names, "pattern", "wide:{a}:{b}:{c}:end")
+    forms = [str(number) for number in range(10)]
+    assert template.filled_in_all_forms(dict.fromkeys(names, 1), lambda _: forms) == [
+        "wide:*:*:*:end"
+    ]
+    assert template.filled_in_all_forms(dict.fromkeys(names, 1), lambda _: ["1"]) == [
+        "wide:1:1:1:end"
+    ]

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -32,6 +33,8 @@ def main() -> int:
     options = parser.parse_args()
     if not os.environ.get("DATABASE_URL", "").startswith("postgres"):
         parser.error("set DATABASE_URL=postgres://user@host:5432/name: half of the SQL is for it")
+    # Ended early, it ends its workers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     found: dict[str, str | None] = {}
     for suite in SUITES:
         paths = [path for path in modules(suite) if fnmatch.fnmatch(str(path), options.only)]

@@ -160,7 +160,9 @@ class Worker:
         # What tests started and a mutant left behind.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
-        if os.waitstatus_to_exitcode(status) == 0:
+        code = os.waitstatus_to_exitcode(status)
+        assert code != pytest.ExitCode.NO_TESTS_COLLECTED, job.name
+        if code == 0:
             return None
         if not failed.exists():
             return "(hangs)"

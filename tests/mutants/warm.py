@@ -95,6 +95,9 @@ class Warm:
         os._exit(0)
 
     def _forked(self, session: pytest.Session, job: Record | Change) -> Any:
+        if isinstance(job, Change):
+            unknown = set(job.tests) - {item.nodeid for item in session.items}
+            assert not unknown, unknown
         result = self._folder / "result.pickle"
         result.unlink(missing_ok=True)
         child = os.fork()

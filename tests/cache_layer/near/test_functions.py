@@ -222,6 +222,21 @@ def test_an_alias_may_refuse_the_near_cache(
         assert cache.store.near is None
 
 
+def test_arguments_of_any_type_are_told_apart(store: ResilientCache) -> None:
+    @cached()
+    def given(value: Any, more: Any = None) -> Any:
+        return [value, more]
+
+    for _ in range(3):
+        assert given([1]) == [[1], None]
+        assert given([1], more=[2]) == [[1], [2]]
+        assert given(1, more=[2]) == [1, [2]]
+        assert given(1, more=True)[1] is True
+        assert given(1, more=1)[1] is not True
+        assert given(True)[0] is True
+        assert given(1)[0] is not True
+
+
 def test_near_functions_work_without_redis(make_function: Any) -> None:
     entry = {"BACKEND": "cache_layer.backends.ResilientCache", "KEY_PREFIX": uuid.uuid4().hex}
     with override_settings(CACHES={"default": entry}):
