@@ -207,13 +207,15 @@ class _ChatMessage(OpenApiSerializerExtension):
 
 def _with_contents(contents: list[Schema]) -> list[Schema]:
     """Return the ways in which a message can say something, or nothing."""
-    tool: Schema = {"role": {"enum": ["tool", "function"]}, "content": _NULL}
+    # drf-spectacular looks for the type of each property with an enum.
+    nothing: Schema = {"allOf": [_NULL]}
+    tool: Schema = {"role": {"type": "string", "enum": ["tool", "function"]}, "content": nothing}
     text: Schema = {"type": "string"}
     return [
         {"required": ["content"], "properties": {"content": {"anyOf": contents}}},
         {
             "required": ["role", "content"],
-            "properties": {"role": {"enum": ["activity"]}, "content": _ACTIVITY},
+            "properties": {"role": {"type": "string", "enum": ["activity"]}, "content": _ACTIVITY},
         },
         *(
             {
@@ -227,13 +229,16 @@ def _with_contents(contents: list[Schema]) -> list[Schema]:
             {
                 "description": "The dump of an answer in which nothing was said.",
                 "required": ["role", "content", key],
-                "properties": {"role": {"enum": ["assistant"]}, "content": _NULL},
+                "properties": {
+                    "role": {"type": "string", "enum": ["assistant"]},
+                    "content": nothing,
+                },
             }
             for key in ("refusal", "function_call")
         ),
         {
             "description": "Some other key says something.",
-            "properties": {"content": _NULL},
+            "properties": {"content": nothing},
             "not": {
                 "properties": {key: {} for key in _KEYS_WITHOUT_CONTENT},
                 "additionalProperties": _NULL,
