@@ -171,6 +171,7 @@ class Recovery(threading.Thread):
             logger.error(text)
 
     def _is_trusted(self) -> bool:
+        self._transport.server.prepared = False
         try:
             self._transport.probe()
         except RedisUnavailableError as error:
@@ -182,24 +183,28 @@ class Recovery(threading.Thread):
     def _is_prepared(self) -> bool:
         """Drop stale keys from the server, and end the connections made before the outage."""
         transport, server = self._transport, self._transport.server
+        # A connection that is made meanwhile may find another one.
+        found = server.found
         try:
-            if server.found == server.trusted:
+            if found == server.trusted:
                 ended = transport.run(EndConnections(self._context, server.connections()))
                 if ended is not None:
                     self._circuit.switch_off("CLIENT KILL", ended)
-            if server.found and not server.trust_after_restart:
+            if found and not server.trust_after_restart:
                 transport.run(
                     PurgeKeyspaces(
                         self._context,
                         list(self._circuit.keyspaces),
-                        server.found,
-                        is_trusted=server.found == server.trusted,
+                        found,
+                        is_trusted=found == server.trusted,
                     )
                 )
         except RedisUnavailableError as error:
             self._fail(error.reason)
             return False
-        server.trusted = server.found
+        server.trusted = found
+        # What is replayed, and read afterwards, goes to this server and to no other.
+        server.prepared = True
         return True
 
     def _is_replayed(self) -> bool:

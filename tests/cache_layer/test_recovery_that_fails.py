@@ -11,6 +11,7 @@ import redis
 
 from cache_layer import cached
 from cache_layer.backends import ResilientCache
+from cache_layer.backends.recovery import PurgeKeyspaces
 from tests.cache_layer.caches import Awaited, close, make_cache, state, wait_for
 from tests.faults.proxy import Proxy
 from tests.services import RedisServer
@@ -207,3 +208,50 @@ def test_a_redis_that_answers_every_other_probe_is_not_trusted(
     proxy.alternate = False
     back(cache)
     assert cache.get("k") is None
+
+
+def test_a_server_that_takes_over_during_the_recovery_is_not_trusted(
+    face: Any,
+    cache: ResilientCache,
+    proxy: Proxy,
+    client: redis.Redis,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is met by a connection that is made between the probe and the look at its mark."""
+    key = cache.make_key("k")
+    other = RedisServer()
+    other.start()
+    try:
+        with redis.Redis.from_url(other.url, socket_timeout=10) as admin:
+            admin.execute_command("REPLICAOF", "127.0.0.1", str(redis_server.port))
+            # A server takes a new history when it gets its first replica.
+            wait_for(lambda: client.info("replication")["connected_slaves"], "it is a replica")
+            face.set("k", "old")
+            wait_for(lambda: admin.exists(key), "the replica has it")
+            admin.execute_command("REPLICAOF", "NO", "ONE")
+        # Another process invalidates what the other server still holds.
+        client.delete(key)
+        transport = cache.store.transport
+        assert transport is not None
+        run = transport.run
+
+        def taken_over(operation: Any) -> Any:
+            if isinstance(operation, PurgeKeyspaces) and proxy.target != other.port:
+                proxy.target = other.port
+                client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                wait_for(lambda: not proxy.connections, "the connections have ended")
+            return run(operation)
+
+        monkeypatch.setattr(transport, "run", taken_over)
+        proxy.refuse = (b"another",)
+        face.set("another", "lost")
+        assert state(cache) == "memory"
+        proxy.refuse = ()
+        wait_for(lambda: proxy.target == other.port, "the other server takes over")
+        back(cache)
+        assert face.get("k") is None
+        back(cache)
+        assert face.get("k") is None
+    finally:
+        other.close()

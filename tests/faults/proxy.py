@@ -39,7 +39,8 @@ class Proxy:
         self.alternate = False
         self._bursts = 0
         self._heard = 0.0
-        self._target = target
+        #: The port of the server behind it.
+        self.target = target
         self._loop = asyncio.new_event_loop()
         self._delivery = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -53,6 +54,11 @@ class Proxy:
     def deliver(self) -> None:
         """Hand over what was held back."""
         self._loop.call_soon_threadsafe(self._delivery.set)
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._tasks)
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -94,7 +100,7 @@ class Proxy:
             await _end(writer)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self.target)
         replies = asyncio.ensure_future(self._pass_replies(from_server, writer))
         try:
             await self._pass_commands(reader, to_server, writer)

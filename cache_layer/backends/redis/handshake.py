@@ -67,6 +67,8 @@ class ServerIdentity:
         self.trusted = ""
         #: The server that recovery connected to.
         self.found = ""
+        #: Whether recovery has made that server's content trustworthy: no other may take its place.
+        self.prepared = False
         self.trust_after_restart = trust_after_restart
         self._clustered = clustered
         self._marks = marks
@@ -110,8 +112,9 @@ class ServerIdentity:
 
     @contextlib.contextmanager
     def recovering(self) -> Iterator[None]:
-        """Let this context, and no other, talk to any server that answers."""
+        """Let this context, and no other, talk to any server, until one is prepared."""
         self.found = self.trusted
+        self.prepared = False
         token = _recovering.set(self)
         try:
             yield
@@ -160,7 +163,7 @@ class ServerIdentity:
             self.trusted = server
         elif not self.trusted:
             self.trusted = min(others, default=server) if server else ""
-        if _recovering.get() is self:
+        if _recovering.get() is self and not self.prepared:
             self.found = server
         elif server and not self.trust_after_restart and (server != self.trusted or others):
             raise OtherServerError("another server answers: it restarted, or another was promoted")
