@@ -143,7 +143,9 @@ def keep_extra(conversation: Conversation, extra: JsonObject) -> None:
     """Keep unknown keys in the metadata, from which an export restores them."""
     if extra:
         metadata = conversation.fields.get("metadata", {})
-        conversation.fields["metadata"] = {**metadata, EXTRA_KEY: extra}
+        before = metadata.get(EXTRA_KEY)
+        kept = {**before, **extra} if isinstance(before, dict) else extra
+        conversation.fields["metadata"] = {**metadata, EXTRA_KEY: kept}
 
 
 def uuid_of(value: object) -> UUID | None:

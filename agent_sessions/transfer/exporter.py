@@ -141,11 +141,15 @@ def _list(name: str, values: Sequence[int], as_times: bool = False) -> Iterator[
 
 def _fields(session: Session) -> JsonObject:
     metadata = session.metadata
-    extra = metadata.get(EXTRA_KEY)
-    if isinstance(extra, dict) and extra and not extra.keys() & OWN_KEYS:
+    kept = metadata.get(EXTRA_KEY)
+    extra: JsonObject = {}
+    if isinstance(kept, dict):
+        extra = {name: value for name, value in kept.items() if name not in OWN_KEYS}
+    if extra:
+        # What has a name that means something else in a line stays where it is.
+        kept = {name: value for name, value in kept.items() if name in OWN_KEYS}
         metadata = {name: value for name, value in metadata.items() if name != EXTRA_KEY}
-    else:
-        extra = {}
+        metadata |= {EXTRA_KEY: kept} if kept else {}
     fields = {
         "id": str(session.pk),
         "title": session.title,

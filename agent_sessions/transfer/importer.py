@@ -21,7 +21,8 @@ from agent_sessions.message_format import JsonObject
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
 from agent_sessions.strict_json import RefusedJSON, parse_json
-from agent_sessions.transfer.conversation import Conversation, read_chat
+from agent_sessions.transfer.conversation import Conversation
+from agent_sessions.transfer.formats import AUTO, read_conversation
 from agent_sessions.transfer.lines import DEFAULT_MAX_ITEMS, Line, printable
 
 _BATCH_LINES = 500
@@ -41,13 +42,15 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The outcome of one line, with the reason of a rejection."""
+    """The outcome of one line or element, with the reason of a rejection."""
 
     line: Line
     outcome: Outcome
     reason: str = ""
     session_id: UUID | None = None
     message_count: int = 0
+    branches_left_out: int = 0
+    """Branches of the conversation, beside the current one, that were not imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,10 @@ class Importer:
     overwritten. Another line is known by *source*, its number and its contents. So importing the
     same input again, also after the process was killed, adds exactly what is missing.
 
-    *agent_id* is the agent of lines that name none. With *new_ids* sessions get ids of their own,
-    which follow from the user and the id in the line: for conversations of another user of the
-    same database. *max_items* bounds the values in the JSON of a line.
+    *agent_id* is the agent of lines that name none. *format_name* is one of FORMATS. With
+    *new_ids* sessions get ids of their own, which follow from the user and the id in the line:
+    for conversations of another user of the same database. *max_items* bounds the values in the
+    JSON of a line.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Importer:
         *,
         agent_id: str = "import",
         using: str | None = None,
+        format_name: str = AUTO,
         new_ids: bool = False,
         max_items: int = DEFAULT_MAX_ITEMS,
     ) -> None:
@@ -86,6 +91,7 @@ class Importer:
         self._agent_id = agent_id
         self._repository = SyncSessionRepository(using=using)
         self._sessions = Session.objects.using(using)
+        self._format = format_name
         self._new_ids = new_ids
         self._max_items = max_items
 
@@ -118,9 +124,12 @@ class Importer:
     def _read(self, line: Line) -> Conversation | str:
         """Return the conversation of a line, or the reason that it has none."""
         try:
+            if line.problem:
+                _refuse(line.problem)
             if line.data is None:
-                _refuse(_("The line is too long: %d bytes.") % line.size)
-            conversation = read_chat(_parse(line.data, self._max_items))
+                _refuse(_("This is too long: %d bytes.") % line.size)
+            record = _parse(line.data, self._max_items)
+            conversation = read_conversation(record, self._format)
         except ValidationError as error:
             return describe(error)
         if self._new_ids and conversation.id is not None:
@@ -187,7 +196,11 @@ class Importer:
         if stored is not session:
             return Result(line, Outcome.PRESENT, session_id=stored.pk)
         return Result(
-            line, Outcome.IMPORTED, session_id=session.pk, message_count=session.message_count
+            line,
+            Outcome.IMPORTED,
+            session_id=session.pk,
+            message_count=session.message_count,
+            branches_left_out=conversation.branches_left_out,
         )
 
 
@@ -204,18 +217,18 @@ def _parse(data: bytes, max_items: int) -> JsonObject:
     try:
         value = parse_json(data, max_items)
     except UnicodeDecodeError as error:
-        _refuse(_("The line is not UTF-8: byte %d.") % (error.start + 1))
+        _refuse(_("This is not UTF-8: byte %d.") % (error.start + 1))
     except json.JSONDecodeError as error:
         _refuse(
-            _("The line is not JSON: %(problem)s at character %(column)d.")
+            _("This is not JSON: %(problem)s at character %(column)d.")
             % {"problem": error.msg, "column": error.pos + 1}
         )
     except RefusedJSON as error:
         _refuse(str(error))
     except ValueError as error:
-        _refuse(_("The line is not JSON: %s.") % error)
+        _refuse(_("This is not JSON: %s.") % error)
     if not isinstance(value, dict):
-        _refuse(_("The line is not a JSON object."))
+        _refuse(_("This is not a JSON object."))
     return value
 
 
@@ -223,7 +236,7 @@ def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
     batch: list[Line] = []
     size = 0
     for line in lines:
-        if line.data is not None and not line.data.strip():
+        if line.data is not None and not line.data.strip() and not line.problem:
             continue
         batch.append(line)
         size += line.size if line.data is not None else 0

@@ -15,20 +15,31 @@ DEFAULT_MAX_ITEMS = DEFAULT_MAX_LINE_BYTES // BYTES_PER_ITEM
 EXTRA_KEY = "import_extra"
 """The key of a session's metadata for the keys of a line that mean nothing here (`tools`, …)."""
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+"""What some editors put before UTF-8."""
+
 _STEP = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the input."""
+    """One line of the input, or one element of a JSON list."""
 
     number: int
     """Counted from 1, empty lines included, as editors count."""
     data: bytes | None
-    """The bytes without the line end; None if the line is longer than allowed."""
+    """The bytes without the line end; None if there are more than allowed."""
     size: int
-    """The bytes of the line in the file, line end included."""
+    """The bytes in the file, line end included."""
+    in_list: bool = False
+    """Whether it is an element of a list."""
+    problem: str = ""
+    """Why it cannot be read, if something is wrong around it."""
+
+    @property
+    def name(self) -> str:
+        """What people call it, such as "line 3"."""
+        return f"conversation {self.number}" if self.in_list else f"line {self.number}"
 
 
 def printable(text: str) -> str:
@@ -40,9 +51,14 @@ def printable(text: str) -> str:
     )
 
 
-def read_lines(file: BinaryIO, max_bytes: int = DEFAULT_MAX_LINE_BYTES) -> Iterator[Line]:
-    """Yield the lines of *file*; one longer than *max_bytes* has its number and size only."""
-    number = 0
+def read_lines(
+    file: BinaryIO, max_bytes: int = DEFAULT_MAX_LINE_BYTES, first: int = 1
+) -> Iterator[Line]:
+    """Yield the lines of *file*, numbered from *first*.
+
+    One longer than *max_bytes* has its number and size only.
+    """
+    number = first - 1
     while start := file.readline(max_bytes + 1):
         number += 1
         size = len(start)
@@ -52,6 +68,6 @@ def read_lines(file: BinaryIO, max_bytes: int = DEFAULT_MAX_LINE_BYTES) -> Itera
             while (more := file.readline(_STEP)) and not more.endswith(b"\n"):
                 size += len(more)
             size += len(more)
-        elif number == 1:
-            data = start.removeprefix(_BOM)
+        elif number == first:
+            data = start.removeprefix(BOM)
         yield Line(number, None if data is None else data.rstrip(b"\r\n"), size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from argparse import ArgumentTypeError
@@ -17,14 +16,17 @@ from django.core.management import CommandError, CommandParser
 
 from agent_sessions.management.options import DatabaseCommand, add_database, find_user, progress_bar
 from agent_sessions.transfer import (
+    AUTO,
     BYTES_PER_ITEM,
     DEFAULT_MAX_LINE_BYTES,
+    FORMATS,
     Importer,
+    Input,
     Line,
     Outcome,
     Result,
+    UnreadableInput,
     printable,
-    read_lines,
 )
 
 if TYPE_CHECKING:
@@ -48,9 +50,19 @@ class Command(DatabaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the options."""
-        parser.add_argument("file", help="The file to read; - reads standard input.")
+        parser.add_argument(
+            "file", help="The file to read, also gzip or zip; - reads standard input."
+        )
         parser.add_argument(
             "--user", required=True, help="Name or primary key of the user who gets the sessions."
+        )
+        parser.add_argument(
+            "--format",
+            choices=FORMATS,
+            default=AUTO,
+            help="chat: lines of export_conversations; chatgpt, claude, sharegpt: exports of "
+            "these, as JSON Lines, a JSON list, or the zip archive with conversations.json. "
+            "Default: detected for each conversation.",
         )
         parser.add_argument(
             "--agent",
@@ -92,50 +104,59 @@ class Command(DatabaseCommand):
             source,
             agent_id=options["agent"],
             using=database,
+            format_name=options["format"],
             new_ids=options["new_ids"],
             max_items=options["max_line_bytes"] // BYTES_PER_ITEM,
         )
         counts: Counter[Outcome] = Counter()
-        messages = 0
+        messages = branches = 0
+        problem = ""
         with ExitStack() as stack:
-            file = _open(path, stack)
+            given = _open(path, stack)
             rejects = Rejects(options["rejects"], path, stack) if options["rejects"] else None
             bar = stack.enter_context(
                 progress_bar(
                     options["verbosity"],
-                    total=_size(file),
+                    total=given.size,
                     unit="B",
                     unit_scale=True,
                     desc=printable(source),
                 )
             )
-            lines = _counted(read_lines(file, options["max_line_bytes"]), bar)
+            lines = _counted(given.lines(options["max_line_bytes"]), bar)
             try:
                 for result in importer.run(lines):
                     counts[result.outcome] += 1
                     messages += result.message_count
+                    branches += result.branches_left_out
                     if result.outcome is Outcome.REJECTED:
                         self._report(result, rejects, bar)
             except KeyboardInterrupt:
                 bar.close()
                 self.stderr.write("Interrupted. The same command goes on from here.")
-                self._summarize(counts, messages)
+                self._summarize(counts, messages, branches)
                 sys.exit(130)
-        self._summarize(counts, messages)
+            except UnreadableInput as error:
+                problem = str(error)
+        self._summarize(counts, messages, branches)
+        if problem:
+            raise CommandError(f"{printable(path)}: {problem}", returncode=1)
         if counts[Outcome.REJECTED]:
             raise CommandError(f"{counts[Outcome.REJECTED]} lines were rejected.", returncode=1)
 
     def _report(self, result: Result, rejects: Rejects | None, bar: ProgressBar) -> None:
         with bar.external_write_mode(file=sys.stderr):
-            self.stderr.write(f"line {result.line.number}: {result.reason}")
+            self.stderr.write(f"{result.line.name}: {result.reason}")
         if rejects is not None:
             rejects.add(result)
 
-    def _summarize(self, counts: Counter[Outcome], messages: int) -> None:
+    def _summarize(self, counts: Counter[Outcome], messages: int, branches: int) -> None:
         self.stdout.write(
             f"{counts[Outcome.IMPORTED]} sessions with {messages} messages imported, "
             f"{counts[Outcome.PRESENT]} already there, {counts[Outcome.REJECTED]} rejected."
         )
+        if branches:
+            self.stdout.write(f"{branches} branches that are not current were left out.")
 
 
 def _positive(text: str) -> int:
@@ -145,16 +166,23 @@ def _positive(text: str) -> int:
     return number
 
 
-def _open(path: str, stack: ExitStack) -> BinaryIO:
+def _open(path: str, stack: ExitStack) -> Input:
     if path == "-":
         if sys.stdin is None:
             raise CommandError("Standard input is closed.", returncode=2)
-        return sys.stdin.buffer
+        return _input(sys.stdin.buffer, path)
     try:
-        return stack.enter_context(Path(path).open("rb"))
+        return _input(stack.enter_context(Path(path).open("rb")), path)
     except OSError as error:
         shown = printable(path)
         raise CommandError(f"{shown} cannot be read: {error.strerror}.", returncode=2) from error
+
+
+def _input(file: BinaryIO, path: str) -> Input:
+    try:
+        return Input(file)
+    except UnreadableInput as error:
+        raise CommandError(f"{printable(path)}: {error}", returncode=2) from error
 
 
 class Rejects:
@@ -191,14 +219,6 @@ class Rejects:
 
 def _escape(found: re.Match[str]) -> str:
     return f"\\u{ord(found[0]):04x}"
-
-
-def _size(file: BinaryIO) -> int | None:
-    """The bytes to come, where that is known."""
-    try:
-        return os.fstat(file.fileno()).st_size or None
-    except OSError:
-        return None
 
 
 def _counted(lines: Iterator[Line], bar: ProgressBar) -> Iterator[Line]:

@@ -1,0 +1,102 @@
+"""The elements of a JSON list of any length, in bounded memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from django.utils.translation import gettext as _
+
+from agent_sessions.transfer.lines import BOM, Line
+
+_CHUNK_BYTES = 256 * 1024
+
+# Whole strings are skipped at once: only brackets, and commas of the list itself, are looked at.
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|%s)*+' % _STRING, re.DOTALL)
+_TO_COMMA = re.compile(rb'(?:[^"\[\]{},]++|%s)*+' % _STRING, re.DOTALL)
+_TO_QUOTE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+
+
+class _Element:
+    """The bytes of the element that is being read, as long as they are not too many."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._parts: list[bytes] = []
+        self.size = 0
+
+    def add(self, part: bytes) -> None:
+        self.size += len(part)
+        if self.size <= self._max_bytes:
+            self._parts.append(part)
+        else:
+            self._parts.clear()
+
+    def take(self, number: int, problem: str = "") -> Line:
+        data = b"".join(self._parts).strip()
+        line = Line(
+            number,
+            data if self.size <= self._max_bytes else None,
+            self.size,
+            in_list=True,
+            problem=problem,
+        )
+        self._parts, self.size = [], 0
+        return line
+
+
+def read_elements(file: BinaryIO, max_bytes: int, first: int = 1) -> Iterator[Line]:
+    """Yield the elements of the JSON list that *file* holds, numbered from *first*.
+
+    One that has more than *max_bytes* has its number and size only. What is no JSON is not seen
+    here: an element ends where its brackets do.
+    """
+    number = first
+    element = _Element(max_bytes)
+    depth = 0
+    in_string = escaped = False
+    chunk = file.read(_CHUNK_BYTES).removeprefix(BOM).lstrip()
+    while chunk:
+        start = place = 0
+        while place < len(chunk):
+            if in_string:
+                place += escaped
+                match = _TO_QUOTE.match(chunk, place)
+                place = match.end() if match else place
+                escaped = chunk[place : place + 1] == b"\\"
+                in_string = chunk[place : place + 1] != b'"'
+                place += 1
+                continue
+            match = (_TO_COMMA if depth == 1 else _TO_BRACKET).match(chunk, place)
+            place = match.end() if match else place
+            sign = chunk[place : place + 1]
+            place += 1
+            if sign == b'"':
+                in_string = True
+            elif sign in (b"[", b"{"):
+                depth += 1
+                if depth == 1:
+                    start = place
+            elif sign in (b"]", b"}"):
+                depth -= 1
+            if depth == 0 or (depth == 1 and sign == b","):
+                element.add(chunk[start : place - 1])
+                yield element.take(number)
+                number += 1
+                start = place
+            if depth == 0:
+                yield from _rest(chunk[place:], number)
+                return
+        # An escape at the end goes on in the next chunk.
+        element.add(chunk[start:])
+        chunk = file.read(_CHUNK_BYTES)
+        place = 0
+    yield element.take(number, _("The file ends in the middle of the list."))
+
+
+def _rest(rest: bytes, number: int) -> Iterator[Line]:
+    if rest := rest.strip():
+        problem = _("What follows the end of the list is not read.")
+        yield Line(number, None, len(rest), in_list=True, problem=problem)
