@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 from uuid import UUID
 
 from django.apps import apps
-from django.db import DataError, router, transaction
+from django.db import DataError, connections, router, transaction
 from django.http import Http404
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_cache_control
-from django.utils.decorators import method_decorator
 from rest_framework.exceptions import AuthenticationFailed, NotAcceptable
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -45,6 +44,8 @@ from agent_sessions.repository import SyncSessionRepository
 from agent_sessions.repository.locking import Check
 from agent_sessions.repository.users import SyncUserSessionRepository
 
+_Dispatch = Callable[..., HttpResponseBase]
+
 
 class Negotiation(DefaultContentNegotiation):
     """Answers 406, not 404, for a `?format=` that is not offered."""
@@ -70,6 +71,13 @@ def _schema() -> ViewInspector:
     return ApiSchema()
 
 
+def _outside_transactions(view: _Dispatch) -> _Dispatch:
+    """Keep ATOMIC_REQUESTS off, in whichever database a router puts the sessions."""
+    for alias in connections:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
+
+
 class ApiView(APIView):
     """A view with the API's formats, errors and policies, and the policies of the project.
 
@@ -87,7 +95,7 @@ class ApiView(APIView):
     # A project that shares resources between origins has a middleware that answers OPTIONS.
     http_method_names = [name for name in APIView.http_method_names if name != "options"]
 
-    @method_decorator(transaction.non_atomic_requests)
+    @_outside_transactions
     def dispatch(self, request: Any, *args: object, **kwargs: object) -> HttpResponseBase:
         """Answer the request."""
         return super().dispatch(request, *args, **kwargs)

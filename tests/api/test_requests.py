@@ -8,7 +8,10 @@ import uuid
 from typing import Any
 
 import pytest
+from django.core.handlers.base import BaseHandler
+from django.db import connections
 from django.test import override_settings
+from django.urls import resolve
 from rest_framework.test import APIClient
 
 from agent_sessions.models import Message, Session
@@ -249,9 +252,9 @@ def test_the_browsable_pages_survive_any_text(owner: Any, api: APIClient, sessio
         assert b"<script>alert(1)" not in page.content
 
 
-def test_appends_do_not_hold_the_lock_for_the_whole_request() -> None:
-    from django.urls import resolve
-
+def test_no_request_is_a_transaction_in_any_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    for alias in connections:
+        monkeypatch.setitem(connections.settings[alias], "ATOMIC_REQUESTS", True)
     for path in (SESSIONS, url(uuid.uuid4(), "messages"), f"{API}health/"):
         view = resolve(path).func
-        assert "default" in getattr(view, "_non_atomic_requests", set())
+        assert BaseHandler().make_view_atomic(view) is view

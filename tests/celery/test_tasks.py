@@ -76,6 +76,13 @@ def test_a_run_expires_when_the_next_is_due() -> None:
     assert entry["options"] == {"expires": 90}
 
 
+def test_a_run_expires_whatever_a_scheduler_keeps_of_its_entry() -> None:
+    for entry in BEAT_SCHEDULE.values():
+        # Some keep no options.
+        expires = app.tasks[entry["task"]].expires
+        assert timedelta(seconds=expires) == entry["schedule"]
+
+
 def complete_by_worker_and_beat(example: Project) -> None:
     """Let a real worker and a real beat do it, on the broker in the environment."""
     example.environment["SESSION_CLEANUP_SECONDS"] = "1"
