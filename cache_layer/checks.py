@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -51,7 +52,7 @@ _WITHOUT_EFFECT: Final = {
 
 def register() -> None:
     """Register every check of this module under the ``caches`` tag."""
-    for check in (check_settings, check_alias, check_entries, check_sessions):
+    for check in (check_settings, check_alias, check_entries, check_sessions, check_prefixes):
         checks.register(check, checks.Tags.caches)
 
 
@@ -127,6 +128,23 @@ def check_sessions(**kwargs: object) -> list[CheckMessage]:
             '"cache_layer.sessions" with OPTIONS["ON_OUTAGE"] = "raise" in that entry.',
             id="cache_layer.W104",
         )
+    ]
+
+
+def check_prefixes(**kwargs: object) -> list[CheckMessage]:
+    """Report prefixes that begin with another one of the same Redis."""
+    entries = [each for each in django_settings.CACHES.items() if _is_resilient(each[1])]
+    return [
+        checks.Warning(
+            f"KEY_PREFIX {longer!r} of CACHES[{other!r}] begins with KEY_PREFIX {prefix!r} of "
+            f"CACHES[{alias!r}]: clear() of the latter deletes the keys of both.",
+            hint="Give one of them another prefix.",
+            id="cache_layer.W105",
+        )
+        for (alias, entry), (other, second) in permutations(entries, 2)
+        if entry.get("LOCATION") == second.get("LOCATION")
+        and (prefix := str(entry.get("KEY_PREFIX", "")))
+        and (longer := str(second.get("KEY_PREFIX", ""))).startswith(f"{prefix}:")
     ]
 
 

@@ -106,6 +106,13 @@ class Contract(Stores):
             cache.incr("k")
         assert cache.get("k", "gone") == value
 
+    @pytest.mark.parametrize("amount", [True, None, "2"])
+    def test_incr_adds_numbers_alone(self, cache: Any, amount: Any) -> None:
+        cache.set("n", 5)
+        with pytest.raises(TypeError, match="A number can be added"):
+            cache.incr("n", amount)
+        assert cache.get("n") == 5
+
     def test_incr_of_a_missing_key(self, cache: Any) -> None:
         with pytest.raises(ValueError, match="missing"):
             cache.incr("missing")

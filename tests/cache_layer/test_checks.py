@@ -176,6 +176,18 @@ def test_e111_an_outage_option_that_cannot_be() -> None:
         assert messages(entry(OPTIONS={"ON_OUTAGE": option})) == []
 
 
+def test_w105_prefixes_that_begin_with_another() -> None:
+    shop, second = entry(KEY_PREFIX="shop"), entry(KEY_PREFIX="shop:2")
+    elsewhere = entry(KEY_PREFIX="shop:2", LOCATION="redis://127.0.0.1:6379/9")
+
+    def both(other: dict[str, Any]) -> list[CheckMessage]:
+        return messages(CACHES={"default": shop, "second": other})
+
+    assert "'shop:2' of CACHES['second']" in only(both(second), "W105")
+    assert both(entry(KEY_PREFIX="shop2")) == both(entry(KEY_PREFIX="shop")) == []
+    assert both(elsewhere) == []
+
+
 def test_w104_sessions_that_an_outage_loses() -> None:
     strict = entry(OPTIONS={"ON_OUTAGE": "raise"})
     django, ours = "django.contrib.sessions.backends.cache", "cache_layer.sessions"

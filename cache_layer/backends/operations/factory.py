@@ -182,7 +182,13 @@ class OperationFactory:
         creates: bool = False,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Operation[int]:
-        """Add to an integer; see ``Increment``."""
+        """Add to an integer; see ``Increment``.
+
+        Raises:
+            TypeError: The amount is not a number.
+        """
+        if isinstance(amount, bool) or not isinstance(amount, int | float):
+            raise TypeError(f"A number can be added, not {amount!r}.")
         milliseconds = self.milliseconds(timeout)
         if creates and milliseconds is not None:
             # A key that must not live still has to be counted once; a millisecond is the least.
