@@ -26,7 +26,13 @@ from cache_layer.backends import (
 from cache_layer.conf import settings
 from cache_layer.exceptions import UnsupportedValueError
 from cache_layer.functions.arguments import Args, Kwargs
-from cache_layer.functions.singleflight import SingleFlight, acquire, computing, finish
+from cache_layer.functions.singleflight import (
+    SingleFlight,
+    acquire,
+    computing,
+    finish,
+    waiting,
+)
 from cache_layer.functions.spec import CachedFunctionSpec
 
 _ATTEMPTS: Final = 4
@@ -153,8 +159,9 @@ class Miss:
             if flight is not None and leads:
                 return (yield from self._lead(flight, lease))
             if flight is not None:
-                if flight in computing.get() or not (yield Wait(flight, settings.LEASE_TTL)):
-                    break
+                with waiting(flight) as may_end:
+                    if not may_end or not (yield Wait(flight, settings.LEASE_TTL)):
+                        break
                 if flight.outcome is not None:
                     with contextlib.suppress(UnreadableValueError):
                         return self._factory.context.codec.decode(flight.outcome), None

@@ -8,10 +8,11 @@ before.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Final
 
@@ -21,7 +22,7 @@ _REMEMBERED: Final = 4096
 class SingleFlight:
     """A computation that other threads and event loops may wait for."""
 
-    __slots__ = ("_lock", "_wakers", "alone", "done", "outcome", "owned", "token")
+    __slots__ = ("_lock", "_wakers", "alone", "done", "outcome", "owned", "token", "waits_for")
 
     def __init__(self, token: bytes) -> None:
         self.token = token
@@ -34,6 +35,8 @@ class SingleFlight:
         self.alone = False
         #: A value that was not stored, encoded, so that each waiting caller gets a copy.
         self.outcome: bytes | None = None
+        #: The flights that its computation waits for.
+        self.waits_for: list[SingleFlight] = []
 
     @property
     def awaited(self) -> bool:
@@ -109,6 +112,34 @@ def acquire(token: bytes, *, owner: bool) -> tuple[SingleFlight | None, bool]:
             flight = _flights[token] = SingleFlight(token)
         flight.owned = flight.owned or owner
         return flight, leads
+
+
+@contextlib.contextmanager
+def waiting(flight: SingleFlight) -> Iterator[bool]:
+    """Note that the current context waits for a flight.
+
+    Yields:
+        Whether the wait can end: False for a flight that waits for the current context, directly
+        or by way of others, such as two functions that call each other in two threads.
+    """
+    own = computing.get()
+    for each in own:
+        each.waits_for.append(flight)
+    try:
+        # Of all who close a circle, the last one to note it sees it.
+        yield not _leads_to(flight, own)
+    finally:
+        for each in own:
+            each.waits_for.remove(flight)
+
+
+def _leads_to(flight: SingleFlight, others: tuple[SingleFlight, ...]) -> bool:
+    seen: list[SingleFlight] = [flight]
+    for each in seen:
+        if each in others:
+            return True
+        seen += [other for other in list(each.waits_for) if other not in seen]
+    return False
 
 
 def finish(flight: SingleFlight) -> None:

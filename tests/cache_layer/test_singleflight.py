@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.cache import cache
+from django.test import override_settings
 
 from cache_layer import cache_invalidate, cached, metrics
 from cache_layer.functions.compute import Sleep
@@ -347,3 +348,59 @@ def test_any_deletion_keeps_a_value_begun_before_it_out(how: str) -> None:
     assert read() == 1
     assert read() == 2
     assert read() == 2
+
+
+def test_functions_that_call_each_other_in_two_threads_do_not_wait_for_each_other() -> None:
+    both_run = threading.Barrier(2)
+    calls = Calls()
+
+    @cached(key_prefix="a")
+    def a(first: bool) -> str:
+        calls.append("a")
+        if len(calls) <= 2:
+            both_run.wait(30)
+            return f"a{b(True)}"
+        return "a"
+
+    @cached(key_prefix="b")
+    def b(first: bool) -> str:
+        calls.append("b")
+        if len(calls) <= 2:
+            both_run.wait(30)
+            return f"b{a(True)}"
+        return "b"
+
+    # Longer than the test would wait.
+    with override_settings(CACHE_LAYER_LEASE_TTL=600):
+        with ThreadPoolExecutor(2) as pool:
+            futures = [pool.submit(a, True), pool.submit(b, True)]
+            found = [future.result(60) for future in futures]
+    assert set(found) <= {"ab", "ba", "aba", "bab"}
+
+
+def test_functions_that_call_each_other_in_two_tasks_do_not_wait_for_each_other() -> None:
+    calls = Calls()
+
+    @cached(key_prefix="a")
+    async def a() -> str:
+        calls.append("a")
+        if len(calls) > 2:
+            return "a"
+        await both_run.wait()
+        return f"a{await b()}"
+
+    @cached(key_prefix="b")
+    async def b() -> str:
+        calls.append("b")
+        if len(calls) > 2:
+            return "b"
+        both_run.set()
+        return f"b{await a()}"
+
+    async def together() -> list[str]:
+        return await asyncio.wait_for(asyncio.gather(a(), b()), 60)
+
+    both_run = asyncio.Event()
+    with override_settings(CACHE_LAYER_LEASE_TTL=600):
+        found = async_to_sync(together)()
+    assert set(found) <= {"ab", "ba", "aba", "bab"}
