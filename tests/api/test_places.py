@@ -8,6 +8,9 @@ from rest_framework.exceptions import Throttled
 
 from agent_sessions.api import streams
 
+# The end of a response looks at connections that another test may have left.
+pytestmark = pytest.mark.django_db
+
 
 def take(user: int, limit: int = 1) -> StreamingHttpResponse:
     return streams.counted("events", user, limit, lambda: StreamingHttpResponse([]))

@@ -12,6 +12,8 @@ import pytest
 
 from tests.processes import ROOT, Project, project
 
+pytestmark = pytest.mark.slow
+
 GOOD = json.dumps({"messages": [{"role": "user", "content": "x" * 10_000}]}) + "\n"
 # The key clears a screen and has half a pair of surrogates; its number is too long.
 MESSAGE = '{"role": "user", "content": "\x9b1m", "\\u001b[2J\\ud800": %s}' % ("9" * 4100)
