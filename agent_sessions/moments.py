@@ -18,6 +18,15 @@ def in_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+def is_expressible(moment: datetime) -> bool:
+    """Return whether UTC and TIME_ZONE can both express the moment, which pages show in it."""
+    try:
+        in_utc(moment).astimezone(timezone.get_default_timezone())
+    except OverflowError:
+        return False
+    return True
+
+
 def as_stored(moment: datetime) -> datetime:
     """Return an aware moment in the form of the project's models."""
     if settings.USE_TZ:

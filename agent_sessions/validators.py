@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from agent_sessions import message_format
 from agent_sessions.conf import settings
-from agent_sessions.moments import in_utc
+from agent_sessions.moments import is_expressible
 
 
 def validate_text(value: str) -> None:
@@ -36,10 +36,8 @@ def validate_moment(value: object) -> None:
             raise ValidationError(_("The time zone is missing."))
         if not django_settings.USE_TZ and timezone.is_aware(value):
             raise ValidationError(_("Times have no zone here: USE_TZ is off."))
-        try:
-            in_utc(value)
-        except OverflowError:
-            raise ValidationError(_("This is outside the years 1 to 9999.")) from None
+        if not is_expressible(value):
+            raise ValidationError(_("This is outside the years 1 to 9999."))
 
 
 def validate_object(value: object) -> None:

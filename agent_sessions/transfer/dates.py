@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 
-from agent_sessions.moments import in_utc
+from agent_sessions.moments import in_utc, is_expressible
 
 # Largest difference between the clocks of two machines.
 _SKEW = timedelta(minutes=5)
@@ -63,10 +63,9 @@ def read_moment(value: object, place: str) -> datetime | None:
         )
     if timezone.is_naive(moment):
         _refuse(place, _("%.60r has no time zone.") % value)
-    try:
-        return in_utc(moment)
-    except OverflowError:
+    if not is_expressible(moment):
         _refuse(place, _("This is outside the years 1 to 9999."))
+    return in_utc(moment)
 
 
 def read_past_seconds(value: object, place: str) -> datetime | None:
@@ -76,9 +75,13 @@ def read_past_seconds(value: object, place: str) -> datetime | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        _refuse(place, _("%.60r is not a number of seconds since 1970.") % (value,))
     try:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            _refuse(place, _("%.60r is not a number of seconds since 1970.") % (value,))
         moment = _EPOCH + timedelta(microseconds=round(value * 1_000_000))
     except OverflowError:
         _refuse(place, _("This is outside the years 1 to 9999."))

@@ -154,7 +154,11 @@ class _Guarded(io.RawIOBase):
 def _attempt(call: Callable[[], R]) -> R:
     try:
         return call()
-    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        # A RuntimeError is an archive with a password.
+    except (
+        *(OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile),
+        *(ValueError, OverflowError),
+    ) as error:
+        # A RuntimeError is an archive with a password; a ValueError has a name that is not UTF-8,
+        # or a place before the file.
         reason = getattr(error, "strerror", None) or printable(str(error))
         raise UnreadableInput(_("It cannot be read: %s.") % reason.rstrip(".")) from error

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.core.management import CommandError
 from django.utils import timezone
 
@@ -151,6 +152,24 @@ def test_bad_times_and_numbers_are_named_by_line(user: Any, tmp_path: Path) -> N
     assert not Session.objects.exists()
     two = {"messages": HELLO["messages"] * 2, "message_numbers": [2, 2]}
     assert "message_numbers: The numbers must ascend" in rejected(tmp_path, two)
+
+
+@pytest.mark.parametrize(
+    ("zone", "name", "moment"),
+    [
+        ("America/New_York", "created_at", "0001-01-01T00:00:00Z"),
+        ("Asia/Tokyo", "expires_at", "9999-12-31T23:59:59Z"),
+    ],
+)
+def test_a_time_that_no_page_could_show_is_refused(
+    user: Any, tmp_path: Path, settings: Any, zone: str, name: str, moment: str
+) -> None:
+    settings.TIME_ZONE = zone
+    assert f"{name}: This is outside the years" in rejected(tmp_path, {**HELLO, name: moment})
+    session = Session(user=user, agent_id="a", expires_at=datetime(9999, 12, 31, 23, tzinfo=UTC))
+    if zone == "Asia/Tokyo":
+        with pytest.raises(ValidationError, match="outside the years"):
+            SyncSessionRepository().create(session)
 
 
 def test_the_same_ids_twice_are_there_already(user: Any, tmp_path: Path) -> None:

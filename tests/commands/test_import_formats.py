@@ -197,6 +197,7 @@ def broken() -> list[tuple[Any, str]]:
     change("create_time: '2021' is not a number of seconds", create_time="2021")
     change("update_time: ", update_time=99_999_999_999)
     change("update_time: This is outside the years", update_time=1e300)
+    change("update_time: This is outside the years", update_time=10**400)
     circle = change("mapping: The messages follow each other in a circle")
     circle["mapping"][key]["parent"] = key
     message = change(f"mapping[{key}].message: This is not an object")
@@ -214,6 +215,10 @@ def broken() -> list[tuple[Any, str]]:
         ),
         ({"chat_messages": [{"sender": ["x"], "text": ""}]}, "messages[0].role"),
         ({"chat_messages": [{"sender": "human", "content": 5}]}, "messages[0].content"),
+        (
+            {"chat_messages": [{"uuid": "a"}, {"uuid": "a"}], "current_leaf_message_uuid": "a"},
+            "chat_messages: Two messages have one id, or none",
+        ),
         ({"conversations": [{"from": "human"}]}, "conversations[0].value: This is not a string"),
         ({"conversations": [{"from": {}, "value": ""}]}, "conversations[0].from: This is not"),
         ({"conversations": [{"from": "narrator", "value": ""}]}, "'narrator' is not a role"),
@@ -355,7 +360,16 @@ def test_gzip_is_read_from_a_pipe_and_an_archive_is_not(tmp_path: Path) -> None:
         list(Input(Pipe(archive)).lines(100))
 
 
-@pytest.mark.parametrize("damage", ["password", "compression", "checksum", "cut"])
+def test_a_message_of_chatgpt_without_parts_is_empty(user: Any, tmp_path: Path) -> None:
+    (record, *_rest) = chatgpt()
+    node = record["mapping"][record["current_node"]]
+    node["message"]["content"] = {"content_type": "text", "parts": []}
+    imported(written(tmp_path, [record]))
+    (session,) = Session.objects.all()
+    assert SyncSessionRepository().get_messages(session.pk)[-1].content == ""
+
+
+@pytest.mark.parametrize("damage", ["password", "compression", "checksum", "cut", "name", "place"])
 def test_a_damaged_archive_is_a_reason_and_no_traceback(tmp_path: Path, damage: str) -> None:
     data = bytearray(zipped(tmp_path, **{"conversations.json": b"[1, 2]" * 99}).read_bytes())
     entry = data.index(b"PK\x01\x02")
@@ -370,6 +384,13 @@ def test_a_damaged_archive_is_a_reason_and_no_traceback(tmp_path: Path, damage: 
             data[entry + 16] ^= 1
         case "cut":
             del data[-30:]
+        case "name":
+            # It says that its name is UTF-8.
+            data[entry + 9] |= 8
+            data[entry + 46] = 0xFF
+        case "place":
+            # The table of contents is said to be behind the end of the file.
+            data[-5] = 1
     with pytest.raises(UnreadableInput):
         list(Input(io.BytesIO(bytes(data))).lines(100))
 

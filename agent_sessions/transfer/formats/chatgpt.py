@@ -76,10 +76,10 @@ def _content(content: object, place: str) -> object:
     given = present(object_of(content, f"{place}.content"))
     kind = given.pop("content_type", None)
     parts = given.get("parts")
+    if kind in _TEXT_TYPES and not given:
+        return ""
     if kind not in _TEXT_TYPES or not isinstance(parts, list) or len(given) > 1:
         return [{"type": kind, **given}]
-    if not parts:
-        return ""
     if len(parts) == 1 and isinstance(parts[0], str):
         return parts[0]
     if any(not isinstance(part, str | dict) for part in parts):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
+
 from agent_sessions.message_format import JsonObject
 from agent_sessions.transfer.conversation import Conversation
 from agent_sessions.transfer.dates import read_past
@@ -34,6 +37,8 @@ def read_claude(record: JsonObject) -> Conversation:
     others = 0
     if leaf is not None:
         by_id = {text_or_none(message.get("uuid")) or "": message for message in given}
+        if len(by_id) < len(given):
+            raise ValidationError({"chat_messages": _("Two messages have one id, or none.")})
         parents = {key: _parent(message, by_id) for key, message in by_id.items()}
         path, others = current_branch(parents, leaf, "chat_messages")
         given = [by_id[key] for key in path]
