@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -55,8 +56,12 @@ def is_current(beginning: object) -> bool:
         return False
     look = getattr(cipher(), "is_current", None)
     raw = beginning[len(MARK) : BEGINNING]
+    try:
+        data = base64.b64decode(raw + "=" * (-len(raw) % 4))
+    except ValueError:
+        return False
     # Without the method nobody knows: what is encrypted is encrypted again.
-    return look is not None and bool(look(base64.b64decode(raw + "=" * (-len(raw) % 4))))
+    return look is not None and bool(look(data))
 
 
 def seal(text: str, *belongs_to: object) -> str:
@@ -75,6 +80,18 @@ def unseal(sealed: str, *belongs_to: object) -> str:
         return cipher().decrypt(data, _associated(belongs_to)).decode("utf-8", "surrogatepass")
     except (ValueError, LookupError, binascii.Error) as error:
         raise DecryptionFailed(what, str(error)) from None
+
+
+def sealed_among(changes: Mapping[str, object], fields: AbstractSet[str]) -> AbstractSet[str]:
+    """Return which of the fields are changed and are to be encrypted again.
+
+    Raises ValueError if one is set to an expression, which only the database could compute.
+    """
+    sealed = fields & changes.keys() if is_on() else frozenset()
+    for name in sorted(sealed):
+        if hasattr(changes[name], "resolve_expression"):
+            raise ValueError(f"{name} is encrypted: give a value, not an expression.")
+    return sealed
 
 
 def refuse_search() -> None:

@@ -155,7 +155,7 @@ class SealedTitleField(_NullTextField):
         title = model_instance.title  # type: ignore[attr-defined]
         sealed = None
         if title and encryption.is_on():
-            sealed = encryption.seal(title, "session", "title", model_instance.pk)
+            sealed = encryption.seal(title, "session", "title", _id_of(self, model_instance))
         setattr(model_instance, self.attname, sealed)
         return sealed
 
@@ -168,4 +168,10 @@ class SessionObjectField(_AnyJSONField):
         value = super().pre_save(model_instance, add)
         if not encryption.is_on():
             return value
-        return encryption.seal(json.dumps(value), "session", self.attname, model_instance.pk)
+        session_id = _id_of(self, model_instance)
+        return encryption.seal(json.dumps(value), "session", self.attname, session_id)
+
+
+def _id_of(field: models.Field[Any, Any], session: models.Model) -> object:
+    """Return the id of a session. A new one of a subclass has its primary key only afterwards."""
+    return field.model._meta.pk.value_from_object(session)

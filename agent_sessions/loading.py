@@ -18,6 +18,9 @@ from agent_sessions.message_format import JsonObject
 EXACT = frozenset({"content", "metadata"})
 """Fields whose columns may hold an approximation; the payload then has the exact value."""
 
+BOUND = frozenset({"role", "session", "session_id"})
+"""Fields of a message that an encrypted payload is bound to."""
+
 
 def restore_session(session: models.Model) -> None:
     """Decrypt the fields of a session that were loaded, where they are encrypted."""
@@ -207,11 +210,19 @@ class ExactlyLoaded(models.Model):
         from_queryset: models.QuerySet[Self] | None = None,
     ) -> None:
         """Load fields again; the payload goes with the content and the metadata."""
+        kept: JsonObject = {}
         if fields is not None:
             fields = [*fields]
+            # What decrypting takes beside them stays as it is.
+            kept = {
+                name: self.__dict__[name] for name in (BOUND - {*fields}) & self.__dict__.keys()
+            }
+            if "session" in fields:
+                kept.pop("session_id", None)
             if "payload" not in fields and not EXACT.isdisjoint(fields):
                 fields.append("payload")
         elif not EXACT.isdisjoint(self.__dict__):
             # A field that is deferred would stay so.
             self.__dict__.setdefault("payload", None)
         super().refresh_from_db(using, fields, from_queryset)
+        self.__dict__.update(kept)

@@ -33,7 +33,7 @@ from agent_sessions.fields import (
     TitleField,
 )
 from agent_sessions.ids import uuid7
-from agent_sessions.loading import EXACT, ExactlyLoaded, RemembersLoaded, snapshot
+from agent_sessions.loading import BOUND, EXACT, ExactlyLoaded, RemembersLoaded, snapshot
 from agent_sessions.message_format import JsonObject
 from agent_sessions.querysets import MessageManager, SessionQuerySet
 from agent_sessions.search.excerpts import Excerpt
@@ -323,10 +323,12 @@ class Message(ExactlyLoaded):
             self.user_id = self.session.user_id
         if update_fields is not None:
             update_fields = {*update_fields}
-            if update_fields & {"role", "session", *EXACT}:
+            if update_fields & (BOUND | EXACT):
                 update_fields.add("payload")
-        elif "payload" not in self.__dict__ and not EXACT.isdisjoint(self.__dict__):
-            # Django leaves out deferred fields.
+        elif "payload" not in self.__dict__ and (
+            encryption.is_on() or not EXACT.isdisjoint(self.__dict__)
+        ):
+            # Django leaves out deferred fields. An encrypted payload is bound to the role.
             self.refresh_from_db(fields=["payload"])
         added = self._state.adding
         alias = using or router.db_for_write(type(self), instance=self)

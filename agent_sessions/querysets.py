@@ -29,7 +29,7 @@ from django.utils import timezone
 from agent_sessions import encryption
 from agent_sessions.choices import FINISHED_STATUSES, OPEN_STATUSES, SessionStatus
 from agent_sessions.ids import Owner, UserKey
-from agent_sessions.loading import EXACT
+from agent_sessions.loading import BOUND, EXACT
 from agent_sessions.search import lookups
 
 Row = TypeVar("Row", bound=models.Model, covariant=True)
@@ -122,7 +122,7 @@ class SessionQuerySet(models.QuerySet[Row]):
 
         Texts that are encrypted are written row by row: each is bound to its row.
         """
-        sealed = encryption.SESSION_FIELDS & changes.keys() if encryption.is_on() else frozenset()
+        sealed = encryption.sealed_among(changes, encryption.SESSION_FIELDS)
         if sealed:
             return self._update_sealed({name: changes.pop(name) for name in sealed}, changes)
         if changes.keys().isdisjoint({"user", "user_id"}):
@@ -277,13 +277,15 @@ class MessageQuerySet(models.QuerySet[Row]):
 
     def update(self, **changes: object) -> int:
         """Update as Django does; content and metadata row by row, as each has its payload."""
-        exact_names = EXACT | {"role"} if encryption.is_on() else EXACT
+        if "payload" in changes:
+            return super().update(**changes)
+        exact_names = EXACT | encryption.sealed_among(changes, BOUND | EXACT)
         exact = {
             name: value
             for name, value in changes.items()
             if name in exact_names and not hasattr(value, "resolve_expression")
         }
-        if not exact or "payload" in changes:
+        if not exact:
             return super().update(**changes)
         others = {name: value for name, value in changes.items() if name not in exact}
         self._for_write = True
@@ -293,13 +295,12 @@ class MessageQuerySet(models.QuerySet[Row]):
             keys = [*self.order_by().values_list("pk", flat=True)]
             for start in range(0, len(keys), _UPDATED_AT_ONCE):
                 found = every.filter(pk__in=keys[start : start + _UPDATED_AT_ONCE])
-                messages = [*found]
-                for message in messages:
+                if others:
+                    found.update(**others)
+                for message in (messages := [*found]):
                     for name, value in exact.items():
                         setattr(message, name, value)
                 changed += every.bulk_update(messages, exact)
-                if others:
-                    found.update(**others)
         return changed
 
     update.alters_data = True  # type: ignore[attr-defined]
@@ -310,7 +311,7 @@ class MessageQuerySet(models.QuerySet[Row]):
         """Update as Django does; the payload goes with the content and the metadata."""
         given, fields = [*objs], [*fields]
         objs = given
-        sealed = encryption.is_on() and not {"role", *EXACT}.isdisjoint(fields)
+        sealed = encryption.is_on() and not (BOUND | EXACT).isdisjoint(fields)
         if "payload" not in fields and (sealed or not EXACT.isdisjoint(fields)):
             payload: Any = self.model._meta.get_field("payload")
             for message in objs:

@@ -133,6 +133,7 @@ FROM pg_class
 WHERE relkind IN ('r', 'p', 'm') AND NOT relispartition AND attnum > 0 AND NOT attisdropped
     AND nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%%'
     AND has_table_privilege(pg_class.oid, 'SELECT')
+    AND has_schema_privilege(pg_namespace.oid, 'USAGE') AND relispopulated
 ORDER BY 1, attnum
 """
 

@@ -222,7 +222,7 @@ def test_a_changed_or_moved_text_is_refused(
     assert payload is not None
     other = SyncSessionRepository().create(Session(user=user, agent_id="a", title="t"))
     if what == "session":
-        rows.update(session_id=other.pk, sequence=1)
+        rows.update(session_id=other.pk, payload=payload)
     elif what == "role":
         with connection.cursor() as cursor:
             cursor.execute(
@@ -414,6 +414,14 @@ def test_checks_report_what_cannot_be_used_and_show_no_key(
         problem is not None
     )
     assert "c2hv" not in str(found)
+
+
+def test_an_erasure_looks_for_titles_that_are_encrypted(
+    cipher: Any, filled: Session, user: Any, django_user_model: Any
+) -> None:
+    django_user_model.objects.create_user("bob", first_name=SECRET)
+    with pytest.raises(CommandError, match="1 rows are left"):
+        call_command("delete_user_data", "ada", "--no-input", "--verify", stdout=io.StringIO())
 
 
 def test_the_command_says_what_is_missing(cipher: Any, filled: Session) -> None:

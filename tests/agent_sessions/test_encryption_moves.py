@@ -1,0 +1,105 @@
+"""Messages that change what they are bound to are encrypted for it again, however they change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.models import F, Value
+
+from agent_sessions.exceptions import DecryptionFailed
+from agent_sessions.models import Message, Session
+from agent_sessions.repository import SyncSessionRepository
+from tests.agent_sessions.data import say
+from tests.agent_sessions.test_encryption import KEYS
+
+GIVEN = say("dog", metadata={"a": 1})
+
+
+@pytest.fixture(autouse=True)
+def cipher(settings: Any) -> None:
+    settings.AGENT_SESSIONS_CIPHER_KEYS = KEYS
+    settings.AGENT_SESSIONS_CIPHER = "agent_sessions.ciphers.AESGCMCipher"
+
+
+@pytest.fixture
+def message(user: Any, repository: SyncSessionRepository) -> Message:
+    session = repository.create(Session(user=user, agent_id="a"), [GIVEN])
+    return Message.objects.get(session=session)
+
+
+@pytest.fixture
+def other(user: Any, repository: SyncSessionRepository) -> Session:
+    return repository.create(Session(user=user, agent_id="b"), [say("cat")])
+
+
+def save(message: Message, **changes: object) -> None:
+    for name, value in changes.items():
+        setattr(message, name, value)
+    message.save()
+
+
+def save_fields(message: Message, **changes: object) -> None:
+    for name, value in changes.items():
+        setattr(message, name, value)
+    message.save(update_fields=[*changes])
+
+
+def update(message: Message, **changes: object) -> None:
+    Message.objects.filter(pk=message.pk).update(**changes)
+
+
+def bulk_update(message: Message, **changes: object) -> None:
+    for name, value in changes.items():
+        setattr(message, name, value)
+    Message.objects.bulk_update([message], [*changes])
+
+
+WAYS = [save, save_fields, update, bulk_update]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("by_key", [False, True])
+def test_a_message_moves_to_another_session(
+    message: Message, other: Session, way: Callable[..., None], by_key: bool
+) -> None:
+    way(message, sequence=2, **{"session_id": other.pk} if by_key else {"session": other})
+    stored = Message.objects.get(pk=message.pk)
+    assert (stored.session_id, stored.sequence, stored.as_dict()) == (other.pk, 2, GIVEN)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("loaded", ["id", "role", "content", "payload"])
+def test_a_message_that_was_loaded_in_part_changes_its_role(
+    message: Message, way: Callable[..., None], loaded: str
+) -> None:
+    way(Message.objects.only(loaded).get(pk=message.pk), role="assistant")
+    stored = Message.objects.get(pk=message.pk)
+    assert stored.as_dict() == {**GIVEN, "role": "assistant"}
+
+
+def test_a_new_role_stays_while_the_content_is_loaded(message: Message) -> None:
+    changed = Message.objects.only("id").get(pk=message.pk)
+    changed.role = "assistant"
+    assert (changed.content, changed.role) == ("dog", "assistant")
+    changed.refresh_from_db()
+    assert changed.role == "user"
+
+
+def test_what_only_the_database_could_compute_is_refused(message: Message) -> None:
+    for changes in ({"role": Value("tool")}, {"content": F("role")}, {"session": Value(1)}):
+        with pytest.raises(ValueError, match="is encrypted"):
+            Message.objects.update(**changes)
+    with pytest.raises(ValueError, match="title is encrypted"):
+        Session.objects.update(title=F("agent_id"))
+    assert Message.objects.get().as_dict() == GIVEN
+
+
+@pytest.mark.parametrize("stored", ["enc:\N{LATIN SMALL LETTER E WITH ACUTE}", "enc:!", "enc:"])
+def test_a_ruined_text_is_named_by_the_reencryption(message: Message, stored: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE agent_sessions_message SET payload = %s", [stored])
+    with pytest.raises(DecryptionFailed, match=str(message.session_id)):
+        SyncSessionRepository().reencrypt()
