@@ -35,32 +35,33 @@ def _is_rate(value: object) -> bool:
     return isinstance(value, str) and _RATE_TEXT.fullmatch(value) is not None
 
 
-def _are_classes(value: object) -> bool:
-    if not isinstance(value, list | tuple):
-        return False
+def _imported(value: object) -> object:
+    """Return what the dotted name names; None if it is no name, or names nothing."""
     try:
-        return all(isinstance(import_string(name), type) for name in value)
-    except (ImportError, AttributeError, TypeError):
-        return False
+        return import_string(value) if isinstance(value, str) else None
+    except (ImportError, TypeError, ValueError):
+        # A TypeError and a ValueError are names that begin with a dot.
+        return None
+
+
+def _classes(kind: str, method: str) -> Rule:
+    def are_classes(value: object) -> bool:
+        return isinstance(value, list | tuple) and all(
+            isinstance(found, type) and hasattr(found, method) for found in map(_imported, value)
+        )
+
+    return Rule(f"a list of dotted names of {kind} classes", are_classes)
 
 
 def _is_function(value: object) -> bool:
-    try:
-        return isinstance(value, str) and callable(import_string(value))
-    except ImportError:
-        return False
+    return callable(_imported(value))
 
 
 def _is_importable(value: object) -> bool:
-    try:
-        return isinstance(value, str) and import_string(value) is not None
-    except ImportError:
-        return False
+    return _imported(value) is not None
 
 
 _RATE: Final = Rule('a number per second, minute, hour or day such as "600/min"', _is_rate)
-
-_CLASSES: Final = Rule("a list of dotted names of classes", _are_classes)
 
 #: The number of the check and the rule of each setting. A new setting takes the next number.
 RULES: Final = {
@@ -91,8 +92,8 @@ RULES: Final = {
     # Its own check says what is wrong with the keys, and shows none of them.
     "CIPHER_KEYS": ("E025", Rule("a mapping of ids to keys", lambda value: True)),
     "LOGIN_RATE": ("E014", _RATE.or_none()),
-    "PERMISSION_CLASSES": ("E015", _CLASSES.or_none()),
-    "THROTTLE_CLASSES": ("E016", _CLASSES.or_none()),
+    "PERMISSION_CLASSES": ("E015", _classes("permission", "has_permission").or_none()),
+    "THROTTLE_CLASSES": ("E016", _classes("throttle", "allow_request").or_none()),
 }
 
 

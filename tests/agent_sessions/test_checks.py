@@ -54,6 +54,14 @@ def test_settings_are_read_at_each_use(settings):
         ("EVENTS_POLL_SECONDS", 0, "E011"),
         ("EVENTS_KEEP_ALIVE_SECONDS", "15", "E012"),
         ("EVENTS_MAX_SECONDS", None, "E013"),
+        ("PERMISSION_CLASSES", [".x"], "E015"),
+        ("PERMISSION_CLASSES", ["rest_framework.throttling.UserRateThrottle"], "E015"),
+        ("THROTTLE_CLASSES", ["..x"], "E016"),
+        ("THROTTLE_CLASSES", ["rest_framework.permissions.IsAdminUser"], "E016"),
+        ("API_TENANT", ".x", "E022"),
+        ("API_TENANT", "..x", "E022"),
+        ("CIPHER", ".x", "E024"),
+        ("CIPHER", "..x", "E024"),
     ],
 )
 def test_a_bad_value_is_named(settings, name, value, check_id):
