@@ -87,7 +87,10 @@ def read_elements(file: BinaryIO, max_bytes: int, first: int = 1) -> Iterator[Li
                 number += 1
                 start = place
             if depth == 0:
-                yield from _rest(chunk[place:], number)
+                rest = chunk[place:].strip()
+                while not rest and (more := file.read(_CHUNK_BYTES)):
+                    rest = more.strip()
+                yield from _rest(rest, number)
                 return
         # An escape at the end goes on in the next chunk.
         element.add(chunk[start:])
@@ -97,6 +100,6 @@ def read_elements(file: BinaryIO, max_bytes: int, first: int = 1) -> Iterator[Li
 
 
 def _rest(rest: bytes, number: int) -> Iterator[Line]:
-    if rest := rest.strip():
+    if rest:
         problem = _("What follows the end of the list is not read.")
         yield Line(number, None, len(rest), in_list=True, problem=problem)

@@ -410,3 +410,5 @@ def test_elements_end_where_they_do_wherever_the_input_is_cut(
         monkeypatch.setattr("agent_sessions.transfer.arrays._CHUNK_BYTES", size)
         found = [line.data for line in read_elements(io.BytesIO(text), 100) if line.data]
         assert [json.loads(data) for data in found] == json.loads(text)
+        *_found, last = read_elements(io.BytesIO(text + b"  \n 1"), 100)
+        assert last.problem.startswith("What follows")
