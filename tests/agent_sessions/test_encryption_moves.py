@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core import serializers
 from django.db import connection
 from django.db.models import F, Value
 
@@ -103,3 +104,21 @@ def test_a_ruined_text_is_named_by_the_reencryption(message: Message, stored: st
         cursor.execute("UPDATE agent_sessions_message SET payload = %s", [stored])
     with pytest.raises(DecryptionFailed, match=str(message.session_id)):
         SyncSessionRepository().reencrypt()
+
+
+@pytest.mark.parametrize("format_name", ["json", "xml"])
+def test_a_fixture_is_plain_and_is_loaded_without_the_cipher(
+    user: Any, repository: SyncSessionRepository, settings: Any, format_name: str
+) -> None:
+    fields: dict[str, Any] = {"title": "Secret", "context": {"a": 1}}
+    session = repository.create(Session(user=user, agent_id="a", **fields), [GIVEN])
+    rows = [*Session.objects.all(), *Message.objects.all()]
+    fixture = serializers.serialize(format_name, rows)
+    assert "enc:" not in fixture
+    repository.delete(session)
+    settings.AGENT_SESSIONS_CIPHER = None
+    for loaded in serializers.deserialize(format_name, fixture):
+        loaded.save()
+    stored = repository.get_session_with_messages(session.pk)
+    assert (stored.title, stored.context) == ("Secret", {"a": 1})
+    assert [message.as_dict() for message in stored.messages] == [GIVEN]
