@@ -49,6 +49,15 @@ class CanonicalUUIDField(serializers.UUIDField):
         return value
 
 
+class BoundedListField(serializers.ListField):
+    """A list of limited length; the items of a longer one are not looked at."""
+
+    def run_child_validation(self, data: Any) -> Any:
+        """Return the items. Raises ValidationError, one for a list that is too long."""
+        self.run_validators(data)
+        return super().run_child_validation(data)
+
+
 class ObjectField(_ObjectField):
     """A JSON object; the repository checks what is in it."""
 

@@ -11,6 +11,7 @@ from rest_framework import serializers
 
 from agent_sessions.api.fields import (
     AnySerializer,
+    BoundedListField,
     CanonicalUUIDField,
     MomentField,
     ObjectField,
@@ -99,7 +100,7 @@ class SessionChangeSerializer(AnySerializer):
 class BulkStatusSerializer(AnySerializer):
     """One status for many sessions."""
 
-    session_ids = serializers.ListField(
+    session_ids = BoundedListField(
         child=CanonicalUUIDField(), allow_empty=True, max_length=MAX_BULK_IDS
     )
     status = StatusField()

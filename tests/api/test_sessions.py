@@ -199,6 +199,13 @@ def test_bad_bulk_requests_are_400(api: APIClient, body: Any) -> None:
     assert response.status_code == 400
 
 
+def test_too_many_ids_are_one_error_and_not_one_each(api: APIClient) -> None:
+    body = {"session_ids": ["x"] * 1001, "status": "active"}
+    response = api.post(f"{SESSIONS}bulk-status/", body, format="json")
+    (error,) = response.json()["errors"]
+    assert (response.status_code, error["pointer"]) == (400, "#/session_ids")
+
+
 def test_stats_count_the_callers_sessions(
     api: APIClient, owner: Any, session: Session, stranger: Any
 ) -> None:
