@@ -12,7 +12,8 @@ from django.utils.translation import gettext as _
 
 from agent_sessions.models import Message
 
-_HIGHEST = 2**31 - 1
+# The column holds 2³¹ - 1: the rest is room for the messages to come.
+_HIGHEST = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
