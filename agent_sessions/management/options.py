@@ -15,6 +15,7 @@ from django.core.management.base import OutputWrapper
 from django.db import DEFAULT_DB_ALIAS, connections
 from tqdm import tqdm
 
+from agent_sessions.exceptions import DecryptionFailed
 from agent_sessions.repository.connections import committing
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class DatabaseCommand(BaseCommand):
         try:
             with committing(options["database"]):
                 return super().execute(*args, **options)
+        except DecryptionFailed as error:
+            raise CommandError(str(error)) from None
         finally:
             self.stdout.flush()
 

@@ -10,6 +10,7 @@ from django.db.models import F
 from django.db.models.functions import Left
 
 from agent_sessions import encryption
+from agent_sessions.exceptions import DecryptionFailed
 from agent_sessions.models import Message, Session
 from agent_sessions.repository.locking import locking
 from agent_sessions.repository.sessions import keyed_digest
@@ -18,6 +19,8 @@ _LOOKED_AT = 500
 # Each may have megabytes.
 _SESSIONS_AT_ONCE = 20
 _MESSAGES_AT_ONCE = 10
+# With a wrong key all rows fail: more failures end the walk.
+_MOST_FAILURES = 100
 
 
 class Reencrypted(NamedTuple):
@@ -30,13 +33,18 @@ class Reencrypted(NamedTuple):
 def reencrypt(using: str, progress: Callable[[int], None] | None = None) -> Reencrypted:
     """Write again what is not as AGENT_SESSIONS_CIPHER would write it now.
 
-    With a cipher, plain texts and those with older keys; without one, nothing can be decrypted, and
-    DecryptionFailed is raised for the first encrypted text. Each batch is a short transaction;
+    With a cipher, plain texts and those with older keys. Rows that cannot be decrypted stay as they
+    are, and DecryptionFailed is raised for the first of them, after all others were written: at
+    once without a cipher, and after the hundredth such row. Each batch is a short transaction;
     after an interruption the next call goes on with what is left. ``progress`` is called with the
     number of rows looked at.
     """
-    sessions = _walk(Session, using, _stale_sessions, _write_sessions, progress)
-    return Reencrypted(sessions, _walk(Message, using, _stale_messages, _write_messages, progress))
+    failures: list[DecryptionFailed] = []
+    sessions = _walk(Session, using, _stale_sessions, _write_sessions, progress, failures)
+    messages = _walk(Message, using, _stale_messages, _write_messages, progress, failures)
+    if failures:
+        raise failures[0]
+    return Reencrypted(sessions, messages)
 
 
 def _walk(
@@ -45,6 +53,7 @@ def _walk(
     stale_among: Callable[[Any], list[Any]],
     write: Callable[[list[Any], str], int],
     progress: Callable[[int], None] | None,
+    failures: list[DecryptionFailed],
 ) -> int:
     written = 0
     rest = model.objects.using(using).order_by("pk")
@@ -52,12 +61,30 @@ def _walk(
     while keys := list(rest.values_list("pk", flat=True)[:_LOOKED_AT]):
         stale = stale_among(model.objects.using(using).filter(pk__in=keys))
         for start in range(0, len(stale), size):
-            with transaction.atomic(using=using):
-                written += write(stale[start : start + size], using)
+            written += _written(stale[start : start + size], using, write, failures)
         if progress is not None:
             progress(len(keys))
         rest = model.objects.using(using).filter(pk__gt=keys[-1]).order_by("pk")
     return written
+
+
+def _written(
+    keys: list[Any],
+    using: str,
+    write: Callable[[list[Any], str], int],
+    failures: list[DecryptionFailed],
+) -> int:
+    """Write the rows in one transaction; one by one if one of them cannot be decrypted."""
+    try:
+        with transaction.atomic(using=using):
+            return write(keys, using)
+    except DecryptionFailed as error:
+        if len(keys) > 1:
+            return sum(_written([key], using, write, failures) for key in keys)
+        failures.append(error)
+        if not encryption.is_on() or len(failures) >= _MOST_FAILURES:
+            raise failures[0] from None
+        return 0
 
 
 def _stale_sessions(sessions: Any) -> list[Any]:

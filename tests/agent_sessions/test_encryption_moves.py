@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.core import serializers
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.models import F, Value
 
@@ -14,7 +15,7 @@ from agent_sessions.exceptions import DecryptionFailed
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import SyncSessionRepository
 from tests.agent_sessions.data import say
-from tests.agent_sessions.test_encryption import KEYS
+from tests.agent_sessions.test_encryption import KEYS, NEW
 
 GIVEN = say("dog", metadata={"a": 1})
 
@@ -122,3 +123,22 @@ def test_a_fixture_is_plain_and_is_loaded_without_the_cipher(
     stored = repository.get_session_with_messages(session.pk)
     assert (stored.title, stored.context) == ("Secret", {"a": 1})
     assert [message.as_dict() for message in stored.messages] == [GIVEN]
+
+
+def test_one_ruined_row_keeps_no_other_from_being_encrypted(
+    message: Message, other: Session, settings: Any
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE agent_sessions_message SET payload = 'enc:x' WHERE id = %s", [message.pk]
+        )
+        cursor.execute("""UPDATE agent_sessions_session SET metadata = '"enc:x"'""")
+    Session.objects.filter(pk=other.pk).update(metadata={}, title="Plain")
+    settings.AGENT_SESSIONS_CIPHER_KEYS = {"2026": NEW, **KEYS}
+    with pytest.raises(CommandError, match=f"metadata {message.session_id} cannot be decrypted"):
+        call_command("reencrypt_conversations")
+    with pytest.raises(CommandError, match="cannot be decrypted"):
+        call_command("export_conversations", user="ada")
+    settings.AGENT_SESSIONS_CIPHER_KEYS = {"2026": NEW}
+    stored = SyncSessionRepository().get_session_with_messages(other.pk)
+    assert (stored.title, stored.messages[0].content) == ("Plain", "cat")
