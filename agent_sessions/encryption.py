@@ -125,8 +125,11 @@ def _cipher(named: Any) -> Cipher:
     try:
         made = import_string(named) if isinstance(named, str) else named
         made = made() if callable(made) else made
-    except (ImportError, TypeError) as error:
-        raise ImproperlyConfigured(f"AGENT_SESSIONS_CIPHER: {error}") from None
+    except ImproperlyConfigured:
+        raise
+    except Exception as error:
+        # A project's own class may raise anything, such as a vault that does not answer.
+        raise ImproperlyConfigured(f"AGENT_SESSIONS_CIPHER: {error}") from error
     if not (callable(getattr(made, "encrypt", None)) and callable(getattr(made, "decrypt", None))):
         raise ImproperlyConfigured(
             f"AGENT_SESSIONS_CIPHER: {named!r} has no methods encrypt and decrypt."

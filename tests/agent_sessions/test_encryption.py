@@ -387,11 +387,19 @@ def test_keys_are_used_once_before_and_after_the_cipher_is_on(
     assert Session.objects.get().idempotency_digest not in ("", digest)
 
 
+class Vault:
+    """A cipher whose keys cannot be had now."""
+
+    def __init__(self) -> None:
+        raise ConnectionError("the vault does not answer")
+
+
 @pytest.mark.parametrize(
     ("name", "keys", "problem"),
     [
         ("agent_sessions.ciphers.Nothing", KEYS, "E024"),
         ("agent_sessions.models.Session", KEYS, "E025"),
+        ("tests.agent_sessions.test_encryption.Vault", KEYS, "E025"),
         ("agent_sessions.ciphers.AESGCMCipher", {}, "E025"),
         ("agent_sessions.ciphers.AESGCMCipher", {"a": "c2hvcnQ="}, "E025"),
         ("agent_sessions.ciphers.AESGCMCipher", {"a": "c2hvcnQ"}, "E025"),
