@@ -257,12 +257,14 @@ class ResilientCache(ClientApi, GetOrSet):
         return self._names(refused, data, version)
 
     def delete_many(self, keys: Iterable[object], version: int | None = None) -> Any:
-        """Delete keys in one round trip; return how many held a value."""
-        return self.run(self._operations.delete_many(keys, version))
+        """Delete keys in one round trip; return how many held a value, None if none is given."""
+        every = list(keys)
+        return self.run(self._operations.delete_many(every, version)) if every else None
 
     async def adelete_many(self, keys: Iterable[object], version: int | None = None) -> Any:
         """See ``delete_many()``."""
-        return await self.arun(self._operations.delete_many(keys, version))
+        every = list(keys)
+        return await self.arun(self._operations.delete_many(every, version)) if every else None
 
     def incr_version(self, key: object, delta: int = 1, version: int | None = None) -> int:
         """Move a value, with its expiry, to another version; return that version.
