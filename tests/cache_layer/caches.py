@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -112,6 +113,13 @@ class Stores:
             backend.store.close()
 
 
-def nearly(seconds: int) -> range:
-    """The times that may be left of so many seconds, on a machine that is busy."""
-    return range(seconds - 20, seconds + 1)
+class Left:
+    """What can be left of a lifetime by now: it began after this was made."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def of(self, seconds: int) -> range:
+        """Return the whole seconds that may be left, by the test's own clock."""
+        passed = math.ceil(time.monotonic() - self._began)
+        return range(seconds - passed, seconds + 1)
