@@ -26,12 +26,7 @@ from cache_layer.functions.spec import (
 )
 from cache_layer.functions.templates import TagTemplates
 from cache_layer.functions.transactions import aon_commit, on_commit
-from cache_layer.functions.wrappers import (
-    CachedClassMethod,
-    Wrapper,
-    is_generator,
-    require_function,
-)
+from cache_layer.functions.wrappers import Wrapper, is_generator, require_function, rewrapped
 from cache_layer.interface import Ttl, resilient_cache, validate_namespace
 
 P = ParamSpec("P")
@@ -49,7 +44,6 @@ def cached_many(
     over: str = "",
     tags: Iterable[str] = (),
     jitter: float = 0,
-    near: bool | None = None,
     cost: Cost | None = None,
 ) -> _CachedMany:
     """Keep what a function returns for each of many items, such as embeddings of texts.
@@ -63,7 +57,7 @@ def cached_many(
     each item. In a tag, the name of the argument stands for the item.
 
     ``over`` is the name of the argument with the items, by default the first one (after
-    ``self``); the other arguments mean what they mean for ``cached``.
+    ``self``); the other arguments mean what they mean for ``cached``. The near cache is not asked.
 
     Raises:
         ValueError: See ``cached``; or the function has no argument of that name.
@@ -77,7 +71,7 @@ def cached_many(
         cache_none=cache_none,
         lock=False,
         fail_safe=False,
-        near=near,
+        near=False,
         cost=checked_cost(cost),
     )
     tags = tags if isinstance(tags, str) else tuple(tags)
@@ -189,10 +183,8 @@ class _CachedMany:
     @overload
     def __call__(self, function: classmethod[Any, ..., Any] | staticmethod[..., Any]) -> Any: ...
     def __call__(self, function: Any) -> Any:
-        if isinstance(function, classmethod):
-            return CachedClassMethod(self(function.__func__))
-        if isinstance(function, staticmethod):
-            return staticmethod(self(function.__func__))
+        if isinstance(function, classmethod | staticmethod):
+            return rewrapped(function, self)
         require_function(function, "cached_many")
         if is_generator(function):
             raise TypeError(f"cached_many cannot decorate {function!r}: it returns no results.")

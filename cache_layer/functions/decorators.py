@@ -23,10 +23,10 @@ from cache_layer.functions.spec import (
 from cache_layer.functions.templates import TagTemplates
 from cache_layer.functions.wrappers import (
     AsyncCachedFunction,
-    CachedClassMethod,
     CachedFunction,
     is_generator,
     require_function,
+    rewrapped,
 )
 from cache_layer.interface import Ttl, validate_namespace
 
@@ -56,10 +56,8 @@ class _Cached:
     @overload
     def __call__(self, function: classmethod[Any, ..., Any] | staticmethod[..., Any]) -> Any: ...
     def __call__(self, function: Any) -> Any:
-        if isinstance(function, classmethod):
-            return CachedClassMethod(self(function.__func__))
-        if isinstance(function, staticmethod):
-            return staticmethod(self(function.__func__))
+        if isinstance(function, classmethod | staticmethod):
+            return rewrapped(function, self)
         require_function(function, "cached")
         spec = self._make_spec(function)
         if inspect.isasyncgenfunction(function):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from cache_layer.backends import (
@@ -285,6 +286,15 @@ class CachedClassMethod:
 
     def __get__(self, instance: object, owner: type[object]) -> Any:
         return self.__func__._bind(owner)
+
+
+def rewrapped(
+    method: classmethod[Any, ..., Any] | staticmethod[..., Any], decorate: Callable[[Any], Any]
+) -> CachedClassMethod | staticmethod[..., Any]:
+    """Return a class or static method of the decorated function."""
+    decorated = decorate(method.__func__)
+    is_class_method = isinstance(method, classmethod)
+    return CachedClassMethod(decorated) if is_class_method else staticmethod(decorated)
 
 
 def require_function(function: object, decorator: str) -> None:

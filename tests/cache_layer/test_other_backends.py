@@ -18,6 +18,7 @@ from cache_layer import (
     ainvalidate_tags,
     cache_invalidate,
     cached,
+    cached_many,
     get_cache,
     get_redis_manager,
     get_sync_cache,
@@ -180,6 +181,30 @@ async def test_keys_are_listed_by_nobody(backend: None) -> None:
     # Everything is deleted, and nobody knows how much that was.
     assert await manager.delete_by_pattern("users:*") == 0
     assert await users.get("a") is None
+
+
+def test_items_and_chunks_are_kept_and_forgotten(backend: None) -> None:
+    asked: list[list[int]] = []
+    runs: list[int] = []
+
+    @cached_many(key_prefix="doubles")
+    def doubles(numbers: list[int]) -> list[int]:
+        asked.append(numbers)
+        return [2 * number for number in numbers]
+
+    @cached(key_prefix="count")
+    def count(end: int) -> Iterator[int]:
+        runs.append(end)
+        yield from range(end)
+
+    assert (doubles([1, 2]), doubles([2, 3])) == ([2, 4], [4, 6])
+    assert doubles.invalidate([1]) == 1
+    assert doubles([1, 2, 3]) == [2, 4, 6]
+    assert asked == [[1, 2], [3], [1]]
+    assert [*count(3)] == [*count(3)] == [0, 1, 2]
+    assert count.invalidate(3) is True
+    assert [*count(3)] == [0, 1, 2]
+    assert runs == [3, 3]
 
 
 def test_a_dummy_cache_keeps_nothing(dummy: None) -> None:
