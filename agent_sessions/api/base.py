@@ -11,7 +11,7 @@ from django.db import DataError, connections, router, transaction
 from django.http import Http404
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_cache_control
-from rest_framework.exceptions import AuthenticationFailed, NotAcceptable
+from rest_framework.exceptions import AuthenticationFailed, NotAcceptable, NotAuthenticated
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.permissions import SAFE_METHODS, IsAuthenticated
@@ -38,9 +38,9 @@ from agent_sessions.api.permissions import (
 )
 from agent_sessions.api.renderers import AsciiJSONRenderer, ReadOnlyBrowsableRenderer
 from agent_sessions.api.serializers import represent_session
+from agent_sessions.ids import Owner
 from agent_sessions.models import Session
 from agent_sessions.querysets import SessionQuerySet
-from agent_sessions.repository import SyncSessionRepository
 from agent_sessions.repository.locking import Check
 from agent_sessions.repository.users import SyncUserSessionRepository
 
@@ -182,8 +182,15 @@ class OwnedSessionsView(ApiView):
 
     @property
     def repository(self) -> SyncUserSessionRepository:
-        """The repository in which the sessions of this user and tenant exist, and no others."""
-        return SyncSessionRepository().for_user(self.owner_id, self.tenant)
+        """The repository in which the sessions of this user and tenant exist, and no others.
+
+        Raises NotAuthenticated before ``initial()`` has found the owner.
+        """
+        # Without a user it would be the repository of everybody's sessions.
+        if self.owner_id is None:
+            raise NotAuthenticated
+        owner = Owner(self.owner_id, self.tenant)
+        return SyncUserSessionRepository(owner, router.db_for_write(Session))
 
     @property
     def session_id(self) -> UUID:

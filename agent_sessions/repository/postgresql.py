@@ -14,8 +14,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from agent_sessions import encryption
 from agent_sessions.choices import SessionStatus
+from agent_sessions.conf import settings
 from agent_sessions.fields import ExactEncoder
 from agent_sessions.ids import Owner, UserKey
 from agent_sessions.message_format import JsonObject, clean_text, storable_json
@@ -198,7 +198,7 @@ def merge_context(
     connection: BaseDatabaseWrapper,
 ) -> Session | None:
     """Change the context in one statement. See Strategy.merge_context()."""
-    if encryption.is_on():
+    if settings.CIPHER is not None:
         # PostgreSQL cannot merge what it cannot read.
         return portable.merge_context(session_id, context, replace, owner, connection)
     user_id = _column_value(owner, connection)
@@ -257,7 +257,7 @@ def _written(rows: list[Message]) -> str:
 
 
 def _columns(row: Message) -> tuple[Any, ...]:
-    if encryption.is_on():
+    if settings.CIPHER is not None:
         return row.role, "", {}, row.sealed_payload(), row.idempotency_key
     return (
         row.role,

@@ -6,10 +6,11 @@ import base64
 from typing import Any
 
 import pytest
-from rest_framework.permissions import BasePermission
-from rest_framework.test import APIClient
+from rest_framework.permissions import AllowAny, BasePermission
+from rest_framework.test import APIClient, APIRequestFactory
 from rest_framework.throttling import SimpleRateThrottle
 
+from agent_sessions.api.sessions import SessionViewSet
 from agent_sessions.models import Session
 from tests.api.conftest import API, Client, client_of, make_user, url
 
@@ -69,6 +70,25 @@ def test_a_setting_names_other_permissions_for_the_api(
     assert client_of(stranger).get(SESSIONS).status_code == 403
     # The API's own permission stays.
     assert Client().get(SESSIONS).status_code == 401
+
+
+def test_a_view_of_a_project_that_lets_everybody_in_gives_nobody_the_sessions_of_all(
+    session: Session, host: Any
+) -> None:
+    host(DEFAULT_PERMISSION_CLASSES=[])
+
+    class Open(SessionViewSet):
+        permission_classes = [AllowAny]
+
+    requests = APIRequestFactory()
+    message = {"role": "user", "content": "?"}
+    append = Open.as_view({"post": "add_messages"})
+    listed = Open.as_view({"get": "list"})(requests.get("/"))
+    assert listed.data["results"] == []
+    answer = append(requests.post("/", message, format="json"), id=str(session.pk))
+    assert answer.status_code in (401, 403)
+    session.refresh_from_db()
+    assert session.message_count == 0
 
 
 def test_the_projects_default_throttles_count_requests_of_the_api(
