@@ -163,8 +163,7 @@ def _make_store(
         async_transport = ObservedAsyncTransport(observe, transport, circuit.breaker)
     near = tracking = None
     near_options = NearOptions.of(options.get("NEAR_CACHE"))
-    # On a cluster, reports would go on coming from a server that no longer owns the keys.
-    if near_options is not None and not slot:
+    if near_options is not None:
         near = NearCache(near_options)
         tracking = Tracking(near, transport, lambda: circuit.breaker.closed)
     return Store(

@@ -56,6 +56,23 @@ class Cluster:
         for node in (to, *(each for each in self.nodes[:-1] if each is not to)):
             self.command(node, "CLUSTER", "SETSLOT", self._slot, "NODE", wanted)
 
+    def begin_move(self, to: RedisServer) -> None:
+        """Declare that the slot moves to another primary; its keys are where they were."""
+        source, target = (self.command(node, "CLUSTER", "MYID") for node in (self.owner, to))
+        self.command(to, "CLUSTER", "SETSLOT", self._slot, "IMPORTING", source)
+        self.command(self.owner, "CLUSTER", "SETSLOT", self._slot, "MIGRATING", target)
+
+    def move_with_keys(self, to: RedisServer) -> None:
+        """Move the slot and its keys to another primary, as ``redis-cli`` does."""
+        self.begin_move(to)
+        while True:
+            keys = self.command(self.owner, "CLUSTER", "GETKEYSINSLOT", self._slot, 100)
+            if not keys:
+                break
+            parts = ("127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+            self.command(self.owner, "MIGRATE", *parts)
+        self.move(to)
+
     @staticmethod
     def command(node: RedisServer, *words: Any) -> Any:
         with redis.Redis.from_url(node.url, socket_timeout=10, decode_responses=True) as client:

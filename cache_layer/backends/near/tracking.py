@@ -18,6 +18,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from cache_layer.backends.near.cache import NearCache
 from cache_layer.backends.operations.base import Command, raw
 from cache_layer.backends.redis import internals
+from cache_layer.backends.redis.errors import is_refusal
 from cache_layer.backends.redis.internals import Connection
 from cache_layer.backends.redis.resp import NOTHING, Push, make_reader, pack
 from cache_layer.backends.redis.transport import Transport
@@ -98,8 +99,9 @@ class Tracker(threading.Thread):
     """A daemon thread with a connection of its own, to which Redis sends the names of changed keys.
 
     The near cache is on while the thread is known to receive every report: from the moment that
-    Redis agreed to send them, for as long as each ``PING`` is answered in time. A report received
-    before an answer was sent before it, so no entry is older than an interval and a timeout.
+    Redis agreed to send them, for as long as each sign of life is answered in time. A report
+    received before an answer was sent before it, so no entry is older than an interval and a
+    timeout. On a cluster, the sign of life also shows that the server still owns the keys.
     """
 
     def __init__(
@@ -134,11 +136,13 @@ class Tracker(threading.Thread):
             if self._is_usable():
                 try:
                     self._listen()
-                except ResponseError as error:
-                    self._warn_once(error)
-                    pause = _REFUSED_PAUSE
-                except Exception as error:  # noqa: BLE001 - the thread must not die.
-                    logger.debug("Listening for changed keys ended: %r", error)
+                # The thread must not die.
+                except Exception as error:  # noqa: BLE001
+                    if isinstance(error, ResponseError) and is_refusal(error):
+                        self._warn_once(error)
+                        pause = _REFUSED_PAUSE
+                    else:
+                        logger.debug("Listening for changed keys ended: %r", error)
             self._stopped.wait(pause)
 
     def _listen(self) -> None:
@@ -165,8 +169,9 @@ class Tracker(threading.Thread):
         asked = time.monotonic()
         listening.settimeout(timeout)
         listening.sendall(pack(self._command()))
-        #: The time of the PING that is not answered yet; None if there is none.
+        #: The time of the question that is not answered yet; None if there is none.
         unanswered: float | None = asked
+        is_first = True
         while not self._stopped.is_set():
             now = time.monotonic()
             wait = asked + (timeout if unanswered else interval) - now
@@ -176,7 +181,7 @@ class Tracker(threading.Thread):
                 if not (self._is_usable() and self._near.on):
                     return
                 asked = unanswered = now
-                listening.sendall(pack(("PING",)))
+                listening.sendall(pack(self._transport.sign_of_life))
                 continue
             listening.settimeout(wait)
             try:
@@ -189,11 +194,15 @@ class Tracker(threading.Thread):
             if self._receive(reader):
                 if unanswered is None:
                     raise RedisConnectionError("Redis answered a question that was not asked")
+                if not (is_first or self._near.on):
+                    # An outage turned it off meanwhile; another server may own the keys by now.
+                    return
                 self._extend(unanswered + interval + timeout)
                 unanswered = None
+                is_first = False
 
     def _receive(self, reader: Reader) -> bool:
-        """Handle the received reports; return whether the PING was answered."""
+        """Handle the received reports; return whether the question was answered."""
         answered = False
         while (reply := reader.gets()) is not NOTHING:
             if type(reply) is not Push:

@@ -56,8 +56,13 @@ class Transport:
         self._backend = backend
         self._params = {**params, "OPTIONS": with_defaults(options_of(params))}
         options = self._params["OPTIONS"]
+        #: A command that the server in use answers, and no other.
+        self.sign_of_life: Command = ("PING",)
         if is_clustered(options):
             options["CONNECTION_POOL_KWARGS"]["slot"] = slot_of(hash_tag(backend))
+            # While the slot moves, a node refuses to read a key in it that it does not have. The
+            # key of probes is missing but for a second after a recovery.
+            self.sign_of_life = ("GETRANGE", self._probe_key, 0, 0)
         self.server = new_server()
         #: Largest number of seconds for a reply; None if the project has no timeout.
         self.timeout: float | None = options["SOCKET_TIMEOUT"]
