@@ -78,15 +78,14 @@ class JsonFacts(NamedTuple):
 def inspect_json(value: object) -> JsonFacts:
     """Inspect a JSON value, without recursion."""
     clean = exact = True
-    size = 0
+    size = _LONGEST_SMALL_ITEM
     waiting = [(value, 0)]
     while waiting:
         item, depth = waiting.pop()
-        size += _LONGEST_SMALL_ITEM
         if item is None or isinstance(item, bool):
             continue
         if isinstance(item, str):
-            size += len(item) * _LONGEST_CHARACTER
+            size += _most_bytes(item)
             clean = clean and is_storable(item)
         elif isinstance(item, int):
             if item.bit_length() > _LONGEST_INTEGER:
@@ -104,14 +103,20 @@ def inspect_json(value: object) -> JsonFacts:
             for key, inner in item.items():
                 if not isinstance(key, str):
                     return _not_json(_("The key %.100r is not a string.") % (key,))
-                size += len(key) * _LONGEST_CHARACTER + _LONGEST_SMALL_ITEM
+                size += _most_bytes(key) + _LONGEST_SMALL_ITEM
                 clean = clean and is_storable(key)
                 waiting.append((inner, depth + 1))
         elif isinstance(item, list | tuple):
+            size += len(item) * _LONGEST_SMALL_ITEM
             waiting.extend((inner, depth + 1) for inner in item)
         else:
             return _not_json(_("%s is not a JSON type.") % type(item).__name__)
     return JsonFacts(None, clean, clean and exact, size)
+
+
+def _most_bytes(text: str) -> int:
+    """Return how many bytes the text has at most, written as JSON."""
+    return len(text) * _LONGEST_CHARACTER + _LONGEST_SMALL_ITEM
 
 
 def _not_json(problem: object) -> JsonFacts:
@@ -146,21 +151,21 @@ def validate_message(message: object) -> JsonObject:
     key = checked.get("idempotency_key")
     if key is not None and not is_idempotency_key(key):
         errors["idempotency_key"] = _("A key is a string of 1 to 255 printable characters.")
-    largest = 0
+    sizes = []
     for name, value in checked.items():
         if not isinstance(name, str):
             errors["message"] = _("The key %.100r is not a string.") % (name,)
             continue
-        largest += len(name) * _LONGEST_CHARACTER + _LONGEST_SMALL_ITEM
+        sizes.append(_most_bytes(name))
         if isinstance(value, str):
-            largest += len(value) * _LONGEST_CHARACTER + _LONGEST_SMALL_ITEM
+            sizes.append(_most_bytes(value))
         elif name not in errors:
             facts = inspect_json(value)
-            largest += facts.size
+            sizes.append(facts.size)
             if facts.problem:
                 errors[name] = facts.problem
     # Few messages come near the limit: only those are measured.
-    if not errors and largest > settings.MAX_MESSAGE_BYTES:
+    if not errors and sum(sizes) > settings.MAX_MESSAGE_BYTES:
         _refuse_too_large(checked)
     if errors:
         raise ValidationError(errors)
