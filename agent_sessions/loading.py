@@ -166,9 +166,8 @@ class ExactlyLoaded(models.Model):
     def _is_watched(cls) -> bool:
         """Tell whether signals or a subclass may take part in making a message."""
         return bool(
-            # A subclass may have fields, or a __setattr__, that do more with a value.
+            # A subclass may have fields, or an __init__ or __setattr__, that do more with a value.
             cls._meta.parents
-            or cls.__init__ is not models.Model.__init__
             or (pre_init.receivers and pre_init.has_listeners(cls))
             or (post_init.receivers and post_init.has_listeners(cls))
         )
