@@ -43,7 +43,7 @@ class History:
                 raise ValidationError({name: _("There must be one for each message.")})
         if any(one >= other for one, other in pairwise(numbers)):
             raise ValidationError({"message_numbers": _("The numbers must ascend.")})
-        if any(not 0 <= number <= _HIGHEST for number in (*numbers[:1], *numbers[-1:])):
+        if numbers and not 0 <= numbers[0] <= numbers[-1] <= _HIGHEST:
             raise ValidationError({"message_numbers": _("The numbers must be 0 to %d.") % _HIGHEST})
         if not 0 <= self.last_sequence <= _HIGHEST:
             raise ValidationError({"last_sequence": _("It must be 0 to %d.") % _HIGHEST})

@@ -151,8 +151,10 @@ def test_bad_times_and_numbers_are_named_by_line(user: Any, tmp_path: Path) -> N
         assert reason.startswith(f"{number}: {expected[0]}")
         assert expected[-1] in reason
     assert not Session.objects.exists()
-    two = {"messages": HELLO["messages"] * 2, "message_numbers": [2, 2]}
-    assert "message_numbers: The numbers must ascend" in rejected(tmp_path, two)
+    two = {"messages": HELLO["messages"] * 2}
+    for numbers, reason in (([2, 2], "ascend"), ([-1, 1], "be 0 to"), ([1, 2**31 - 1], "be 0 to")):
+        problem = rejected(tmp_path, {**two, "message_numbers": numbers})
+        assert f"message_numbers: The numbers must {reason}" in problem
 
 
 @pytest.mark.parametrize(
@@ -246,6 +248,24 @@ def test_many_messages_keep_their_times(user: Any, tmp_path: Path) -> None:
     )
     (line,) = exported(user)
     assert [datetime.fromisoformat(moment) for moment in line["message_times"]] == times
+
+
+@pytest.mark.parametrize(
+    ("history", "field"),
+    [
+        (History([]), "message_times"),
+        (History([timezone.now()] * 2), "message_times"),
+        (History([timezone.now()], [1, 2]), "message_numbers"),
+        (History([timezone.now()], []), "message_numbers"),
+    ],
+)
+def test_a_history_has_a_time_and_a_number_for_each_message(
+    user: Any, history: History, field: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        SyncSessionRepository().create(Session(user=user, agent_id="a"), HELLO["messages"], history)
+    assert refused.value.message_dict.keys() == {field}
+    assert not Session.objects.exists()
 
 
 def test_local_times_come_back_where_time_zones_are_off(
