@@ -77,20 +77,22 @@ def _statement(
     one place less to fill.
     """
     terms = _Terms(words, using)
+    # Words of scripts without spaces stand nowhere better than anywhere.
+    is_ranked = len(kinds) > 1
     user = Session._meta.get_field("user").get_db_prep_value(owner.user, connections[using])
     owned, owned_params = "s.user_id = %s", [user]
     if owner.tenant is not None:
         owned, owned_params = f"{owned} AND s.tenant = %s", [user, owner.tenant]
     parts: list[_Part] = []
     title, title_params = terms.condition("s", _TITLES, kinds[-1])
-    if len(words) == 1 and len(kinds) > 1:
+    if is_ranked and len(words) == 1:
         word, word_params = terms.condition("s", _TITLES, kinds[0])
         sql = _NEWEST.format(session=_SESSIONS, place=_TITLE, owned=owned, condition=word)
         parts.append(_Part(_TITLE, sql, [*owned_params, *word_params, limit]))
     place, place_params = _place_of_title(terms, kinds)
     sql = f"SELECT s.id, {place} FROM {_SESSIONS} s WHERE {owned} AND {title}"  # noqa: S608
     parts.append(_Part(_CONTENT, sql, [*place_params, *owned_params, *title_params]))
-    few = len(kinds) > 1 and strategy_for(using).HAS_LATERAL
+    few = is_ranked and strategy_for(using).HAS_LATERAL
     if few:
         # One look at all that matches takes a third of the time of one for each kind.
         content, content_params = terms.condition("m", _CONTENTS, kinds[-1])

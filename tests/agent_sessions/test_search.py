@@ -182,22 +182,18 @@ def test_ranking(repository, make_session, say):
 
 @pytest.mark.usefixtures("each_way")
 def test_ranking_of_several_words(repository, make_session, say):
-    scattered, exact = (
-        make_session(title=t) for t in ("Script that Python runs", "A python script")
+    exact, scattered = (
+        make_session(title=t) for t in ("A python script", "Script that Python runs")
     )
     older, newer, prefix = (make_session(title=t) for t in "abc")
     say(prefix, "pythonic scripts", "script")
     say(older, "a script in python")
     say(newer, "python script")
     scattered_later = make_session(title="Scripts of python")
-    assert repository.search_sessions(older.user_id, "python script") == [
-        exact,
-        scattered,
-        newer,
-        older,
-        scattered_later,
-        prefix,
-    ]
+    expected = [exact, scattered, newer, older, scattered_later, prefix]
+    for limit in range(1, len(expected) + 1):
+        found = repository.search_sessions(older.user_id, "python script", limit)
+        assert found == expected[:limit]
 
 
 @pytest.mark.usefixtures("each_way")
@@ -218,6 +214,16 @@ def test_places_in_code_and_addresses_are_words(repository, make_session, say):
     say(prefix, "looping")
     found = repository.search_sessions(prefix.user_id, "loop")
     assert found[: len(texts)] == sessions[::-1]
+
+
+@pytest.mark.usefixtures("each_way")
+def test_a_sign_ends_a_word_by_itself(repository, make_session, say):
+    alone, followed = make_session(), make_session()
+    say(alone, "I like c++ and c#")
+    say(followed, "I like c++20 and c#13")
+    for term in ("c++", "c#"):
+        assert repository.search_sessions(alone.user_id, term) == [followed, alone]
+    assert repository.search_sessions(alone.user_id, "like c") == [followed, alone]
 
 
 @pytest.mark.parametrize(
@@ -288,6 +294,7 @@ class TestExcerpts:
         assert len(excerpt.text) <= 200
         assert set(excerpt.text.split()) == {"before", "the", "needle", "itself", "behind"}
         assert [excerpt.text[start:end] for start, end in excerpt.matches] == ["needle"]
+        assert "".join(segment.text for segment in excerpt.segments) == excerpt.text
         assert excerpt.begins_inside
         assert excerpt.ends_inside
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
@@ -57,6 +57,37 @@ def rows_read(plan: dict[str, Any]) -> Iterator[int]:
         yield plan["Actual Rows"]
     for each in plan.get("Plans", ()):
         yield from rows_read(each)
+
+
+class Reading(NamedTuple):
+    """What a part of the statement of a search reads of a table."""
+
+    part: str
+    table: str
+    rows: int
+
+
+def readings(repository: Any, user_id: Any, term: str, limit: int) -> list[Reading]:
+    """Return what a search reads where the planner takes indexes and their order."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+    with CaptureQueriesContext(connection) as queries:
+        assert repository.search_sessions(user_id, term, limit, excerpts=0)
+    (query,) = queries.captured_queries
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query['sql']}")
+        waiting = [("", cursor.fetchone()[0][0]["Plan"])]
+    found = []
+    while waiting:
+        part, node = waiting.pop()
+        part = node.get("Subplan Name", part)
+        if "Relation Name" in node and node["Actual Loops"]:
+            # Of a divided table its partitions are read.
+            table = re.sub(r"_p\d+$", "", node["Relation Name"])
+            rows = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+            found.append(Reading(part, table, int(rows * node["Actual Loops"])))
+        waiting += [(part, inner) for inner in node.get("Plans", ())]
+    return found
 
 
 @settings(
@@ -116,6 +147,7 @@ class TestIndex:
             ("has_word", "\u00e9t\u00e9"),
             ("has_word", "\u0434\u0430"),
             ("has_word", "\ud55c\uad6d"),
+            ("has_word", "\u0645\u0631\u062d\u0628\u0627"),
             ("has_word", "ti\u1ebfng"),
             ("has_prefix", "p"),
             ("has_prefix", "\ud55c"),
@@ -134,6 +166,24 @@ class TestIndex:
             read.append(sum(rows_read(plan["Plan"])))
         # Other tests' rows are in the index, too, until they are vacuumed.
         assert read[0] == read[1] < read[2]
+
+    def test_what_titles_with_the_word_fill_is_not_looked_for_elsewhere(
+        self, repository, make_session, say
+    ):
+        for number in range(30):
+            say(make_session(title=f"kitten {number}"), "kittens")
+        found = readings(repository, make_session(title="kittens").user_id, "kitten", 3)
+        assert {reading.table for reading in found} == {"agent_sessions_session"}
+        # One title is later. Reading the sessions of the answer is no part of the search.
+        assert sum(reading.rows for reading in found if reading.part) == 3 + 1
+
+    def test_the_messages_of_one_who_has_few_are_read_once(self, repository, make_session, say):
+        for text in ("kitten", "kittens", "xkitten"):
+            session = make_session()
+            say(session, text)
+        found = readings(repository, session.user_id, "kitten", 20)
+        parts = {reading.part for reading in found if reading.table == "agent_sessions_message"}
+        assert len(parts) == 1
 
     def test_search_answers_without_it(self, repository, session, say):
         say(session, "kittens")
