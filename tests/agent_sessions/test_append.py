@@ -46,6 +46,13 @@ def test_counters_and_activity_move_along(repository, session):
     assert stored.updated_at == stored.last_message_at
 
 
+@pytest.mark.postgres
+def test_the_strategy_for_postgresql_stores_a_batch_in_one_statement(repository, session):
+    with CaptureQueriesContext(connection) as queries:
+        repository.add_messages(session.id, [say()] * 20)
+    assert len(queries) == 1
+
+
 def test_numbers_are_never_reused(repository, session):
     repository.add_messages(session.id, [say(), say()])
     Message.objects.get(sequence=2).delete()
@@ -213,10 +220,22 @@ def test_a_bad_message_names_its_field_and_writes_nothing(repository, session, m
 def test_size_limit(repository, session, settings):
     settings.AGENT_SESSIONS_MAX_MESSAGE_BYTES = 1_000
     repository.add_message_to_session(session.id, say("x" * 900))
-    for message in (say("x" * 1_000), say("é" * 600), say("x", extra="y" * 1_000)):
+    long_key = {"k" * 1_000: 1}
+    for message in (
+        say("x" * 1_000),
+        say("é" * 600),
+        say("x", extra="y" * 1_000),
+        say("x", extra=[1] * 500),
+        say("x", metadata=long_key),
+        say("x", **long_key),
+        say("x", **{"é" * 600: 1}),
+    ):
         with pytest.raises(ValidationError) as error:
             repository.add_message_to_session(session.id, message)
         assert "1000 are allowed" in str(error.value)
+    settings.AGENT_SESSIONS_MAX_MESSAGE_BYTES = 38_000
+    with pytest.raises(ValidationError, match="38000 are allowed"):
+        repository.add_message_to_session(session.id, say("x", numbers=[10**3_998] * 10))
 
 
 @pytest.mark.postgres

@@ -12,10 +12,16 @@ from asgiref.sync import async_to_sync
 from django.core.signals import request_finished, request_started
 from django.db import connection, connections, transaction
 
-from agent_sessions import AppendOutcomeUnknown, Session, SessionRepository
+from agent_sessions import (
+    AppendOutcomeUnknown,
+    Session,
+    SessionRepository,
+    SyncSessionRepository,
+)
 from agent_sessions.models import Message
 from agent_sessions.signals import message_added
 from tests.agent_sessions.data import say
+from tests.agent_sessions.test_repository import public
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
@@ -54,24 +60,32 @@ class TestLostConnection:
     def test_is_replaced_for_what_can_be_repeated(self, repository, session, user, lose):
         keyed = say(idempotency_key="k")
         messages = (each for each in [say("1"), say("2")])
-        operations: list[Callable[[], Any]] = [
-            lambda: repository.get(session.id),
-            lambda: repository.get_user_sessions(user.pk),
-            lambda: repository.get_messages(session.id),
-            lambda: repository.add_message_to_session(session.id, keyed),
-            lambda: repository.add_messages(session.id, messages, idempotency_key="all"),
-            lambda: repository.update_session_context(session.id, {"a": 1}),
-            lambda: repository.update_session(session.id, {"title": "x"}),
-            lambda: repository.bulk_update_session_status([session.id], "paused"),
-            lambda: repository.search_sessions(user.pk, "hello"),
-            lambda: repository.cleanup_expired_sessions(),
-            lambda: repository.create(Session(user=user, agent_id="a"), [say()]),
-            lambda: repository.delete(session.id),
-            lambda: repository.delete_user_data(user.pk),
-        ]
-        for operation in operations:
+        made = Session(user=user, agent_id="a")
+        operations: dict[str, tuple[Any, ...]] = {
+            "get": (session.id,),
+            "get_user_sessions": (user.pk,),
+            "get_session_with_messages": (session.id,),
+            "get_messages": (session.id,),
+            "get_session_stats": (user.pk,),
+            "get_paginated_user_sessions": (user.pk, 1, 10),
+            "add_message_to_session": (session.id, keyed),
+            "add_messages": (session.id, messages, user.pk, "all"),
+            "update_session_context": (session.id, {"a": 1}),
+            "update_session": (session.id, {"title": "x"}),
+            "bulk_update_session_status": ([session.id], "paused"),
+            "search_sessions": (user.pk, "hello"),
+            "cleanup_expired_sessions": (),
+            "purge_old_sessions": (1,),
+            "verify_counters": (True,),
+            "reencrypt": (),
+            "create": (made, [say()]),
+            "delete": (session.id,),
+            "delete_user_data": (user.pk,),
+        }
+        assert operations.keys() == public(SyncSessionRepository).keys() - {"for_user"}
+        for name, arguments in operations.items():
             lose()
-            operation()
+            getattr(repository, name)(*arguments)
         assert Session.objects.count() == 0
 
     def test_names_the_unknown_outcome_of_an_append_and_is_not_met_again(
@@ -221,6 +235,28 @@ def test_appends_and_reads_work_where_the_project_commits_by_hand(repository, se
     assert heard == []
     stored = repository.get(session.id)
     assert (stored.message_count, stored.title) == (3, "x")
+
+
+def test_a_thread_commits_its_own_work_where_the_project_commits_by_hand(
+    repository, session, monkeypatch
+):
+    def append() -> None:
+        repository.add_message_to_session(session.id, say())
+
+    def work() -> None:
+        append()
+        connection.ensure_connection()
+        append()
+        assert not connection.get_autocommit()
+        # From here on a transaction of the thread's own is open.
+        Session.objects.get()
+        append()
+        connection.rollback()
+        connection.close()
+
+    monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
+    run_in_thread(work)
+    assert repository.get(session.id).message_count == 2
 
 
 @pytest.mark.parametrize("by_name", [False, True])

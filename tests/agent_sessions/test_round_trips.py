@@ -46,6 +46,15 @@ def test_comes_back_equal(repository, session, message):
     assert [m.as_dict() for m in repository.get_messages(session.id)] == [message] * 3
 
 
+def test_metadata_can_be_filtered_by_what_is_in_it(repository, session):
+    given = say(metadata={"n": 3, "share": 0.5, "deep": {"tag": "é"}})
+    added = repository.add_messages(session.id, [given, say(metadata={"n": 1})])
+    found = Message.objects.filter(
+        metadata__n__gt=2, metadata__share__lt=1, metadata__deep__tag="é"
+    )
+    assert list(found) == added[:1]
+
+
 @pytest.mark.parametrize("value", ["1", "", None, [1]])
 def test_keys_with_the_names_of_columns_come_back_equal(repository, session, value):
     names = {field.name for field in Message._meta.fields} - {"role", "content", "metadata"}
