@@ -90,6 +90,7 @@ def test_patch_changes_title_status_and_metadata_only(api: APIClient, session: S
         ({"metadata": [1]}, "#/metadata"),
         ({"metadata": {"a": "b\x00"}}, "#/metadata"),
         ({"metadata": {"\ud800": 1}}, "#/metadata"),
+        ({"title": 7, "metadata": [1]}, "#/metadata"),
         ({"title": "New", "agent_id": "evil"}, "#/agent_id"),
         ([], "#"),
         ("text", "#"),
