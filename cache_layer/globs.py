@@ -27,6 +27,23 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?s:{translate_glob(pattern)})\Z")
 
 
+def literal_text(pattern: str) -> str:
+    """Return the characters of a pattern that stand for themselves."""
+    text = ""
+    position = 0
+    while position < len(pattern):
+        character = pattern[position]
+        position += 1
+        if character == "[":
+            _, position = _class(pattern, position)
+        elif character == "\\" and position < len(pattern):
+            text += pattern[position]
+            position += 1
+        elif character not in "*?":
+            text += character
+    return text
+
+
 def translate_glob(pattern: str) -> str:
     """Return the regular expression, with DOTALL, of the texts that match a pattern."""
     first, *rest = _between_stars(pattern)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Final
+from typing import Final, cast
 from urllib.parse import quote
 
 from cache_layer.exceptions import CacheLayerError
-from cache_layer.globs import escape_glob
+from cache_layer.globs import escape_glob, literal_text
 
 KeyFunction = Callable[[str, str, int], str]
 
 _KEY_PLACE: Final = "cache-layer-place-of-the-key"
 _VERSION_PLACE: Final = 918273645546
+#: Keys that a key function may quote, shorten or digest while it leaves others as they are.
+_SPECIAL_KEYS: Final = ("A: *?é", "x" * 1000)
 
 #: The beginning of the key of a tag, after the namespace.
 FUNCTION_TAG: Final = "@function:"
@@ -50,10 +53,18 @@ class Keyspace:
     def of(cls, key_func: KeyFunction, prefix: str, version: int) -> Keyspace | None:
         """Derive the keyspace from a key function.
 
-        None if the full key does not contain the caller's key, such as a digest.
+        None if full keys cannot be told from others: one does not contain the caller's key once,
+        special keys have no beginning and end in common with it, or not every version has keys.
         """
-        before, found, after = key_func(_KEY_PLACE, prefix, _VERSION_PLACE).partition(_KEY_PLACE)
-        if not found:
+        place = str(_VERSION_PLACE) if isinstance(version, str) else _VERSION_PLACE
+        try:
+            full = key_func(_KEY_PLACE, prefix, cast("int", place))
+        except (LookupError, TypeError, ValueError):
+            # If the version is not the reason, this raises too.
+            key_func(_KEY_PLACE, prefix, version)
+            return None
+        before, found, after = full.partition(_KEY_PLACE)
+        if not found or _KEY_PLACE in after or not _keeps_ends(key_func, prefix, version):
             return None
         pattern = f"{_any_version(before)}*{_any_version(after)}"
         versions = rf"(?:-?\d+|{re.escape(str(version))})"
@@ -62,6 +73,18 @@ class Keyspace:
             for part in (before, after)
         )
         return cls(pattern, expression.encode("utf-8", "surrogatepass") + rb"\Z")
+
+
+@functools.lru_cache(maxsize=100)
+def _keeps_ends(key_func: KeyFunction, prefix: str, version: int) -> bool:
+    """Tell whether special keys have the beginning and the end that other keys have.
+
+    Both may depend on the caller, such as the tenant of a request, but not whether all keys have
+    them.
+    """
+    before, _, after = key_func(_KEY_PLACE, prefix, version).partition(_KEY_PLACE)
+    special = [key_func(key, prefix, version) for key in _SPECIAL_KEYS]
+    return all(full.startswith(before) and full.endswith(after) for full in special)
 
 
 def literal_start(pattern: str) -> str:
@@ -85,6 +108,7 @@ class KeyTemplate:
 
     before: str
     after: str
+    full_key: Callable[[str], str]
 
     @classmethod
     def of(cls, key_func: KeyFunction, prefix: str, version: int) -> KeyTemplate:
@@ -94,15 +118,26 @@ class KeyTemplate:
             CacheLayerError: The key function hides the key, so keys cannot be listed.
         """
         before, found, after = key_func(_KEY_PLACE, prefix, version).partition(_KEY_PLACE)
-        if not found:
+        if not found or _KEY_PLACE in after:
             raise CacheLayerError(
                 "Keys cannot be listed or deleted by pattern: the KEY_FUNCTION of this cache does "
                 "not leave the key as it is. Use one that only puts something before or after it."
             )
-        return cls(before, after)
+        return cls(before, after, lambda key: key_func(key, prefix, version))
 
     def pattern(self, pattern: str) -> str:
-        """Return the pattern of full keys for a pattern of the caller's keys."""
+        """Return the pattern of full keys for a pattern of the caller's keys.
+
+        Raises:
+            CacheLayerError: The key function changes what stands in the pattern, so that the
+                pattern would find none of the keys that it means.
+        """
+        literal = literal_text(pattern)
+        if self.full_key(literal) != f"{self.before}{literal}{self.after}":
+            raise CacheLayerError(
+                f"Keys cannot be listed or deleted by the pattern {pattern!r}: the KEY_FUNCTION of "
+                f"this cache does not leave {literal[:100]!r} as it is."
+            )
         return f"{escape_glob(self.before)}{pattern}{escape_glob(self.after)}"
 
     def strip(self, key: str) -> str:

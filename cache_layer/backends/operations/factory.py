@@ -225,8 +225,8 @@ class OperationFactory:
             return self.delete_pattern("*")
         if self.context.keyspace is None:
             raise CacheLayerError(
-                "This cache cannot be cleared: its KEY_FUNCTION does not leave the key as it is, "
-                "so its keys cannot be told from others."
+                "This cache cannot be cleared: its KEY_FUNCTION does not put one beginning and one "
+                "end around every key of every version, so its keys cannot be told from others."
             )
         return Clear(self.context, self.context.keyspace)
 
