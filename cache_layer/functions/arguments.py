@@ -214,7 +214,11 @@ def _text_of_family(value: Any) -> str:
     if isinstance(value, type):
         return f"class'{_class_name(value)}'"
     if dataclasses.is_dataclass(value):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        try:
+            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        except AttributeError as error:
+            # A field without a default that was not set yet.
+            raise UnstableArgumentError(f"{_class_name(type(value))} object: {error}") from None
         return f"{_class_name(type(value))}'{_dict_text(fields)}'"
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return f"{_class_name(type(value))}'{_items_text(value)}'"
@@ -222,7 +226,10 @@ def _text_of_family(value: Any) -> str:
 
 
 def _unstable(value: object) -> UnstableArgumentError:
-    return UnstableArgumentError(f"{type(value).__module__}.{type(value).__qualname__} object")
+    return UnstableArgumentError(
+        f"{type(value).__module__}.{type(value).__qualname__} object. Plain values, dataclasses, "
+        "enums, named tuples and saved model instances have one."
+    )
 
 
 _NESTED: Final = frozenset({tuple, list, dict, set, frozenset})

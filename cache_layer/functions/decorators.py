@@ -132,10 +132,10 @@ def cached(
         near: Whether this process keeps copies of results that are in Redis, until they change
             there. None follows ``NEAR_CACHE`` in the ``OPTIONS`` of the alias; True works without
             that option too, within its usual limits, but does nothing if the option is False.
-        cost: The cost of one computation, a whole number in a unit of the project's (tokens,
-            cents), or a function that returns it for a result: of a generator, for the list of
-            all chunks. The metrics count it as ``spent`` for each computation, and as ``saved``
-            for each call that was answered without one.
+        cost: The cost of one computation, a whole number up to 10¹² in a unit of the project's
+            (tokens, cents), or a function that returns it for a result: of a generator, for the
+            list of all chunks. The metrics count it as ``spent`` for each computation, and as
+            ``saved`` for each call that was answered without one.
 
     Returns:
         A decorator. The decorated function has ``cache_key``, ``invalidate`` and ``refresh``, which
@@ -148,7 +148,8 @@ def cached(
             ``include_args=False``, a time is negative or not finite, ``jitter`` and
             ``refresh_before`` together are not less than ``ttl``, a ``ttl`` that never ends or
             keeps nothing goes with one of these times, or ``fail_safe`` with no ``stale_ttl``;
-            or ``lock``, ``stale_ttl`` or ``refresh_before`` is given for a generator.
+            the cost is negative or too large; or ``lock``, ``stale_ttl`` or ``refresh_before`` is
+            given for a generator.
         TypeError: The decorated object is not a function; a time is not a number; ``near`` is
             neither True nor False nor None; ``cost`` is neither a whole number nor a function.
     """

@@ -7,7 +7,7 @@ import logging
 import math
 import operator
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from cache_layer import metrics
 from cache_layer.aliases import Function, Value
@@ -16,12 +16,16 @@ from cache_layer.backends import (
     ResilientCache,
     ResultOperationFactory,
 )
+from cache_layer.exceptions import is_time_limit
 from cache_layer.functions.arguments import CallKeys
 from cache_layer.functions.fast_path import ArgumentIndex
 from cache_layer.functions.templates import TagTemplates
 from cache_layer.interface import FOREVER, Ttl, as_timeout
 
 logger = logging.getLogger("cache_layer")
+
+#: The largest cost that is counted: sums of all processes have 64 bits.
+MAX_COST: Final = 10**12
 
 #: The cost of computing a result, or a function that returns it for a result.
 Cost = int | Callable[[Any], int]
@@ -66,10 +70,19 @@ def checked_cost(cost: Any) -> Cost | None:
 
     Raises:
         TypeError: It is neither a whole number nor a function.
+        ValueError: It is negative, or too large to be added up.
     """
-    if cost is None or callable(cost) or (isinstance(cost, int) and not isinstance(cost, bool)):
+    if cost is None or callable(cost):
         return cast("Cost | None", cost)
-    raise TypeError(f"cost is a whole number or a function of the result, not {cost!r}.")
+    if isinstance(cost, bool) or not isinstance(cost, int):
+        raise TypeError(f"cost is a whole number or a function of the result, not {cost!r}.")
+    return _in_range(cost)
+
+
+def _in_range(cost: int) -> int:
+    if not 0 <= cost <= MAX_COST:
+        raise ValueError(f"cost is from 0 to {MAX_COST:,}, not {cost!r}: choose a larger unit.")
+    return cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +145,10 @@ class CachedFunctionSpec:
         if cost is None:
             return
         try:
-            amount = cost if isinstance(cost, int) else operator.index(cost(value))
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            amount = cost if isinstance(cost, int) else _in_range(operator.index(cost(value)))
+        except Exception as error:
+            if is_time_limit(error):
+                raise
             if "cost" not in self._warned:
                 self._warned.add("cost")
                 logger.warning("The cost of a result of %s is not counted: %s", self.name, error)

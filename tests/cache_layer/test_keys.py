@@ -41,6 +41,12 @@ class Filter:
     tags: list[str]
 
 
+@dataclasses.dataclass
+class Unfinished:
+    owner: int
+    total: int = dataclasses.field(init=False)
+
+
 NAIVE = datetime.fromisoformat("2024-01-01")
 DIFFERENT: list[Any] = [
     *(1, "1", True, 1.0, "True", "1.0", None, "None", "", "''", "'1'", b"1", "b'1'", Decimal(1)),
@@ -128,8 +134,10 @@ def circle() -> list[Any]:
         Group(pk=3),
         AnonymousUser(),
         iter([]),
+        Unfinished(1),
+        [Unfinished(1)],
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_what_has_no_stable_form_is_refused(value: Any) -> None:
     with pytest.raises(UnstableArgumentError):
