@@ -174,7 +174,7 @@ def _make_store(
         async_transport=async_transport,
         near=near,
         tracking=tracking,
-        announce=partial(_announce, sender, _readable(location)),
+        announce=partial(_announce, sender, _readable(location), options.get("ON_OUTAGE")),
     )
 
 
@@ -183,16 +183,19 @@ def _readable(location: Any) -> str:
     return ", ".join(str(without_password(url)) for url in urls)
 
 
-def _announce(sender: type[BaseCache], location: str, description: dict[str, object]) -> None:
-    """Log and signal that Redis or memory answers from now on."""
+def _announce(
+    sender: type[BaseCache], location: str, policy: object, description: dict[str, object]
+) -> None:
+    """Log and signal that Redis, or what ``ON_OUTAGE`` says, answers from now on."""
     if description["state"] == "redis":
         # At the same level as the failure: Django prints no others by default.
         logger.warning("Redis at %s answers again; the cache uses it.", location)
     else:
         logger.warning(
-            "Redis at %s cannot be used (%s); the cache answers from memory until it can.",
+            "Redis at %s cannot be used (%s); %s until it can.",
             location,
             description["reason"],
+            "calls raise an error" if policy == "raise" else "the cache answers from memory",
         )
     # Django logs what a receiver raises.
     cache_state_changed.send_robust(sender, location=location, **description)

@@ -195,6 +195,7 @@ class Store:
     def _run(self, operation: Operation[T]) -> T:
         breaker = self.breaker
         transport = self.transport
+        reason = ""
         while True:
             if transport is not None and breaker.closed:
                 try:
@@ -203,12 +204,12 @@ class Store:
                     operation = detour.operation
                     continue
                 except RedisUnavailableError as failure:
-                    self._failed(operation, failure)
+                    reason = self._failed(operation, failure)
                 else:
                     if breaker.failed:
                         self._succeeded()
                     return result
-            answer = self._in_memory(operation)
+            answer = self._in_memory(operation, reason)
             if answer is not None:
                 result, entries = answer
                 if entries is not None and transport is not None:
@@ -219,6 +220,7 @@ class Store:
     async def _arun(self, operation: Operation[T]) -> T:
         breaker = self.breaker
         transport = self._async_transport
+        reason = ""
         while True:
             if transport is not None and breaker.closed:
                 try:
@@ -231,12 +233,12 @@ class Store:
                     operation = detour.operation
                     continue
                 except RedisUnavailableError as failure:
-                    self._failed(operation, failure)
+                    reason = self._failed(operation, failure)
                 else:
                     if breaker.failed:
                         self._succeeded()
                     return result
-            answer = self._in_memory(operation)
+            answer = self._in_memory(operation, reason)
             if answer is not None:
                 result, entries = answer
                 if entries is not None and transport is not None:
@@ -269,8 +271,10 @@ class Store:
             operation.remember(self._near_journal)
             near.drop(operation.overwritten())
 
-    def _in_memory(self, operation: Operation[T]) -> tuple[T, Entries | None] | None:
+    def _in_memory(self, operation: Operation[T], reason: str) -> tuple[T, Entries | None] | None:
         """Return the result and the entries that the caller has to replay; None to ask Redis.
+
+        ``reason`` says why Redis did not answer the operation, if it was asked.
 
         Raises:
             CacheUnavailableError: ``ON_OUTAGE`` of the alias is "raise" for this key.
@@ -281,6 +285,9 @@ class Store:
             if self.transport is None:
                 return operation.in_memory(self.memory), None
             strict = operation.context.raises_on_outage
+            if breaker.closed and strict and not reason:
+                # Redis answers again by now.
+                return None
             if breaker.closed and not strict:
                 # One failure of a read is not an outage yet: memory is empty, so it is a miss.
                 return None if operation.writes else (operation.in_memory(self.memory), None)
@@ -290,16 +297,19 @@ class Store:
                     self._recover()
             if strict:
                 raise CacheUnavailableError(
-                    f"Redis cannot be used now ({breaker.reason or 'a command failed'}), and "
-                    'ON_OUTAGE is "raise" for this key: memory does not answer for it.'
+                    f"Redis cannot be used now ({breaker.reason or reason}), and ON_OUTAGE is "
+                    '"raise" for this key, so memory does not answer for it. Let the request fail '
+                    "and be repeated, or catch cache_layer.backends.CacheUnavailableError and do "
+                    "without."
                 )
             operation.remember(journal)
             result = operation.in_memory(self.memory)
             return result, journal.take() if breaker.draining and journal else None
 
-    def _failed(self, operation: Operation[T], failure: RedisUnavailableError) -> None:
+    def _failed(self, operation: Operation[T], failure: RedisUnavailableError) -> str:
+        """Tell the circuit of a failure; return its reason, none if Redis was not asked."""
         if isinstance(failure, CircuitOpenError):
-            return
+            return ""
         with self.circuit.lock:
             if operation.writes and not operation.context.raises_on_outage:
                 # Redis may have executed the command, or may still do so.
@@ -308,6 +318,7 @@ class Store:
             opened = self.breaker.failure(failure.reason, decisive=decisive)
         if opened:
             self._opened()
+        return failure.reason
 
     def _opened(self) -> None:
         if self.near is not None:

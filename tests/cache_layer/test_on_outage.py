@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,37 @@ def test_a_namespace_raises_while_the_rest_is_answered_from_memory(
     finally:
         redis_server.cont()
         cache.store.close()
+
+
+def test_the_first_error_says_why_and_what_to_do(
+    face: Any, cache: ResilientCache, redis_server: RedisServer
+) -> None:
+    cache.set("k", "v")
+    redis_server.kill()
+    with pytest.raises(CacheUnavailableError, match=r"Connection.*Let the request fail"):
+        face.get("k")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("raise", "calls raise an error until it can"),
+        ("memory", "the cache answers from memory until it can"),
+        ({"quotas": "raise"}, "the cache answers from memory until it can"),
+    ],
+    ids=str,
+)
+def test_the_log_says_what_calls_get_during_an_outage(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture, option: Any, said: str
+) -> None:
+    cache = make_cache(redis_server.url, OPTIONS={"ON_OUTAGE": option})
+    cache.set("k", "v")
+    redis_server.kill()
+    with contextlib.suppress(CacheUnavailableError):
+        cache.set("k", "w")
+    assert state(cache) == "memory"
+    assert any(said in record.getMessage() for record in caplog.records)
+    cache.store.close()
 
 
 def settings_for(server: RedisServer, **options: Any) -> dict[str, Any]:
