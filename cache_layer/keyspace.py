@@ -8,7 +8,7 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Final, cast
+from typing import Any, Final
 from urllib.parse import quote
 
 from cache_layer.exceptions import CacheLayerError
@@ -56,9 +56,11 @@ class Keyspace:
         None if full keys cannot be told from others: one does not contain the caller's key once,
         special keys have no beginning and end in common with it, or not every version has keys.
         """
-        place = str(_VERSION_PLACE) if isinstance(version, str) else _VERSION_PLACE
+        # Django takes a text for a version too.
+        given: object = version
+        place: Any = str(_VERSION_PLACE) if isinstance(given, str) else _VERSION_PLACE
         try:
-            full = key_func(_KEY_PLACE, prefix, cast("int", place))
+            full = key_func(_KEY_PLACE, prefix, place)
         except (LookupError, TypeError, ValueError):
             # If the version is not the reason, this raises too.
             key_func(_KEY_PLACE, prefix, version)
