@@ -98,6 +98,7 @@ def test_processes_append_to_one_session(repository, session, run):
     assert counters(session) == (total, total)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle(repository, session, run):
     for _attempt in range(3):
         (worker,) = run(("append_forever", session.id))
@@ -112,6 +113,7 @@ def test_killed_in_the_middle(repository, session, run):
     assert numbers == list(range(1, count + 1))
 
 
+@pytest.mark.slow
 def test_idempotency_keys_are_used_once(session, run):
     processes, keys = (4, 50) if connection.vendor == "postgresql" else (3, 15)
     results = [w.result() for w in run(*[("append_keyed", session.id, keys)] * processes)]
@@ -144,6 +146,7 @@ def test_shuffled_bulk_changes_do_not_deadlock(make_session, run):
     assert {session.status for session in Session.objects.all()} == {"failed"}
 
 
+@pytest.mark.slow
 def test_two_cleanups_count_each_session_once(make_session, run, settings):
     moment = timezone.now() - timedelta(seconds=1)
     ids = [make_session(expires_at=moment).id for _number in range(300)]
@@ -152,6 +155,7 @@ def test_two_cleanups_count_each_session_once(make_session, run, settings):
     assert {session.status for session in Session.objects.all()} == {"completed"}
 
 
+@pytest.mark.slow
 def test_a_killed_cleanup_is_continued(repository, make_session, run):
     moment = timezone.now() - timedelta(seconds=1)
     ids = [make_session(expires_at=moment).id for _number in range(50)]

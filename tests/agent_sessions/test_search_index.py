@@ -90,6 +90,7 @@ def readings(repository: Any, user_id: Any, term: str, limit: int) -> list[Readi
     return found
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150,
     deadline=None,

@@ -170,6 +170,7 @@ async def until_open(stream: Stream) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_what_other_processes_append_arrives_once_and_in_order(
     server: int, live_session: Session, writers: list[Worker], settings: Any
 ) -> None:

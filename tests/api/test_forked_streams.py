@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PARENT = """
 import faulthandler, os, threading
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
@@ -43,6 +45,7 @@ os._exit(status)
 """
 
 
+@pytest.mark.slow
 def test_a_forked_worker_opens_streams_whatever_the_parent_was_doing() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PARENT],

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
 import redis
 
 from tests.processes import ROOT
@@ -84,12 +85,14 @@ def run(server: RedisServer, when: str, interval: float, timeout: float) -> None
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_child_uses_a_redis_that_its_parent_has_given_up(redis_server: RedisServer) -> None:
     run(redis_server, "well when forked", interval=3600, timeout=1.0)
     with redis.Redis.from_url(redis_server.url, socket_timeout=10) as client:
         assert client.exists("fork:1:by the child") == 1
 
 
+@pytest.mark.slow
 def test_a_child_gives_a_hung_redis_up_and_comes_back_by_itself(
     redis_server: RedisServer,
 ) -> None:

@@ -124,6 +124,7 @@ COUNTING = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["request", "exit"])
 def test_the_counters_of_all_processes(redis_url: str, end: str) -> None:
     backend = make_cache(redis_url)

@@ -60,6 +60,7 @@ def until(happens: Callable[[], Any], again: Callable[[], Any] = lambda: None) -
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_other_processes_are_heard_and_again_after_an_outage(
     server: RedisServer, heard: list[str]
 ) -> None:
