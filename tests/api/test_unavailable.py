@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
-from tests.api.conftest import client_of, make_user, url
+from tests.api.conftest import API, Client, client_of, make_user, url
 
 MESSAGE = {"role": "user", "content": "Hello"}
 
@@ -46,6 +46,8 @@ def test_a_terminated_backend_is_503_and_the_next_request_is_answered(
         cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
     other.close()
     problem(api.get(url(session)), caplog)
+    health = Client().get(f"{API}health/")
+    assert (health.status_code, health.json()) == (503, {"status": "unavailable"})
     connection.close_if_unusable_or_obsolete()
     assert api.post(url(session, "messages"), MESSAGE, format="json").status_code == 201
 

@@ -183,9 +183,7 @@ OPERATIONS = {
             OpenApiParameter("after", _EVENT_ID, description="The same, as a parameter."),
         ),
     ),
-    "CacheMetricsView.get": Operation(
-        id="getCacheMetrics", response=ContextObjectSerializer, errors=(404,)
-    ),
+    "CacheMetricsView.get": Operation(id="getCacheMetrics", response=ContextObjectSerializer),
     "HealthView.get": Operation(
         id="getHealth",
         response={
