@@ -71,7 +71,7 @@ class EventActions(OwnedSessionsView):
             "events",
             request.user.pk,
             settings.MAX_STREAMS_PER_USER,
-            lambda: StreamingHttpResponse(
+            StreamingHttpResponse(
                 _follow(reading) if is_async else _read_all(reading),
                 content_type="text/event-stream",
                 headers=_LASTING_HEADERS if is_async else _HEADERS,
@@ -102,8 +102,8 @@ class _Reading:
         if messages:
             self.after = messages[-1].sequence
             # Messages have from bytes to megabytes: the next window follows this one's average.
-            average = sum(map(len, events)) // len(events) + 1
-            self._size = max(1, min(_LARGEST_WINDOW, _WINDOW_BYTES // average))
+            fitting = _WINDOW_BYTES * len(events) // sum(map(len, events))
+            self._size = max(1, min(_LARGEST_WINDOW, fitting))
         return events
 
 

@@ -185,7 +185,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
             "export",
             request.user.pk,
             settings.MAX_EXPORTS_PER_USER,
-            lambda: ndjson_response(request._request, pieces, filename),
+            ndjson_response(request._request, pieces, filename),
             None if is_async else settings.MAX_WSGI_EXPORTS,
         )
 

@@ -32,10 +32,10 @@ def counted(
     kind: str,
     user_id: object,
     limit: int,
-    make: Callable[[], StreamingHttpResponse],
+    response: StreamingHttpResponse,
     limit_of_kind: int | None = None,
 ) -> StreamingHttpResponse:
-    """Return the response that *make* returns, counted until the server closes it.
+    """Return the response, which has not begun to stream, counted until the server closes it.
 
     *limit* is the most open responses of this kind and user in this process, *limit_of_kind* of
     this kind, None for any number; all of a process together are limited by
@@ -51,19 +51,13 @@ def counted(
     released = threading.Event()
 
     def release() -> None:
+        global _open
         with _lock:
             if not released.is_set():
                 released.set()
-                _open.subtract(limits.keys())
-                for place in limits:
-                    if not _open[place]:
-                        del _open[place]
+                # What is open no more leaves no zero behind.
+                _open -= Counter(limits.keys())
 
-    try:
-        response = make()
-    except BaseException:
-        release()
-        raise
     response.__class__ = _CountedResponse
     response.release = release  # type: ignore[attr-defined]
     return response

@@ -17,8 +17,10 @@ from django.contrib.auth.backends import BaseBackend
 from django.core.asgi import get_asgi_application
 from django.db import connection
 from django.test import AsyncClient
+from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
+from agent_sessions.api import events
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
 from tests.agent_sessions.test_concurrency import Worker
@@ -407,6 +409,21 @@ def test_a_synchronous_server_sends_what_there_is(api: APIClient, session: Sessi
     assert sent[1].splitlines()[0] == "id: 2"
     assert json.loads(sent[1].split("data: ")[1])["message"]["content"] == "\x00\ud800"
     assert len(sent) == 1 + 151 + 1
+
+
+@pytest.mark.django_db
+def test_messages_larger_than_a_window_are_read_one_by_one(
+    api: APIClient, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_WINDOW_BYTES", 10)
+    say(session, *map(str, range(30)))
+    response = api.get(url(session, "events"))
+    with CaptureQueriesContext(connection) as queries:
+        sent = b"".join(response.streaming_content).decode().split("\n\n")[1:-1]
+    found = [json.loads(event.split("data: ")[1])["message"]["content"] for event in sent]
+    assert found == [*map(str, range(30))]
+    # How large they are is known after the first twenty.
+    assert len(queries) >= 1 + 10
 
 
 @pytest.mark.django_db

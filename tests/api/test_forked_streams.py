@@ -14,7 +14,7 @@ import django; django.setup()
 from django.http import StreamingHttpResponse
 from agent_sessions.api.streams import counted
 
-opened = counted("events", 1, 1, lambda: StreamingHttpResponse([]))
+opened = counted("events", 1, 1, StreamingHttpResponse([]))
 holding, release = threading.Event(), threading.Event()
 
 class Slow(dict):
@@ -27,7 +27,7 @@ class Slow(dict):
         return 1
 
 threading.Thread(
-    target=counted, args=("events", Slow(), 1, lambda: StreamingHttpResponse([])), daemon=True
+    target=counted, args=("events", Slow(), 1, StreamingHttpResponse([])), daemon=True
 ).start()
 assert holding.wait(20)
 child = os.fork()
@@ -35,7 +35,7 @@ if child == 0:
     faulthandler.dump_traceback_later(20, exit=True)
     status = 1
     try:
-        counted("events", 1, 1, lambda: StreamingHttpResponse([])).close()
+        counted("events", 1, 1, StreamingHttpResponse([])).close()
         status = 0
     finally:
         os._exit(status)
