@@ -277,6 +277,11 @@ class TestIdempotency:
             repository.add_message_to_session(session.id, say())
         assert [m.sequence for m in repository.get_messages(session.id)] == [1, 2]
 
+    def test_the_longest_key_is_a_key(self, repository, session):
+        longest = say(idempotency_key="k" * 255)
+        first = repository.add_message_to_session(session.id, longest)
+        assert repository.add_message_to_session(session.id, longest) == first
+
     def test_is_per_session(self, repository, make_session):
         for session in (make_session(), make_session()):
             repository.add_message_to_session(session.id, say(idempotency_key="k1"))

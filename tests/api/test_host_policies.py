@@ -6,10 +6,12 @@ import base64
 from typing import Any
 
 import pytest
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import AllowAny, BasePermission
 from rest_framework.test import APIClient, APIRequestFactory
 from rest_framework.throttling import SimpleRateThrottle
 
+from agent_sessions.api.base import ApiView
 from agent_sessions.api.sessions import SessionViewSet
 from agent_sessions.models import Session
 from tests.api.conftest import API, Client, client_of, make_user, url
@@ -33,6 +35,17 @@ class TwoPerHour(SimpleRateThrottle):
 
     def get_cache_key(self, request: Any, view: Any) -> str:
         return f"two-per-hour-{request.user.pk}"
+
+
+class ByNumber(BaseAuthentication):
+    """Logs in by the number of the user, and takes for granted that it is one."""
+
+    def authenticate(self, request: Any) -> Any:
+        int(request.headers["Authorization"])
+        raise AssertionError("No test sends a number.")
+
+    def authenticate_header(self, request: Any) -> str:
+        return "Number"
 
 
 @pytest.fixture
@@ -115,6 +128,18 @@ def test_wrong_passwords_are_throttled_and_so_is_the_right_one_after_them(
     assert [answer("wrong", "10.9.8.7") for _ in range(5)] == [401, 401, 401, 429, 429]
     assert answer("right", "10.9.8.7") == 429
     assert answer("right", "10.9.8.6") == 200
+
+
+def test_credentials_that_the_project_cannot_read_are_401(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ApiView, "authentication_classes", [ByNumber])
+    settings.AGENT_SESSIONS_LOGIN_RATE = "1/day"
+    refused = Client(REMOTE_ADDR="10.9.8.3").get(SESSIONS, headers={"Authorization": "seven"})
+    assert (refused.status_code, refused["WWW-Authenticate"]) == (401, "Number")
+    # It counts as a wrong password.
+    again = Client(REMOTE_ADDR="10.9.8.3").get(SESSIONS, headers={"Authorization": "eight"})
+    assert again.status_code == 429
 
 
 def test_health_is_throttled_by_address(settings: Any) -> None:

@@ -54,7 +54,8 @@ def test_bad_json_is_400(api: APIClient, session: Session, body: bytes) -> None:
     for address in (url(session, "messages"), SESSIONS, f"{SESSIONS}bulk-status/"):
         response = api.post(address, body, content_type=JSON)
         assert response.status_code == 400, response.content
-        problem(response)
+        # No body at all is none that could be parsed.
+        assert problem(response)["code"] == ("parse_error" if body else "invalid")
     assert not Message.objects.exists()
 
 
@@ -112,6 +113,16 @@ def test_a_compressed_body_is_415(api: APIClient, session: Session) -> None:
         assert problem(response)["code"] == "unsupported_content_encoding"
     plain = {"Content-Encoding": "identity"}
     assert api.post(SESSIONS, {"agent_id": "a"}, "json", headers=plain).status_code == 201
+
+
+def test_a_body_in_chunks_is_411(api: APIClient, session: Session) -> None:
+    for encoding in ("chunked", "gzip, Chunked"):
+        response = api.post(
+            SESSIONS, {"agent_id": "a"}, "json", headers={"Transfer-Encoding": encoding}
+        )
+        assert response.status_code == 411
+        assert problem(response)["code"] == "length_required"
+    assert list(Session.objects.all()) == [session]
 
 
 @override_settings(AGENT_SESSIONS_MAX_REQUEST_BYTES=100)
@@ -174,7 +185,8 @@ def test_a_forgotten_slash_keeps_method_and_body(api: APIClient, path: str) -> N
 
 def test_addresses_that_are_none_are_404_problems(api: APIClient, session: Session) -> None:
     for address in (url(session, "nothing"), f"{SESSIONS}a/b/c", f"{API}cache/", f"{API}health/x/"):
-        for client in (api, Client()):
+        # There is nothing to forge either.
+        for client in (api, Client(), Client(enforce_csrf_checks=True)):
             for method in ("GET", "POST", "DELETE"):
                 response = client.generic(method, address)
                 assert response.status_code == 404
@@ -226,6 +238,9 @@ def test_the_hosts_error_format_stays_its_own(api: APIClient, settings: Any) -> 
 def test_answers_stay_out_of_shared_caches(api: APIClient, session: Session) -> None:
     for address in (SESSIONS, url(session), url(session, "messages"), url(uuid.uuid4())):
         assert "private" in api.get(address)["Cache-Control"]
+    # What has no ETag is not kept at all.
+    for address in (SESSIONS, url(session, "messages"), url(uuid.uuid4())):
+        assert "no-store" in api.get(address)["Cache-Control"]
 
 
 @override_settings(AGENT_SESSIONS_READ_RATE="3/min", AGENT_SESSIONS_WRITE_RATE="2/min")
