@@ -43,6 +43,8 @@ _LASTING_HEADERS = {**_HEADERS, "X-Accel-Buffering": "no"}
 _FIRST_WINDOW = 20
 _LARGEST_WINDOW = 100
 _WINDOW_BYTES = 1024 * 1024
+# Numbers count from 1; messages of an import may have the number 0.
+_BEFORE_ALL = -1
 
 
 class EventActions(OwnedSessionsView):
@@ -88,7 +90,8 @@ class _Reading:
         self.after = after
         """The sequence up to which messages were read."""
         self.using = using
-        self.has_more = True
+        self.has_more: bool
+        """Whether the last window was full."""
         self._repository = SyncSessionRepository(using).for_user(reader.owner_id, reader.tenant)
         self._size = _FIRST_WINDOW
 
@@ -122,13 +125,13 @@ async def _follow(reading: _Reading) -> AsyncIterator[bytes]:
                     events = await center.run(reading.next_events)
                 except DatabaseFailure:
                     # The stream continues after an outage of the database.
-                    events, latest = [], 0
+                    events, latest, reading.has_more = [], 0, False
                 # The server takes an event when the client has taken the one before, so a slow
                 # client holds one window in memory.
                 for event in events:
                     yield event
                 live.seen = max(reading.after, latest)
-                if events and reading.has_more:
+                if reading.has_more:
                     continue
                 pause = min(settings.EVENTS_KEEP_ALIVE_SECONDS, max(end - clock(), 0))
                 try:
@@ -139,6 +142,7 @@ async def _follow(reading: _Reading) -> AsyncIterator[bytes]:
 
 def _read_all(reading: _Reading) -> Iterator[bytes]:
     yield _RETRY
+    yield from reading.next_events()
     while reading.has_more:
         yield from reading.next_events()
 
@@ -151,7 +155,7 @@ def _last_event_id(request: Request) -> int:
     for name, text in given.items():
         if text and not (text.isascii() and text.isdigit() and len(text) <= 10):
             raise InvalidParameter({name: [_("This is not the id of an event.")]})
-    return min(int(given["Last-Event-ID"] or given["after"] or 0), LARGEST_SEQUENCE)
+    return min(int(given["Last-Event-ID"] or given["after"] or _BEFORE_ALL), LARGEST_SEQUENCE)
 
 
 def _close_connections() -> None:

@@ -21,7 +21,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from agent_sessions.api import events
-from agent_sessions.models import Session
+from agent_sessions.models import Message, Session
 from agent_sessions.repository import SyncSessionRepository
 from tests.agent_sessions.test_concurrency import Worker
 from tests.api.conftest import make_user, say, url
@@ -409,6 +409,16 @@ def test_a_synchronous_server_sends_what_there_is(api: APIClient, session: Sessi
     assert sent[1].splitlines()[0] == "id: 2"
     assert json.loads(sent[1].split("data: ")[1])["message"]["content"] == "\x00\ud800"
     assert len(sent) == 1 + 151 + 1
+
+
+@pytest.mark.django_db
+def test_a_message_with_the_number_0_is_sent_too(api: APIClient, session: Session) -> None:
+    Message.objects.create(session=session, sequence=0, role="user", content="zero")
+    say(session, "one")
+    for after, numbers in (("", [0, 1]), ("0", [1]), ("1", [])):
+        response = api.get(url(session, "events"), headers={"Last-Event-ID": after})
+        sent = b"".join(response.streaming_content).decode().split("\n\n")[1:-1]
+        assert [int(event.split("\n")[0].removeprefix("id: ")) for event in sent] == numbers
 
 
 @pytest.mark.django_db
