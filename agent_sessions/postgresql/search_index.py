@@ -185,7 +185,7 @@ def _find(cursor: CursorWrapper, table: str, name: str) -> tuple[str, bool] | No
 def _partitions(cursor: CursorWrapper) -> list[tuple[int, str]]:
     cursor.execute(
         "SELECT relid::oid::bigint, relid::text FROM pg_partition_tree(%s) "
-        "WHERE isleaf AND level > 0 ORDER BY relid::text",
+        "WHERE isleaf ORDER BY relid::text",
         [TABLE],
     )
     return [(int(number), str(name)) for number, name in cursor.fetchall()]

@@ -53,7 +53,7 @@ class Page(Generic[Item]):
     @property
     def has_previous(self) -> bool:
         """Whether a page with items precedes."""
-        return 1 < self.page <= self.total_pages + 1 and self.total_pages > 0
+        return 1 < self.page <= self.total_pages + 1
 
 
 @register

@@ -24,6 +24,8 @@ SessionId: TypeAlias = Session | UUID | str
 User: TypeAlias = models.Model | UserKey
 """A user, or the user's primary key."""
 
+_MOST_ROWS = 2**31
+
 
 class SyncUserSessionRepository:
     """Operations on the sessions of one user in one tenant; no other sessions exist in it.
@@ -254,7 +256,7 @@ class SyncUserSessionRepository:
         if excerpts < 0:
             raise ValueError(f"The number of excerpts is {excerpts}; it must be at least 0.")
         return search.search(
-            self.owner, search_term, _checked(limit), min(excerpts, 2**31), self.using
+            self.owner, search_term, _checked(limit), min(excerpts, _MOST_ROWS), self.using
         )
 
 
@@ -271,4 +273,4 @@ def _checked(limit: int) -> int:
     if limit < 1:
         raise ValueError(f"The limit is {limit}; it must be at least 1.")
     # More than any database counts to would be an error of the database.
-    return int(min(limit, 2**31))
+    return int(min(limit, _MOST_ROWS))

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from agent_sessions.models import Message, Session, SessionStatus
@@ -132,9 +132,23 @@ class TestDelete:
             erased = repository.delete_user_data(sessions[0].user)
         assert (erased.sessions, erased.messages) == (5, 10)
         assert "5 sessions, 10 messages" in caplog.text
+        assert "tenant" not in caplog.text
         assert [s.pk for s in Session.objects.all()] == [kept.pk]
         assert Message.objects.count() == 1
         assert repository.delete_user_data(sessions[0].user_id).sessions == 0
+
+    @pytest.mark.postgres
+    def test_of_a_user_locks_all_sessions_at_once(self, repository, make_session, user):
+        for _number in range(3):
+            repository.add_message_to_session(make_session().id, say())
+
+        users = type(user).objects.filter(pk=user.pk)
+        # What was locked is free again after a rollback.
+        for _attempt in range(2):
+            with CaptureQueriesContext(connection) as queries, transaction.atomic():
+                users.delete()
+                transaction.set_rollback(True)
+            assert len([query for query in queries if "FOR UPDATE" in query["sql"]]) == 1
 
     def test_deleting_the_user_deletes_the_data(self, repository, session, user):
         repository.add_message_to_session(session.id, say())

@@ -52,11 +52,16 @@ class TestLists:
         assert page.items == sessions[:2]
         assert (page.page, page.page_size, page.total_items, page.total_pages) == (1, 2, 5, 3)
         assert (page.has_next, page.has_previous) == (True, False)
+        page = repository.get_paginated_user_sessions(user_id, page=2, page_size=2)
+        assert page.items == sessions[2:4]
+        assert (page.has_next, page.has_previous) == (True, True)
         page = repository.get_paginated_user_sessions(user_id, page=3, page_size=2)
         assert page.items == sessions[4:]
         assert (page.has_next, page.has_previous) == (False, True)
+        page = repository.get_paginated_user_sessions(user_id, page=4, page_size=2)
+        assert (page.items, page.has_next, page.has_previous) == ([], False, True)
         page = repository.get_paginated_user_sessions(user_id, 10**30, 2)
-        assert (page.items, page.has_next) == ([], False)
+        assert (page.items, page.has_next, page.has_previous) == ([], False, False)
 
     def test_pages_of_nothing(self, repository, user):
         page = repository.get_paginated_user_sessions(user.pk, 1, 10)

@@ -330,6 +330,11 @@ class TestExcerpts:
         assert [e.sequence for e in found[0].excerpts] == [2]
         assert found[1].excerpts == ()
 
+    def test_are_those_of_the_first_three_messages(self, repository, session, say):
+        say(session, "dog", *["cat"] * 4)
+        [found] = repository.search_sessions(session.user_id, "cat")
+        assert [excerpt.sequence for excerpt in found.excerpts] == [2, 3, 4]
+
     def test_number_of_excerpts_is_checked(self, repository, session):
         with pytest.raises(ValueError, match="at least 0"):
             repository.search_sessions(session.user_id, "x", excerpts=-1)

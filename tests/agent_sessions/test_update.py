@@ -80,6 +80,13 @@ class TestContext:
         }
         assert repository.get(session.id).context == {"b": 2}
 
+    def test_moves_the_moment_of_the_last_change_and_never_back(self, repository, session):
+        changed = repository.update_session_context(session.id, {"a": 1})
+        assert changed.updated_at > session.updated_at
+        ahead = timezone.now() + timedelta(minutes=5)
+        Session.objects.update(updated_at=ahead)
+        assert repository.update_session_context(session.id, {"b": 1}).updated_at == ahead
+
     @pytest.mark.parametrize(
         "context",
         [
