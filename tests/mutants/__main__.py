@@ -41,7 +41,8 @@ def main() -> int:
         if paths:
             with Workers(options.workers, suite) as workers:
                 recorded = workers.record(options.recorded)
-                jobs = list(mutants(suite, paths, recorded, options.seed, options.each))
+                every = mutants(suite, paths, recorded, options.seed, options.each)
+                jobs = [job for job in every if not found.get(job.name)]
                 random.Random(options.seed).shuffle(jobs)
                 found |= noticed(workers, jobs)
     return report(found)

@@ -20,6 +20,7 @@ class Suite(NamedTuple):
     tests: tuple[str, ...]
     #: Modules that migrations use: each of their mutants has a database made anew.
     migrated: str = ""
+    #: Its tests look, of modules of an earlier suite, at what that suite has not noticed.
     on_sqlite: bool = False
 
 
@@ -47,7 +48,10 @@ SUITES = (
     ),
     Suite(
         "agent_sessions on SQLite",
-        ("agent_sessions/repository/portable.py",),
+        (
+            *("agent_sessions/querysets.py", "agent_sessions/search/*.py"),
+            "agent_sessions/repository/*.py",
+        ),
         ("tests/agent_sessions",),
         on_sqlite=True,
     ),
@@ -72,9 +76,9 @@ def modules(suite: Suite) -> list[Path]:
         if not paths:
             raise SystemExit(f"tests/mutants/plan.py: there is no {pattern}")
         found |= {each.relative_to(ROOT): None for each in paths if each.name not in LEFT_OUT}
-    if not suite.on_sqlite:
-        # PostgreSQL has statements of its own instead.
-        found.pop(Path("agent_sessions/repository/portable.py"), None)
+    # PostgreSQL has statements of its own.
+    others = "postgresql" if suite.on_sqlite else "portable"
+    found.pop(Path(f"agent_sessions/repository/{others}.py"), None)
     return list(found)
 
 
