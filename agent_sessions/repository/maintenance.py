@@ -118,7 +118,7 @@ def _delete(sessions: Sequence[Session], using: str) -> int:
 
 def _wrong(sessions: SessionQuerySet[Session]) -> list[tuple[UUID, int, int]]:
     counted = sessions.annotate(
-        rows=Count("messages"), highest=Coalesce(Max("messages__sequence"), 0)
+        rows=Count("messages"), highest=Coalesce(Max("messages__sequence"), F("last_sequence"))
     )
     wrong = counted.filter(~Q(message_count=F("rows")) | Q(last_sequence__lt=F("highest")))
     return list(wrong.order_by("pk").values_list("pk", "rows", "highest"))
