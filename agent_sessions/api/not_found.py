@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponsePermanentRedirect
-from django.urls import Resolver404, resolve
+from django.urls import resolve
 from django.utils.http import escape_leading_slashes
 from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
@@ -16,16 +16,10 @@ from agent_sessions.api.errors import PROBLEM_TYPE, problem_document
 @csrf_exempt
 def not_found(request: HttpRequest, path: str, **kwargs: object) -> HttpResponse:
     """Answer 404 as a problem document; 308 if *path* with a slash at its end exists."""
-    if not path.endswith("/") and _exists(f"{request.path_info}/"):
+    # Where an address leads here, so does at least the one with a slash at its end.
+    if not path.endswith("/") and resolve(f"{request.path_info}/").func is not not_found:
         address = escape_leading_slashes(request.get_full_path(force_append_slash=True))
         # After 301, which Django's CommonMiddleware sends, clients turn a POST into a GET.
         return HttpResponsePermanentRedirect(address, preserve_request=True)
     problem = problem_document(NotFound(_("There is nothing at this address.")))
     return JsonResponse(problem, status=404, content_type=PROBLEM_TYPE)
-
-
-def _exists(path: str) -> bool:
-    try:
-        return resolve(path).func is not not_found
-    except Resolver404:
-        return False
