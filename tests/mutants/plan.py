@@ -111,9 +111,10 @@ class Recorded:
     ) -> tuple[dict[str, float], bool]:
         """Return the tests that a change of this line may break, and whether imports run it.
 
-        Tests of the module's name come first, then the quickest of each file. Lines that only
-        imports run may matter to all tests that run anything of the module or name it, and so may
-        those that only processes of a test run. What is in the database matters to all.
+        Tests that call what the line decorates come first, then those of the module's name, then
+        the quickest of each file. Lines that only imports run may matter to all tests that run
+        anything of the module or name it, and so may those that only processes of a test run.
+        What is in the database matters to all.
         """
         of_module = self._tests.get(str(path), {})
         numbers = statement_lines(code, line)
@@ -124,7 +125,10 @@ class Recorded:
             chosen = set[str]().union(*of_module.values(), self._naming(path))
         if migrated or not chosen:
             chosen = set(self.seconds)
-        return dict(self._telling(path.stem, chosen - self.failed)), at_import
+        calling = set[str]().union(
+            *(of_module.get(number, ()) for number in decorated_lines(code, line))
+        )
+        return dict(self._telling(path.stem, chosen - self.failed, calling)), at_import
 
     def _naming(self, path: Path) -> Iterator[str]:
         dotted = re.compile(rf"\b{'.'.join(path.with_suffix('').parts)}\b")
@@ -132,13 +136,15 @@ class Recorded:
         naming = {each for each in files if dotted.search((ROOT / each).read_text("utf-8"))}
         yield from (name for name in self.seconds if name.partition("::")[0] in naming)
 
-    def _telling(self, module: str, tests: Iterable[str]) -> Iterator[tuple[str, float]]:
+    def _telling(
+        self, module: str, tests: Iterable[str], calling: set[str]
+    ) -> Iterator[tuple[str, float]]:
         seen: Counter[str] = Counter()
-        ranks: dict[str, tuple[bool, int, float]] = {}
+        ranks: dict[str, tuple[bool, bool, int, float]] = {}
         for name in sorted(tests, key=lambda name: self.seconds[name]):
             file = name.partition("::")[0]
             seen[file] += 1
-            ranks[name] = module not in name, seen[file], self.seconds[name]
+            ranks[name] = name not in calling, module not in name, seen[file], self.seconds[name]
         total = 0.0
         for name in sorted(ranks, key=lambda name: ranks[name]):
             total += self.seconds[name]
@@ -159,6 +165,16 @@ def statement_lines(code: str, line: int) -> set[int]:
     body = getattr(inner, "body", None)
     end = _start(body[0]) - 1 if body else inner.end_lineno
     return set(range(_start(inner), max(end or 0, _start(inner)) + 1))
+
+
+def decorated_lines(code: str, line: int) -> set[int]:
+    """Return the lines of the function that the line decorates, or begins."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = _start(node.body[0])
+            if _start(node) <= line < body:
+                return set(range(body, (node.end_lineno or body) + 1))
+    return set()
 
 
 def is_remembered(code: str, line: int) -> bool:
