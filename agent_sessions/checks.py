@@ -18,6 +18,7 @@ from agent_sessions.postgresql import append_function, search_index
 from agent_sessions.querysets import LONGEST_DAYS
 from cache_layer.app_settings import COUNT, SECONDS, Rule, is_amount, unknown_names, wrong_values
 
+_LOOKED_AT: Final = 20
 _RATE_TEXT: Final = re.compile(r"[1-9]\d*/[smhd]\w*")
 
 
@@ -116,6 +117,46 @@ def check_cipher(**kwargs: object) -> list[CheckMessage]:
     except ImproperlyConfigured as error:
         return [Error(str(error), id=f"agent_sessions.{RULES['CIPHER_KEYS'][0]}")]
     return []
+
+
+@register(Tags.database)
+def check_decryption(
+    databases: Sequence[str] | None = None, **kwargs: object
+) -> list[CheckMessage]:
+    """Report databases whose oldest or newest sessions cannot be decrypted (W008).
+
+    A key that was lost or forgotten shows there; ``reencrypt_conversations --check`` reads all.
+    """
+    from agent_sessions.models import Session
+    from agent_sessions.repository.undecryptable import of_sessions
+
+    found: list[CheckMessage] = []
+    if settings.CIPHER is not None and check_cipher():
+        return []
+    for alias in databases or ():
+        if not router.allow_migrate_model(alias, Session):
+            continue
+        connection = connections[alias]
+        with connection.cursor() as cursor:
+            if Session._meta.db_table not in connection.introspection.table_names(cursor):
+                continue
+        sessions = Session.objects.using(alias)
+        failures = [
+            failure
+            for order in ("pk", "-pk")
+            for failure in of_sessions(sessions.order_by(order)[:_LOOKED_AT])
+        ]
+        if failures:
+            found.append(
+                Warning(
+                    f"Sessions in database {alias!r} cannot be decrypted, such as "
+                    f"{failures[0].session_id}: {failures[0].reason}",
+                    hint="Is a key missing in AGENT_SESSIONS_CIPHER_KEYS? "
+                    f"manage.py reencrypt_conversations --check --database {alias} names all rows.",
+                    id="agent_sessions.W008",
+                )
+            )
+    return found
 
 
 @register()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import Enum, auto
 from functools import cache
 from typing import Any
 
@@ -35,7 +37,26 @@ SESSION_FIELDS = frozenset({"title", "context", "metadata"})
 
 NOTE = "(cannot be decrypted)"
 
-_with_notes: ContextVar[bool] = ContextVar("agent_sessions_with_notes", default=False)
+logger = logging.getLogger("agent_sessions")
+
+
+class OnFailure(Enum):
+    """What happens as a row is loaded that has a text that cannot be decrypted."""
+
+    LATER = auto()
+    """The row is loaded. Reading the text raises DecryptionFailed."""
+    NOTE = auto()
+    """The row is loaded with a note in place of the text, and an empty object."""
+    RAISE = auto()
+    """DecryptionFailed is raised."""
+
+
+_on_failure: ContextVar[OnFailure] = ContextVar(
+    "agent_sessions_on_failure", default=OnFailure.LATER
+)
+
+_MOST_REPORTED = 100
+_reported: set[str] = set()
 
 
 def is_on() -> bool:
@@ -101,18 +122,28 @@ def refuse_search() -> None:
 
 
 @contextmanager
-def notes() -> Iterator[None]:
-    """Load a note in place of what cannot be decrypted, and an empty object."""
-    token = _with_notes.set(True)
+def when_undecryptable(way: OnFailure) -> Iterator[None]:
+    """Load rows in this way where they cannot be decrypted."""
+    token = _on_failure.set(way)
     try:
         yield
     finally:
-        _with_notes.reset(token)
+        _on_failure.reset(token)
 
 
-def shows_notes() -> bool:
-    """Return whether what cannot be decrypted is loaded as a note."""
-    return _with_notes.get()
+def on_failure() -> OnFailure:
+    """Return what happens as a row is loaded that cannot be decrypted."""
+    return _on_failure.get()
+
+
+def report(failure: DecryptionFailed) -> None:
+    """Log what cannot be decrypted: once in a process, and not more rows than one can read."""
+    if failure.what in _reported or len(_reported) >= _MOST_REPORTED:
+        return
+    _reported.add(failure.what)
+    logger.error("%s", failure)
+    if len(_reported) == _MOST_REPORTED:
+        logger.error("Further texts that cannot be decrypted are not logged.")
 
 
 def cipher() -> Cipher:
@@ -141,6 +172,7 @@ def _cipher(named: Any) -> Cipher:
 def _forget(*, setting: str, **kwargs: object) -> None:
     if setting.startswith("AGENT_SESSIONS_CIPHER"):
         _cipher.cache_clear()
+        _reported.clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="agent_sessions.encryption")

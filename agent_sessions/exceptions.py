@@ -45,6 +45,7 @@ class DecryptionFailed(AgentSessionsError):  # noqa: N818
 
     def __init__(self, what: str, reason: str) -> None:
         self.what = what
+        self.reason = reason
         super().__init__(f"The {what} cannot be decrypted: {reason}.")
 
 

@@ -12,6 +12,7 @@ from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
 from agent_sessions import encryption, message_format
+from agent_sessions.exceptions import DecryptionFailed
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -51,25 +52,44 @@ def _in_digits(found: re.Match[str]) -> str:
     return digits if "." in digits else f"{digits}.0"
 
 
-class _ExactAttribute(DeferredAttribute):
-    """Fetches the exact value, not that of the column. Django 6.1 can do so for many rows."""
+class SealedAttribute(DeferredAttribute):
+    """Fetches a text that may be encrypted, not the value of its column.
 
-    def fetch_many(self, instances: Iterable[models.Model]) -> None:
-        """Fetch the field of all the messages that lack it."""
-        name = self.field.attname
+    Django 6.1 can do so for many rows.
+    """
+
+    def __get__(self, instance: Any, cls: Any = None) -> Any:
+        """Return the text. Raises DecryptionFailed."""
+        # What was loaded is found without this method.
+        if instance is not None and (failures := instance._undecryptable):
+            name = self.field.attname
+            if name in failures and name not in instance.__dict__:
+                raise DecryptionFailed(*failures[name])
+        return super().__get__(instance, cls)
+
+    def fetch_many(self, instances: Iterable[Any]) -> None:
+        """Fetch the field of all the rows that lack it."""
+        field: Any = self.field
+        name = field.attname
         lacking = [one for one in instances if name not in one.__dict__ and one.pk is not None]
-        if lacking:
-            stored = self.field.model._base_manager.using(lacking[0]._state.db)
-            found = stored.only(name, "payload").in_bulk([one.pk for one in lacking])
-            for one in lacking:
-                if one.pk in found:
-                    setattr(one, name, getattr(found[one.pk], name))
+        if not lacking:
+            return
+        stored = field.model._base_manager.using(lacking[0]._state.db)
+        found = stored.only(name, *field.read_with).in_bulk([one.pk for one in lacking])
+        for one in lacking:
+            if (row := found.get(one.pk)) is None:
+                continue
+            if name in row.__dict__:
+                setattr(one, name, row.__dict__[name])
+            elif name in row._undecryptable:
+                one._undecryptable = {**one._undecryptable, name: row._undecryptable[name]}
 
 
 class ContentField(_AnyTextField):
     """The exact content of a message; its column holds the readable text."""
 
-    descriptor_class = _ExactAttribute
+    descriptor_class = SealedAttribute
+    read_with = ("payload", "session", "role")
 
     if TYPE_CHECKING:
         _pyi_private_set_type: Any
@@ -102,7 +122,8 @@ class ContentField(_AnyTextField):
 class MetadataField(_AnyJSONField):
     """The exact metadata of a message; its column may hold an approximation."""
 
-    descriptor_class = _ExactAttribute
+    descriptor_class = SealedAttribute
+    read_with = ("payload", "session", "role")
 
     def from_db_value(
         self, value: str | None, expression: Expression, connection: BaseDatabaseWrapper
@@ -129,6 +150,9 @@ class MetadataField(_AnyJSONField):
 class PayloadField(_NullTextField):
     """The parts of a message that other columns cannot hold, computed when the row is saved."""
 
+    descriptor_class = SealedAttribute
+    read_with = ("session", "role")
+
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         """Return the payload of the message as it is now, encrypted with all of its texts at need.
 
@@ -141,6 +165,9 @@ class PayloadField(_NullTextField):
 
 class TitleField(_TitleField):
     """The title of a session; its column is empty where texts are encrypted."""
+
+    descriptor_class = SealedAttribute
+    read_with = ("sealed_title",)
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         """Return what the column holds."""
@@ -170,6 +197,9 @@ class SealedTitleField(_NullTextField):
 
 class SessionObjectField(_AnyJSONField):
     """A JSON object of a session; its column holds a string where texts are encrypted."""
+
+    descriptor_class = SealedAttribute
+    read_with = ()
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         """Return the object, encrypted at need."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from django.db.models.base import ModelState
 from django.db.models.signals import post_init, pre_init
 
 from agent_sessions import encryption, message_format
+from agent_sessions.encryption import OnFailure
 from agent_sessions.exceptions import DecryptionFailed
 from agent_sessions.message_format import JsonObject
 
@@ -22,7 +24,70 @@ BOUND = frozenset({"role", "session", "session_id"})
 """Fields of a message that an encrypted payload is bound to."""
 
 
-def restore_session(session: models.Model) -> None:
+class MayBeUndecryptable:
+    """The part of a session or a message that knows which of its texts cannot be decrypted.
+
+    These are deferred, and :class:`agent_sessions.fields.SealedAttribute` raises DecryptionFailed
+    for them.
+    """
+
+    _undecryptable: Mapping[str, tuple[str, str]] = MappingProxyType({})
+
+    @property
+    def is_undecryptable(self) -> bool:
+        """Whether a text of the row cannot be decrypted, and reading it raises DecryptionFailed."""
+        return bool(self._undecryptable)
+
+    def require_decrypted(self) -> Self:
+        """Return the row. Raises DecryptionFailed if one of its texts cannot be decrypted."""
+        for arguments in self._undecryptable.values():
+            raise DecryptionFailed(*arguments)
+        return self
+
+    def readable(self, name: str, otherwise: Any) -> Any:
+        """Return the value of a field; *otherwise* if it cannot be decrypted."""
+        lacks = name in self._undecryptable and name not in self.__dict__
+        return otherwise if lacks else getattr(self, name)
+
+    def _leave_out(self, failure: DecryptionFailed, notes: Mapping[str, object]) -> None:
+        """Load the row without these fields, or with notes in their place."""
+        way = encryption.on_failure()
+        if way is OnFailure.RAISE:
+            raise failure
+        if not self._undecryptable:
+            encryption.report(failure)
+        arguments = (failure.what, failure.reason)
+        self._undecryptable = {**self._undecryptable, **dict.fromkeys(notes, arguments)}
+        if way is OnFailure.NOTE:
+            self.__dict__.update(notes)
+            return
+        for name in notes:
+            self.__dict__.pop(name, None)
+
+    @contextmanager
+    def _reading_again(self, fields: Collection[str] | None) -> Iterator[None]:
+        """Read again what could not be decrypted, and raise DecryptionFailed if it still cannot."""
+        before = self._undecryptable
+        # Django leaves out what is not loaded.
+        lacking = [name for name in before if name not in self.__dict__] if fields is None else []
+        self.__dict__.update(dict.fromkeys(lacking))
+        self._undecryptable = {
+            name: reason
+            for name, reason in before.items()
+            if fields is not None and name not in fields
+        }
+        is_note = encryption.on_failure() is OnFailure.NOTE
+        try:
+            with nullcontext() if is_note else encryption.when_undecryptable(OnFailure.RAISE):
+                yield
+        except BaseException:
+            for name in lacking:
+                self.__dict__.pop(name, None)
+            self._undecryptable = before
+            raise
+
+
+def restore_session(session: RemembersLoaded) -> None:
     """Decrypt the fields of a session that were loaded, where they are encrypted."""
     values = session.__dict__
     sealed = {
@@ -36,11 +101,8 @@ def restore_session(session: models.Model) -> None:
     for name, stored in sealed.items():
         try:
             text = encryption.unseal(stored, "session", name, session.pk)
-        except DecryptionFailed:
-            if not encryption.shows_notes():
-                raise
-            values["is_undecryptable"] = True
-            values[name] = encryption.NOTE if name == "title" else {}
+        except DecryptionFailed as failure:
+            session._leave_out(failure, {name: encryption.NOTE if name == "title" else {}})
         else:
             values[name] = text if name == "title" else json.loads(text)
 
@@ -51,7 +113,7 @@ def snapshot(value: object) -> object:
     return json.dumps(value, default=repr) if isinstance(value, dict | list) and value else value
 
 
-class RemembersLoaded(models.Model):
+class RemembersLoaded(MayBeUndecryptable, models.Model):
     """The part of a session that loads it, and remembers what was loaded."""
 
     _loaded: Mapping[str, object] = MappingProxyType({})
@@ -75,16 +137,22 @@ class RemembersLoaded(models.Model):
         fields: Iterable[str] | None = None,
         from_queryset: models.QuerySet[Self] | None = None,
     ) -> None:
-        """Load fields again: they count as unchanged."""
+        """Load fields again: they count as unchanged. Raises DecryptionFailed."""
         fields = None if fields is None else [*fields]
         if fields is not None and "title" in fields:
             fields.append("sealed_title")
-        super().refresh_from_db(using, fields, from_queryset)
+        with self._reading_again(fields):
+            super().refresh_from_db(using, fields, from_queryset)
         self._remember(fields)
 
     def _remember(self, fields: Iterable[str] | None = None) -> None:
         """Remember the values of these fields (by default of all) as those of the row."""
         values = self.__dict__
+        if self._undecryptable and encryption.on_failure() is not OnFailure.NOTE:
+            # What was given a new text is not what could not be decrypted.
+            self._undecryptable = {
+                name: reason for name, reason in self._undecryptable.items() if name not in values
+            }
         names = (
             [field.attname for field in self._meta.concrete_fields]
             if fields is None
@@ -94,7 +162,7 @@ class RemembersLoaded(models.Model):
         self._loaded = known if fields is None else {**self._loaded, **known}
 
 
-class ExactlyLoaded(models.Model):
+class ExactlyLoaded(MayBeUndecryptable, models.Model):
     """The part of ``Message`` that loads exact values."""
 
     payload: Any
@@ -177,10 +245,16 @@ class ExactlyLoaded(models.Model):
         payload = self.__dict__.get("payload")
         if payload is None:
             return
-        if encryption.is_sealed(payload):
-            kept = self._unsealed(payload)
-        else:
-            kept = message_format.unpack(payload)
+        try:
+            if encryption.is_sealed(payload):
+                kept = self._unsealed(payload)
+            else:
+                kept = message_format.unpack(payload)
+        except DecryptionFailed as failure:
+            notes: dict[str, object] = {"content": encryption.NOTE, "metadata": {}, "payload": None}
+            loaded = {name: note for name, note in notes.items() if name in self.__dict__}
+            self._leave_out(failure, loaded)
+            return
         if "content" in self.__dict__ and ("content" in kept or "absent" in kept):
             self.content = kept.get("content")
         if "metadata" in self.__dict__ and "metadata" in kept:
@@ -188,14 +262,8 @@ class ExactlyLoaded(models.Model):
 
     def _unsealed(self, sealed: str) -> JsonObject:
         """Return what an encrypted payload holds; the message keeps its plain payload."""
-        try:
-            text = encryption.unseal(sealed, "message", self.session_id, self.role)
-        except DecryptionFailed:
-            if not encryption.shows_notes():
-                raise
-            kept: JsonObject = {"content": encryption.NOTE}
-        else:
-            kept = message_format.unpack(text)
+        text = encryption.unseal(sealed, "message", self.session_id, self.role)
+        kept = message_format.unpack(text)
         rest = {name: value for name, value in kept.items() if name not in EXACT}
         if "metadata" in kept and not kept["metadata"]:
             rest["metadata"] = kept["metadata"]
@@ -208,7 +276,10 @@ class ExactlyLoaded(models.Model):
         fields: Iterable[str] | None = None,
         from_queryset: models.QuerySet[Self] | None = None,
     ) -> None:
-        """Load fields again; the payload goes with the content and the metadata."""
+        """Load fields again; the payload goes with the content and the metadata.
+
+        Raises DecryptionFailed.
+        """
         kept: JsonObject = {}
         if fields is not None:
             fields = [*fields]
@@ -223,5 +294,6 @@ class ExactlyLoaded(models.Model):
         elif not EXACT.isdisjoint(self.__dict__):
             # A field that is deferred would stay so.
             self.__dict__.setdefault("payload", None)
-        super().refresh_from_db(using, fields, from_queryset)
+        with self._reading_again(fields):
+            super().refresh_from_db(using, fields, from_queryset)
         self.__dict__.update(kept)

@@ -23,6 +23,7 @@ from agent_sessions.choices import (
     SessionStatus,
 )
 from agent_sessions.conf import settings
+from agent_sessions.exceptions import DecryptionFailed
 from agent_sessions.fields import (
     ContentField,
     ExactEncoder,
@@ -154,7 +155,11 @@ class Session(RemembersLoaded):
         ]
 
     def __str__(self) -> str:
-        return self.title or f"{self.agent_id} {self.pk}"
+        try:
+            title = self.title
+        except DecryptionFailed:
+            title = ""
+        return title or f"{self.agent_id} {self.pk}"
 
     def save(
         self,
@@ -326,7 +331,7 @@ class Message(ExactlyLoaded):
             if update_fields & (BOUND | EXACT):
                 update_fields.add("payload")
         elif "payload" not in self.__dict__ and (
-            encryption.is_on() or not EXACT.isdisjoint(self.__dict__)
+            encryption.is_on() or self.is_undecryptable or not EXACT.isdisjoint(self.__dict__)
         ):
             # Django leaves out deferred fields. An encrypted payload is bound to the role.
             self.refresh_from_db(fields=["payload"])

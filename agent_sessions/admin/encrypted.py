@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext
 
 from agent_sessions import encryption
+from agent_sessions.encryption import OnFailure, when_undecryptable
 from agent_sessions.message_format import clean_text
 from agent_sessions.models import Message
 
@@ -29,22 +30,22 @@ class NotesAdmin(_AnyAdmin):
 
     def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Return the list."""
-        with encryption.notes():
+        with when_undecryptable(OnFailure.NOTE):
             return _rendered(super().changelist_view(request, *args, **kwargs))
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Return the form."""
-        with encryption.notes():
+        with when_undecryptable(OnFailure.NOTE):
             return _rendered(super().changeform_view(request, *args, **kwargs))
 
     def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Return the question whether to delete, or delete."""
-        with encryption.notes():
+        with when_undecryptable(OnFailure.NOTE):
             return _rendered(super().delete_view(request, *args, **kwargs))
 
     def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Return the history."""
-        with encryption.notes():
+        with when_undecryptable(OnFailure.NOTE):
             return _rendered(super().history_view(request, *args, **kwargs))
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -94,7 +95,7 @@ def excerpt_of(row: Any, length: int) -> str:
             return gettext("(a long text: open the message)")
         excerpt: str = row["excerpt"]
         return excerpt
-    with encryption.notes():
+    with when_undecryptable(OnFailure.NOTE):
         message = Message.from_db(
             None,
             ["id", "session_id", "role", "content", "metadata", "payload"],

@@ -25,6 +25,9 @@ from agent_sessions.models import Message, Session
 from agent_sessions.moments import in_utc
 from agent_sessions.repository import Erased
 
+UNDECRYPTABLE = "decryption_failed"
+"""The problem of a session or a message in a list that has a text that cannot be decrypted."""
+
 MAX_BULK_IDS = 1_000
 MAX_BATCH_MESSAGES = 1_000
 MAX_SEARCH_TERM = 500
@@ -47,6 +50,11 @@ class SessionSummarySerializer(AnySerializer):
     updated_at = MomentField(read_only=True)
     last_message_at = MomentField(read_only=True, allow_null=True)
     expires_at = MomentField(read_only=True, allow_null=True)
+    problem = serializers.ChoiceField(
+        [UNDECRYPTABLE],
+        required=False,
+        help_text="Only where a text cannot be decrypted, and is left empty.",
+    )
 
 
 class SegmentSerializer(AnySerializer):
@@ -76,6 +84,7 @@ class SessionSerializer(SessionSummarySerializer):
     """A session with its context; its messages have their own address."""
 
     context = ObjectField(required=False)  # type: ignore[assignment]
+    problem = None  # type: ignore[assignment]
 
 
 class SessionChangeSerializer(AnySerializer):
@@ -157,20 +166,32 @@ def _moment(value: datetime | None) -> str | None:
 
 _WRITERS: dict[type, Callable[[Any], object]] = {MomentField: _moment, serializers.UUIDField: str}
 _SUMMARY = [
-    (name, _WRITERS.get(type(field))) for name, field in SessionSummarySerializer().fields.items()
+    (name, _WRITERS.get(type(field)))
+    for name, field in SessionSummarySerializer().fields.items()
+    if name != "problem"
 ]
+_EMPTY: dict[str, object] = {"title": "", "metadata": {}}
 
 
 def summarize_session(session: Session) -> JsonObject:
     """Return the session as SessionSummarySerializer describes it."""
+    if session.is_undecryptable:
+        return _summary_without_texts(session)
     return {
         name: write(getattr(session, name)) if write else getattr(session, name)
         for name, write in _SUMMARY
     }
 
 
+def _summary_without_texts(session: Session) -> JsonObject:
+    values = {name: session.readable(name, _EMPTY.get(name)) for name, _write in _SUMMARY}
+    summary = {name: write(values[name]) if write else values[name] for name, write in _SUMMARY}
+    return {**summary, "problem": UNDECRYPTABLE}
+
+
 def represent_session(session: Session) -> JsonObject:
-    """Return the session as SessionSerializer describes it."""
+    """Return the session as SessionSerializer describes it. Raises DecryptionFailed."""
+    session.require_decrypted()
     return {**summarize_session(session), "context": session.context}
 
 
@@ -198,10 +219,14 @@ def represent_message(message: Message) -> JsonObject:
     """Return the message as it was given, under `message`, with its sequence and time.
 
     Under a key of its own every key of the message is free for its author, and a client passes
-    it to a model provider as it is.
+    it to a model provider as it is. One that cannot be decrypted has its role, and a ``problem``.
     """
-    return {
+    represented: JsonObject = {
         "sequence": message.sequence,
         "created_at": _moment(message.created_at),
-        "message": message.as_dict(),
     }
+    if message.is_undecryptable:
+        nothing = {"role": message.role, "content": None}
+        return {**represented, "message": nothing, "problem": UNDECRYPTABLE}
+    represented["message"] = message.as_dict()
+    return represented

@@ -105,6 +105,7 @@ class SessionRepository(_Awaited[SyncSessionRepository]):
     cleanup_expired_sessions = _awaited(SyncSessionRepository.cleanup_expired_sessions)
     purge_old_sessions = _awaited(SyncSessionRepository.purge_old_sessions)
     reencrypt = _awaited(SyncSessionRepository.reencrypt)
+    find_undecryptable = _awaited(SyncSessionRepository.find_undecryptable)
     verify_counters = _awaited(SyncSessionRepository.verify_counters)
     bulk_update_session_status = _awaited(SyncSessionRepository.bulk_update_session_status)
     get_session_stats = _awaited(SyncSessionRepository.get_session_stats)

@@ -16,7 +16,6 @@ from django.db.models.deletion import Collector
 from django.db.models.functions import Cast
 from django.utils import timezone
 
-from agent_sessions import encryption
 from agent_sessions.conf import settings
 from agent_sessions.ids import Owner
 from agent_sessions.models import Session
@@ -89,9 +88,7 @@ def delete_sessions(sessions: Sequence[Session], using: str, tally: Tally) -> No
     ids = [session.pk for session in sessions]
     # Rows that are loaded need not be read again, as they are by the delete() of a queryset.
     collector = Collector(using=using)
-    # Rows of a subclass are loaded, and those that cannot be decrypted can be erased.
-    with encryption.notes():
-        collector.collect(sessions)
+    collector.collect(sessions)
     _redact_log(collector, using, tally)
     _total, deleted = collector.delete()
     for label, rows in deleted.items():

@@ -39,10 +39,11 @@ def lock(sessions: SessionQuerySet[Session]) -> list[UUID]:
 def lock_one(session_id: UUID, owner: Owner, check: Check, using: str) -> Session:
     """Lock the session until the transaction ends and return it.
 
-    Raises Session.DoesNotExist, also if it is not the owner's, and what the check raises.
+    Raises Session.DoesNotExist, also if it is not the owner's, DecryptionFailed, and what the
+    check raises.
     """
     sessions = Session.objects.using(using).filter(pk=session_id).owned_by(owner)
-    session = locking(sessions).order_by().get()
+    session = locking(sessions).order_by().get().require_decrypted()
     if check is not None:
         check(session)
     return session

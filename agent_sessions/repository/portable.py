@@ -101,7 +101,7 @@ def merge_context(
         writable = sessions.exclude(status=SessionStatus.ARCHIVED)
         if not writable.update(updated_at=Greatest("updated_at", Value(now))):
             return None
-        session = sessions.get()
+        session = sessions.get().require_decrypted()
         session.context = context if replace else {**session.context, **context}
         session.save(using=using, update_fields=["context"])
     return session

@@ -224,7 +224,7 @@ def merge_context(
         },
     )
     for session in found:
-        return session
+        return session.require_decrypted()
     # Also where the context is encrypted, though the cipher was taken away: that raises.
     return portable.merge_context(session_id, context, replace, owner, connection)
 

@@ -12,12 +12,13 @@ from agent_sessions.ids import Owner
 from agent_sessions.message_format import is_storable
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import key_of
-from agent_sessions.repository import maintenance, reencryption
+from agent_sessions.repository import maintenance, reencryption, undecryptable
 from agent_sessions.repository.connections import operation
 from agent_sessions.repository.history import History
 from agent_sessions.repository.locking import Check
 from agent_sessions.repository.reencryption import Reencrypted
 from agent_sessions.repository.results import Erased, Page, SessionStats
+from agent_sessions.repository.undecryptable import Undecryptable
 from agent_sessions.repository.users import SessionId, SyncUserSessionRepository, User
 
 
@@ -214,6 +215,17 @@ class SyncSessionRepository:
         text that cannot be decrypted, and where AGENT_SESSIONS_CIPHER is not set.
         """
         return reencryption.reencrypt(self.using, progress)
+
+    @operation
+    def find_undecryptable(
+        self, limit: int = 1000, progress: Callable[[int], None] | None = None
+    ) -> list[Undecryptable]:
+        """Return sessions and messages that cannot be decrypted, at most ``limit``.
+
+        Every row is read, and none is changed. ``progress`` is called after each batch with the
+        number of rows looked at.
+        """
+        return undecryptable.find(self.using, limit, progress)
 
     def bulk_update_session_status(
         self,

@@ -70,15 +70,17 @@ class SyncUserSessionRepository:
 
     @operation
     def get(self, session_id: SessionId) -> Session:
-        """Return the session. Raises Session.DoesNotExist."""
-        return self._sessions.get(pk=_uuid(session_id))
+        """Return the session. Raises Session.DoesNotExist, and DecryptionFailed."""
+        return self._sessions.get(pk=_uuid(session_id)).require_decrypted()
 
     @operation
     def get_user_sessions(self, active_only: bool = True, limit: int = 50) -> list[Session]:
         """Return the user's sessions, newest activity first, at most ``limit``.
 
         ``active_only`` keeps those with status ACTIVE that are not past ``expires_at``,
-        whether or not cleanup has run. Raises ValueError if the limit is below 1.
+        whether or not cleanup has run. One whose title, context or metadata cannot be decrypted
+        is among them, and reading that raises DecryptionFailed. Raises ValueError if the limit is
+        below 1.
         """
         found = self._sessions.active() if active_only else self._sessions
         return list(found.newest_activity_first()[: _checked(limit)])
@@ -88,10 +90,12 @@ class SyncUserSessionRepository:
         """Return the session with all its messages loaded, in order.
 
         ``len(session.messages)`` and iterating it cost no query, in async code too. Raises
-        Session.DoesNotExist.
+        Session.DoesNotExist, and DecryptionFailed for the session's own texts. Reading a message
+        that cannot be decrypted raises it later.
         """
         messages = Prefetch("messages", queryset=Message.objects.using(self.using).in_order())
-        return self._sessions.prefetch_related(messages).get(pk=_uuid(session_id))
+        found = self._sessions.prefetch_related(messages).get(pk=_uuid(session_id))
+        return found.require_decrypted()
 
     @operation
     def get_messages(
@@ -106,6 +110,7 @@ class SyncUserSessionRepository:
         With ``after`` (a sequence number) the first messages behind it, otherwise the last
         ones, before ``before`` if it is given; at most ``limit``, all with None. A reader that
         follows with ``after`` = the last sequence it saw misses nothing and sees nothing twice.
+        Reading a message that cannot be decrypted raises DecryptionFailed; the others can be read.
 
         Raises Session.DoesNotExist, and ValueError if the limit is below 1.
         """

@@ -24,6 +24,7 @@ OWN_KEYS = frozenset(
         *("id", "messages", "title", "agent_id", "agent", "metadata", "context", "status"),
         *TIMES,
         *("expires_at", "message_times", "message_numbers", "last_sequence"),
+        "undecryptable",
     }
 )
 """Keys of a line that mean something here."""
@@ -108,6 +109,9 @@ def read_chat(line: JsonObject) -> Conversation:
     Raises ValidationError, keyed by the place in the line, if it is not acceptable.
     """
     rest = dict(line)
+    if rest.pop("undecryptable", None):
+        problem = _("It was exported without texts that could not be decrypted.")
+        raise ValidationError({"undecryptable": problem})
     messages = rest.pop("messages", None)
     if not isinstance(messages, list):
         raise ValidationError({"messages": _("This list is required.")})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from django.db.models import Case, OuterRef, Subquery, When
@@ -26,18 +26,26 @@ _PAGE_BYTES = 4 * 1024 * 1024
 _TIMES_IN_A_PIECE = 1_000
 
 
-def export_sessions(sessions: SessionQuerySet[Session]) -> Iterator[bytes]:
+OnFailure = Callable[[Session], None] | None
+
+
+def export_sessions(
+    sessions: SessionQuerySet[Session], on_failure: OnFailure = None
+) -> Iterator[bytes]:
     """Yield the JSON Lines of the sessions, oldest first, in pieces of bounded size.
 
     A piece may end anywhere in a line; only the last piece of a line ends with a newline.
     Sessions and messages are read in pages by their keys, so that no cursor stays open and
     memory grows neither with the number of sessions nor with their length.
+
+    A line says where texts are missing because they cannot be decrypted. ``on_failure`` is called
+    with the session of each such line.
     """
     ordered = _with_sizes(sessions).order_by("id")
     page = ordered[:_SESSIONS]
     while found := list(page):
         for group in _groups(found):
-            yield from _lines(group)
+            yield from _lines(group, on_failure)
         if len(found) < _SESSIONS:
             return
         page = ordered.filter(id__gt=found[-1].pk)[:_SESSIONS]
@@ -66,20 +74,21 @@ def _groups(sessions: list[Session]) -> Iterator[list[Session]]:
     yield group
 
 
-def _lines(group: list[Session]) -> Iterator[bytes]:
+def _lines(group: list[Session], on_failure: OnFailure) -> Iterator[bytes]:
     if len(group) == 1:
-        yield from _line(group[0], _messages(group[0]))
+        yield from _line(group[0], _messages(group[0]), on_failure)
         return
-    rows = (
+    messages = (
         Message.objects.using(group[0]._state.db)
         .filter(session_id__in=[session.pk for session in group])
         .in_order()
     )
-    by_session = {key: list(found) for key, found in groupby(rows, lambda row: row.session_id)}
+    by_session = {key: list(found) for key, found in groupby(messages, lambda row: row.session_id)}
     for session in group:
         found = by_session.get(session.pk, [])
         # Messages appended since the sessions were read are left to the next export.
-        yield from _line(session, (row for row in found if row.sequence <= session.last_sequence))
+        rows = [row for row in found if row.sequence <= session.last_sequence]
+        yield from _line(session, rows, on_failure)
 
 
 def _messages(session: Session) -> Iterator[Message]:
@@ -103,18 +112,22 @@ def _messages(session: Session) -> Iterator[Message]:
 
 
 def _size(message: Message) -> int:
+    if message.is_undecryptable:
+        return 0
     content = message.content if isinstance(message.content, str) else ""
     size = len(content) + len(message.payload or "")
     return size + len(_json(message.metadata)) if message.metadata else size
 
 
-def _line(session: Session, messages: Iterator[Message]) -> Iterator[bytes]:
+def _line(session: Session, messages: Iterable[Message], on_failure: OnFailure) -> Iterator[bytes]:
     # Integers, because a session may have a million messages.
     times, numbers = array("q"), array("q")
+    lacks_texts = session.is_undecryptable
     yield b'{"messages": ['
     separator = b""
     for message in messages:
-        yield separator + _json(message.as_dict())
+        lacks_texts |= message.is_undecryptable
+        yield separator + _json(_message(message))
         separator = b", "
         times.append(microseconds(message.created_at))
         numbers.append(message.sequence)
@@ -127,7 +140,17 @@ def _line(session: Session, messages: Iterator[Message]) -> Iterator[bytes]:
         yield from _list("message_numbers", numbers)
     if session.last_sequence > (numbers[-1] if numbers else 0):
         yield b', "last_sequence": %d' % session.last_sequence
+    if lacks_texts:
+        yield b', "undecryptable": true'
     yield b"}\n"
+    if lacks_texts and on_failure is not None:
+        on_failure(session)
+
+
+def _message(message: Message) -> JsonObject:
+    if message.is_undecryptable:
+        return {"role": message.role, "content": None}
+    return message.as_dict()
 
 
 def _list(name: str, values: Sequence[int], as_times: bool = False) -> Iterator[bytes]:
@@ -140,7 +163,7 @@ def _list(name: str, values: Sequence[int], as_times: bool = False) -> Iterator[
 
 
 def _fields(session: Session) -> JsonObject:
-    metadata = session.metadata
+    metadata = session.readable("metadata", {})
     kept = metadata.get(EXTRA_KEY)
     extra: JsonObject = {}
     if isinstance(kept, dict):
@@ -152,10 +175,10 @@ def _fields(session: Session) -> JsonObject:
         metadata |= {EXTRA_KEY: kept} if kept else {}
     fields = {
         "id": str(session.pk),
-        "title": session.title,
+        "title": session.readable("title", ""),
         "agent_id": session.agent_id,
         "metadata": metadata,
-        "context": session.context,
+        "context": session.readable("context", {}),
         "status": "" if session.status == SessionStatus.ACTIVE else session.status,
         **{
             name: written(moment)

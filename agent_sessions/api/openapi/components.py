@@ -16,6 +16,7 @@ from rest_framework import serializers
 from agent_sessions.api.fields import AnySerializer
 from agent_sessions.api.serializers import (
     MAX_BATCH_MESSAGES,
+    UNDECRYPTABLE,
     FoundSessionSerializer,
     SessionSummarySerializer,
 )
@@ -127,6 +128,11 @@ class StoredMessageSerializer(AnySerializer):
     sequence = serializers.IntegerField(min_value=1)
     created_at = serializers.DateTimeField()
     message = ChatMessageSerializer()
+    problem = serializers.ChoiceField(
+        [UNDECRYPTABLE],
+        required=False,
+        help_text="Only where the message cannot be decrypted, and `content` is null therefore.",
+    )
 
 
 class StoredMessagesSerializer(AnySerializer):

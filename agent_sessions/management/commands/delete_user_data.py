@@ -8,7 +8,6 @@ from typing import Any
 from django.apps import apps
 from django.core.management import CommandError, CommandParser
 
-from agent_sessions import encryption
 from agent_sessions.management.options import DatabaseCommand, add_database, find_user
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import SyncSessionRepository
@@ -103,9 +102,8 @@ def _titles(user: Any, database: str) -> list[str]:
     """Return some titles of the user's: such as nobody else's data have by chance."""
     newest = Session.objects.using(database).for_user(user).only("title").newest_first()
     titled = newest.exclude(title="", sealed_title=None)[:_TITLES]
-    with encryption.notes():
-        return [
-            session.title
-            for session in titled
-            if len(session.title) >= _SHORTEST_TITLE and session.title != encryption.NOTE
-        ]
+    return [
+        session.title
+        for session in titled
+        if not session.is_undecryptable and len(session.title) >= _SHORTEST_TITLE
+    ]

@@ -22,13 +22,16 @@ from agent_sessions.management.options import (
 from agent_sessions.models import Session
 from agent_sessions.transfer import export_sessions, printable
 
+_NAMED = 20
+
 
 class Command(DatabaseCommand):
     """Parse the options, write the pieces, count the lines."""
 
     help = (
         "Write conversations as JSON Lines in the chat fine-tuning format, one session a line, "
-        "oldest first. import_conversations reads them back."
+        "oldest first. import_conversations reads them back. Exit status 1 if texts are missing "
+        "because they cannot be decrypted."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -51,17 +54,25 @@ class Command(DatabaseCommand):
             sessions = sessions.for_user(find_user(options["user"], database))
         total = sessions.count()
         written = 0
+        failures: list[str] = []
         with (
             self._output(options["output"]) as write,
             progress_bar(options["verbosity"], total=total, unit=" sessions") as bar,
         ):
-            for piece in export_sessions(sessions):
+            for piece in export_sessions(
+                sessions, on_failure=lambda session: failures.append(str(session.pk))
+            ):
                 write(piece)
                 if piece.endswith(b"\n"):
                     written += 1
                     bar.update()
         if options["verbosity"]:
             self.stderr.write(f"{written} sessions exported.")
+        if failures:
+            named = ", ".join(failures[:_NAMED]) + (", …" if len(failures) > _NAMED else "")
+            raise CommandError(
+                f"{len(failures)} of them lack texts that cannot be decrypted: {named}."
+            )
 
     @contextmanager
     def _output(self, path: str) -> Iterator[Callable[[bytes], object]]:
