@@ -61,6 +61,9 @@ class Settings(AppSettings, prefix="AGENT_SESSIONS_"):
     CIPHER: str | None = None
     #: Keys of AESGCMCipher by id: 16, 24 or 32 bytes in Base64. The first one encrypts.
     CIPHER_KEYS: Mapping[str, str] = MappingProxyType({})
+    #: Whether the cipher encrypts what is written. False: it only decrypts, and
+    #: ``reencrypt_conversations`` writes the rows again as plain texts.
+    ENCRYPT: bool = True
     #: Seconds between two polls of the database for messages that other processes appended.
     EVENTS_POLL_SECONDS: float = 0.25
     #: Seconds of silence after which an event stream sends a keep-alive comment.

@@ -60,8 +60,13 @@ _reported: set[str] = set()
 
 
 def is_on() -> bool:
-    """Return whether texts are encrypted as they are written."""
+    """Return whether there is a cipher, so that rows may be encrypted."""
     return settings.CIPHER is not None
+
+
+def encrypts() -> bool:
+    """Return whether texts are encrypted as they are written."""
+    return settings.CIPHER is not None and settings.ENCRYPT
 
 
 def is_sealed(stored: object) -> bool:
@@ -71,7 +76,7 @@ def is_sealed(stored: object) -> bool:
 
 def is_current(beginning: object) -> bool:
     """Return whether a column that begins so is as it would be written now."""
-    if not is_on():
+    if not encrypts():
         return not is_sealed(beginning)
     if not isinstance(beginning, str) or not beginning.startswith(MARK):
         return False
@@ -104,7 +109,7 @@ def unseal(sealed: str, *belongs_to: object) -> str:
 
 
 def sealed_among(changes: Mapping[str, object], fields: AbstractSet[str]) -> AbstractSet[str]:
-    """Return which of the fields are changed and are to be encrypted again.
+    """Return which of the fields are changed and belong to a text that may be encrypted.
 
     Raises ValueError if one is set to an expression, which only the database could compute.
     """

@@ -101,7 +101,7 @@ class ContentField(_AnyTextField):
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         """Return the readable text of the message; nothing where texts are encrypted."""
-        if encryption.is_on():
+        if encryption.encrypts():
             return ""
         return model_instance.text  # type: ignore[attr-defined]
 
@@ -133,7 +133,7 @@ class MetadataField(_AnyJSONField):
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         """Return the metadata; nothing where texts are encrypted."""
-        return {} if encryption.is_on() else super().pre_save(model_instance, add)
+        return {} if encryption.encrypts() else super().pre_save(model_instance, add)
 
     def value_to_string(self, obj: models.Model) -> Any:
         """Return the value of the column for a fixture; its payload has the exact metadata."""
@@ -160,7 +160,7 @@ class PayloadField(_NullTextField):
         """
         payload = message_format.pack(model_instance.as_dict())  # type: ignore[attr-defined]
         setattr(model_instance, self.attname, payload)
-        return model_instance.sealed_payload() if encryption.is_on() else payload  # type: ignore[attr-defined]
+        return model_instance.sealed_payload() if encryption.encrypts() else payload  # type: ignore[attr-defined]
 
 
 class TitleField(_TitleField):
@@ -171,7 +171,7 @@ class TitleField(_TitleField):
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         """Return what the column holds."""
-        return "" if encryption.is_on() else super().pre_save(model_instance, add)
+        return "" if encryption.encrypts() else super().pre_save(model_instance, add)
 
 
 class SealedTitleField(_NullTextField):
@@ -181,7 +181,7 @@ class SealedTitleField(_NullTextField):
         """Return the title encrypted, None where it is plain or empty."""
         title = model_instance.title  # type: ignore[attr-defined]
         sealed = None
-        if title and encryption.is_on():
+        if title and encryption.encrypts():
             sealed = encryption.seal(title, "session", "title", _id_of(self, model_instance))
         setattr(model_instance, self.attname, sealed)
         return sealed
@@ -204,7 +204,7 @@ class SessionObjectField(_AnyJSONField):
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         """Return the object, encrypted at need."""
         value = super().pre_save(model_instance, add)
-        if not encryption.is_on():
+        if not encryption.encrypts():
             return value
         session_id = _id_of(self, model_instance)
         return encryption.seal(json.dumps(value), "session", self.attname, session_id)

@@ -9,6 +9,8 @@ import uuid
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
+from django.db import models
+
 UserKey: TypeAlias = int | str | uuid.UUID
 """A primary key of the project's user model."""
 
@@ -24,6 +26,19 @@ class Owner(NamedTuple):
 
 ANYBODY = Owner(None, None)
 """Every session may be touched."""
+
+
+def key_of(row: models.Model | UserKey) -> UserKey:
+    """Return the primary key of a row, given the row or the key.
+
+    Raises ValueError for a row that is not saved, because its key None would match any row.
+    """
+    if not isinstance(row, models.Model):
+        return row
+    if row.pk is None:
+        raise ValueError(f"The {row._meta.verbose_name} is not saved yet.")
+    key: UserKey = row.pk
+    return key
 
 
 def uuid7() -> uuid.UUID:

@@ -330,6 +330,13 @@ class Message(ExactlyLoaded):
             update_fields = {*update_fields}
             if update_fields & (BOUND | EXACT):
                 update_fields.add("payload")
+                if encryption.is_on() and not encryption.encrypts():
+                    # Each column is needed for what one encrypted payload held.
+                    update_fields |= EXACT
+        elif encryption.is_on() and not encryption.encrypts():
+            lacking = (EXACT | {"payload"}) - self.__dict__.keys()
+            if lacking:
+                self.refresh_from_db(fields=lacking)
         elif "payload" not in self.__dict__ and (
             encryption.is_on() or self.is_undecryptable or not EXACT.isdisjoint(self.__dict__)
         ):

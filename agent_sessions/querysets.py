@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from copy import copy
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, overload
 from uuid import UUID
 
-from django.db import models, transaction
+from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import (
-    F,
     Func,
     IntegerField,
-    OuterRef,
     Q,
-    Subquery,
     Sum,
     TextField,
     Value,
@@ -28,11 +24,10 @@ from django.utils import timezone
 
 from agent_sessions import encryption
 from agent_sessions.choices import FINISHED_STATUSES, OPEN_STATUSES, SessionStatus
-from agent_sessions.ids import Owner, UserKey
-from agent_sessions.loading import BOUND, EXACT
+from agent_sessions.ids import Owner, UserKey, key_of
+from agent_sessions.loading import EXACT
+from agent_sessions.queryset_writes import MessageWrites, Row, SessionWrites
 from agent_sessions.search import lookups
-
-Row = TypeVar("Row", bound=models.Model, covariant=True)
 
 # Each order has an index of the user's sessions.
 _ORDER_FIELDS = {"created": ("id",), "activity": ("last_activity_at", "id")}
@@ -42,8 +37,6 @@ ORDERS = ("-created", "created", "-activity", "activity")
 
 LONGEST_DAYS = 700_000
 """The longest retention: some more days reach behind the first year of the calendar."""
-
-_UPDATED_AT_ONCE = 500
 
 
 class _Bytes(Func):
@@ -65,20 +58,7 @@ def _size_of_message() -> CombinedExpression:
     return _Bytes(content) + _Bytes(metadata) + _Bytes(payload)
 
 
-def key_of(row: models.Model | UserKey) -> UserKey:
-    """Return the primary key of a row, given the row or the key.
-
-    Raises ValueError for a row that is not saved, because its key None would match any row.
-    """
-    if not isinstance(row, models.Model):
-        return row
-    if row.pk is None:
-        raise ValueError(f"The {row._meta.verbose_name} is not saved yet.")
-    key: UserKey = row.pk
-    return key
-
-
-class SessionQuerySet(models.QuerySet[Row]):
+class SessionQuerySet(SessionWrites[Row]):
     """Queries on sessions."""
 
     # The user of all these sessions, for the index that search uses.
@@ -116,64 +96,6 @@ class SessionQuerySet(models.QuerySet[Row]):
         combined: Self = super().__xor__(other).all()
         combined._owner = None
         return combined
-
-    def update(self, **changes: object) -> int:
-        """Update as Django does; a change of the user updates the messages, too.
-
-        Texts that are encrypted are written row by row: each is bound to its row.
-        """
-        sealed = encryption.sealed_among(changes, encryption.SESSION_FIELDS)
-        if sealed:
-            return self._update_sealed({name: changes.pop(name) for name in sealed}, changes)
-        if changes.keys().isdisjoint({"user", "user_id"}):
-            return super().update(**changes)
-        self._for_write = True
-        alias = self.db
-        message_model = self._message_model()
-        owner = self.model._default_manager.using(alias).filter(pk=OuterRef("session_id"))
-        with transaction.atomic(using=alias):
-            changed = super().update(**changes)
-            # The rows are locked now: no append can copy the former user any more.
-            stale = message_model._default_manager.using(alias).exclude(
-                user_id=F("session__user_id")
-            )
-            new: Any = changes.get("user", changes.get("user_id"))
-            if not hasattr(new, "resolve_expression"):
-                stale = stale.filter(session__user_id=key_of(new))
-            stale.update(user_id=Subquery(owner.values("user_id")))
-        return changed
-
-    update.alters_data = True  # type: ignore[attr-defined]
-
-    def _update_sealed(self, texts: dict[str, object], others: dict[str, Any]) -> int:
-        self._for_write = True
-        alias = self.db
-        every: Any = self.model._base_manager.using(alias)
-        with transaction.atomic(using=alias):
-            keys = [*self.order_by().values_list("pk", flat=True)]
-            for key in keys:
-                session = every.only("pk").get(pk=key)
-                for name, value in texts.items():
-                    setattr(session, name, value)
-                session.save(using=alias, update_fields=[*texts])
-            if others:
-                self.model._default_manager.using(alias).filter(pk__in=keys).update(**others)
-        return len(keys)
-
-    def bulk_update(
-        self, objs: Iterable[Row], fields: Iterable[str], batch_size: int | None = None
-    ) -> int:
-        """Update as Django does; texts that are encrypted row by row."""
-        objs, fields = [*objs], [*fields]
-        if not encryption.is_on() or encryption.SESSION_FIELDS.isdisjoint(fields):
-            return super().bulk_update(objs, fields, batch_size)
-        self._for_write = True
-        with transaction.atomic(using=self.db):
-            for session in objs:
-                session.save(using=self.db, update_fields=fields)
-        return len(objs)
-
-    bulk_update.alters_data = True  # type: ignore[attr-defined]
 
     def only(self, *fields: str) -> Self:
         """Load these fields; with the title its encrypted form, too."""
@@ -248,11 +170,8 @@ class SessionQuerySet(models.QuerySet[Row]):
             **{f"last_activity_at__{comparison}e": last_activity_at},
         )
 
-    def _message_model(self) -> Any:
-        return self.model._meta.get_field("messages").related_model
 
-
-class MessageQuerySet(models.QuerySet[Row]):
+class MessageQuerySet(MessageWrites[Row]):
     """Queries on messages."""
 
     def for_session(self, session: models.Model | UUID | str) -> Self:
@@ -274,63 +193,6 @@ class MessageQuerySet(models.QuerySet[Row]):
             # An encrypted payload is bound to the session and the role.
             fields = (*fields, "payload", *(("session", "role") if encryption.is_on() else ()))
         return super().only(*fields)
-
-    def update(self, **changes: object) -> int:
-        """Update as Django does; content and metadata row by row, as each has its payload."""
-        if "payload" in changes:
-            return super().update(**changes)
-        exact_names = EXACT | encryption.sealed_among(changes, BOUND | EXACT)
-        exact = {
-            name: value
-            for name, value in changes.items()
-            if name in exact_names and not hasattr(value, "resolve_expression")
-        }
-        if not exact:
-            return super().update(**changes)
-        others = {name: value for name, value in changes.items() if name not in exact}
-        self._for_write = True
-        every: Any = self.model._default_manager.using(self.db)
-        changed = 0
-        with transaction.atomic(using=self.db):
-            keys = [*self.order_by().values_list("pk", flat=True)]
-            for start in range(0, len(keys), _UPDATED_AT_ONCE):
-                found = every.filter(pk__in=keys[start : start + _UPDATED_AT_ONCE])
-                if others:
-                    found.update(**others)
-                for message in (messages := [*found]):
-                    for name, value in exact.items():
-                        setattr(message, name, value)
-                changed += every.bulk_update(messages, exact)
-        return changed
-
-    update.alters_data = True  # type: ignore[attr-defined]
-
-    def bulk_update(
-        self, objs: Iterable[Row], fields: Iterable[str], batch_size: int | None = None
-    ) -> int:
-        """Update as Django does; the payload goes with the content and the metadata."""
-        given, fields = [*objs], [*fields]
-        objs = given
-        sealed = encryption.is_on() and not (BOUND | EXACT).isdisjoint(fields)
-        if "payload" not in fields and (sealed or not EXACT.isdisjoint(fields)):
-            payload: Any = self.model._meta.get_field("payload")
-            for message in objs:
-                payload.pre_save(message, False)
-            fields.append("payload")
-        if "content" in fields:
-            # Django does not ask the field, so the text is that of the column.
-            objs = [copy(message) for message in objs]
-            for message in objs:
-                vars(message)["content"] = "" if sealed else message.text  # type: ignore[attr-defined]
-        if sealed:
-            originals: Any = given
-            objs = objs if objs is not given else [copy(message) for message in objs]
-            for message, original in zip(objs, originals, strict=True):
-                vars(message)["payload"] = original.sealed_payload()
-                vars(message)["metadata"] = {}
-        return super().bulk_update(objs, fields, batch_size)
-
-    bulk_update.alters_data = True  # type: ignore[attr-defined]
 
     def sizes_by_session(self) -> models.QuerySet[Any, tuple[UUID, int]]:
         """Return the id of each session and the bytes that its messages take."""

@@ -112,7 +112,7 @@ class DeletingAdmin(_ModelAdmin):
         places = ", ".join(
             f"{table} {rows}" for table, rows in {**erased.deleted, **erased.redacted}.items()
         )
-        text = gettext("Erased the data of user %(user)s. Rows: %(places)s.")
+        text = gettext("Erased the data of user %(user)s. Rows in every tenant: %(places)s.")
         self.message_user(
             request, text % {"user": erased.user, "places": places or 0}, messages.SUCCESS
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
@@ -87,23 +87,40 @@ class SessionSerializer(SessionSummarySerializer):
     problem = None  # type: ignore[assignment]
 
 
-class SessionChangeSerializer(AnySerializer):
-    """The fields of a session that a client may change; the context has its own address.
+class _RefusesOthers(AnySerializer):
+    """Refuses names that it does not take: a misspelt one must not look as if it were taken."""
 
-    Other names are refused: a misspelt one must not look like a change.
-    """
+    refusal: ClassVar[Any]
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Return the values. Raises ValidationError, keyed by name, for other ones."""
+        taken = {name for name, field in self.fields.items() if not field.read_only}
+        others = [name for name in self.initial_data if name not in taken]
+        if others:
+            raise serializers.ValidationError({name: [self.refusal] for name in others})
+        return attrs
+
+
+class NewSessionSerializer(_RefusesOthers):
+    """What a client says of a new session. Its user and tenant are those of the request."""
+
+    refusal = _("This cannot be set here.")
+
+    agent_id = TextField(max_length=255)
+    title = TextField(max_length=255, allow_blank=True, required=False)
+    status = StatusField(required=False)
+    metadata = ObjectField(required=False)
+    context = ObjectField(required=False)  # type: ignore[assignment]
+
+
+class SessionChangeSerializer(_RefusesOthers):
+    """The fields of a session that a client may change; the context has its own address."""
+
+    refusal = _("This cannot be changed here.")
 
     title = TextField(max_length=255, allow_blank=True, required=False)
     status = StatusField(required=False)
     metadata = ObjectField(required=False)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Return the changes. Raises ValidationError, keyed by name, for unknown ones."""
-        unknown = [name for name in self.initial_data if name not in self.fields]
-        if unknown:
-            reason = _("This cannot be changed here.")
-            raise serializers.ValidationError({name: [reason] for name in unknown})
-        return attrs
 
 
 class BulkStatusSerializer(AnySerializer):
@@ -207,6 +224,7 @@ def represent_erased(erased: Erased) -> JsonObject:
         "sessions": erased.sessions,
         "messages": erased.messages,
         "user": erased.user,
+        "tenant": erased.tenant,
         "by": erased.by,
         "started_at": _moment(erased.started_at),
         "finished_at": _moment(erased.finished_at),

@@ -29,6 +29,7 @@ from agent_sessions.api.renderers import NDJSONRenderer
 from agent_sessions.api.serializers import (
     BulkStatusSerializer,
     ConfirmSerializer,
+    NewSessionSerializer,
     SearchQuerySerializer,
     SessionChangeSerializer,
     SessionSerializer,
@@ -74,7 +75,7 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
                 user_id=self.owner_id,
                 tenant=self.tenant,
                 idempotency_key=session_key(request),
-                **_valid(SessionSerializer, request),
+                **_valid(NewSessionSerializer, request),
             )
         )
         response = self.session_response(session, status=status.HTTP_201_CREATED)
@@ -204,11 +205,13 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
     def erase(self, request: Request, **kwargs: object) -> Response:
         """Delete all sessions and messages of the user for good.
 
+        In every tenant, unless the project gives its API tenants: then in that of the request.
+
         The answer is a report, without texts: how many rows were deleted in which table, and how
-        many stay without the texts they had, by whom and when.
+        many stay without the texts they had, by whom and when, and in which tenant.
         """
         _valid(ConfirmSerializer, request)
-        # A project without tenants in its API means everything that the user has.
+        # Without tenants in the API nobody but the user has a say in what is the user's.
         tenant = None if settings.API_TENANT is None else self.tenant
         erased = SyncSessionRepository().delete_user_data(
             self.owner_id, tenant, by=f"user {request.user.pk}"

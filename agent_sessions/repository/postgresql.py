@@ -257,7 +257,7 @@ def _written(rows: list[Message]) -> str:
 
 
 def _columns(row: Message) -> tuple[Any, ...]:
-    if settings.CIPHER is not None:
+    if settings.CIPHER is not None and settings.ENCRYPT:
         return row.role, "", {}, row.sealed_payload(), row.idempotency_key
     return (
         row.role,

@@ -33,7 +33,8 @@ class Reencrypted(NamedTuple):
 def reencrypt(using: str, progress: Callable[[int], None] | None = None) -> Reencrypted:
     """Write again what is not as AGENT_SESSIONS_CIPHER would write it now.
 
-    With a cipher, plain texts and those with older keys. Rows that cannot be decrypted stay as they
+    With a cipher, plain texts and those with older keys; where AGENT_SESSIONS_ENCRYPT is False,
+    all that are encrypted, which become plain. Rows that cannot be decrypted stay as they
     are, and DecryptionFailed is raised for the first of them, after all others were written: at
     once without a cipher, and after the hundredth such row. Each batch is a short transaction;
     after an interruption the next call goes on with what is left. ``progress`` is called with the
@@ -94,7 +95,7 @@ def _stale_sessions(sessions: Any) -> list[Any]:
         current = all(map(encryption.is_current, objects))
         if title or sealed_title:
             current = current and encryption.is_current(sealed_title)
-        if encryption.is_on() and digest and digest != keyed_digest(digest):
+        if encryption.encrypts() and digest and digest != keyed_digest(digest):
             current = False
         if not current:
             found.append(pk)
@@ -104,7 +105,7 @@ def _stale_sessions(sessions: Any) -> list[Any]:
 def _write_sessions(keys: list[Any], using: str) -> int:
     sessions = list(locking(Session.objects.using(using).filter(pk__in=keys)))
     for session in sessions:
-        if encryption.is_on():
+        if encryption.encrypts():
             session.idempotency_digest = keyed_digest(session.idempotency_digest)
         # Not updated_at: nothing has changed for a reader.
         session.save(
@@ -115,7 +116,7 @@ def _write_sessions(keys: list[Any], using: str) -> int:
 
 def _stale_messages(messages: Any) -> list[Any]:
     beginning = Left("payload", encryption.BEGINNING)
-    if encryption.is_on():
+    if encryption.encrypts():
         rows = messages.annotate(beginning=beginning).values_list("pk", "beginning")
     else:
         sealed = messages.filter(payload__startswith=encryption.MARK)

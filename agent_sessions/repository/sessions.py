@@ -57,7 +57,7 @@ def create(
     if session._state.adding:
         _count(session, rows, history)
     digest = _digest(session, rows) if key is not None else ""
-    session.idempotency_digest = keyed_digest(digest) if encryption.is_on() else digest
+    session.idempotency_digest = keyed_digest(digest) if encryption.encrypts() else digest
     try:
         with transaction.atomic(using=using):
             session.save(force_insert=(Session,), using=using)

@@ -8,10 +8,9 @@ from uuid import UUID
 from django.db import router
 
 from agent_sessions.conf import settings
-from agent_sessions.ids import Owner
+from agent_sessions.ids import Owner, key_of
 from agent_sessions.message_format import is_storable
 from agent_sessions.models import Message, Session
-from agent_sessions.querysets import key_of
 from agent_sessions.repository import maintenance, reencryption, undecryptable
 from agent_sessions.repository.connections import operation
 from agent_sessions.repository.history import History
@@ -210,8 +209,9 @@ class SyncSessionRepository:
     def reencrypt(self, progress: Callable[[int], None] | None = None) -> Reencrypted:
         """Encrypt plain texts, and those with older keys, with the newest key.
 
-        Each batch is a short transaction; after an interruption call it again. ``progress`` is
-        called after each batch with the number of rows looked at. Raises DecryptionFailed for a
+        Where AGENT_SESSIONS_ENCRYPT is False, write encrypted texts as plain ones. Each batch is a
+        short transaction; after an interruption call it again. ``progress`` is called after each
+        batch with the number of rows looked at. Raises DecryptionFailed for a
         text that cannot be decrypted, and where AGENT_SESSIONS_CIPHER is not set.
         """
         return reencryption.reencrypt(self.using, progress)

@@ -155,7 +155,10 @@ def test_the_command_verifies_that_nothing_is_left(user: Any) -> None:
     printed = command("--verify", "--by", "the officer")
     assert "django_admin_log: 5 rows redacted\n" in printed
     assert "erased by the officer" in printed
-    assert printed.endswith("Verified: no table has a conversation or a title of the user.\n")
+    assert printed.endswith(
+        "Verified: no table has a conversation of the user or one of these titles.\n"
+    )
+    assert "Looked for the user's key and 1 of 1 titles in every table." in printed
     assert MARKER not in printed
 
 
@@ -198,3 +201,20 @@ def test_staff_who_may_not_delete_may_not_erase(user: Any, staff: Any) -> None:
     chosen = {"action": "erase_users", "_selected_action": [str(session.pk)], "post": "yes"}
     client.post(LIST, chosen)
     assert Session.objects.count() == 1
+
+
+def test_the_command_says_how_much_it_looked_for(user: Any) -> None:
+    titles = ["short", *(f"A longer title {number}" for number in range(101))]
+    for title in titles:
+        SyncSessionRepository().create(Session(user=user, agent_id="a", title=title))
+    assert "100 of 102 titles" in command("--verify")
+
+
+def test_the_command_erases_in_every_tenant_or_in_one(user: Any) -> None:
+    for tenant in ("", "acme", "other"):
+        SyncSessionRepository().create(Session(user=user, agent_id="a", tenant=tenant))
+    assert "in tenant 'acme', erased by" in command("--tenant", "acme")
+    assert {session.tenant for session in Session.objects.all()} == {"", "other"}
+    with pytest.raises(CommandError, match="any tenant"):
+        command("--tenant", "other", "--verify")
+    assert "2 sessions" in command()

@@ -46,7 +46,20 @@ def test_an_erasure_without_tenants_in_the_api_erases_everything(
     api: APIClient, session: Session, foreign: Session
 ) -> None:
     answer = api.post(f"{API}sessions/erase/", {"confirm": True}, "json").json()
-    assert answer["sessions"] == 2
+    assert (answer["sessions"], answer["tenant"]) == (2, None)
+
+
+@pytest.mark.parametrize("name", ["tenant", "user", "id", "expires_at", "misspelt"])
+def test_what_cannot_be_set_is_refused_for_new_sessions_and_for_changes(
+    api: APIClient, session: Session, name: str
+) -> None:
+    for response in (
+        api.post(f"{API}sessions/", {"agent_id": "a", name: "acme"}, "json"),
+        api.patch(f"{API}sessions/{session.pk}/", {"title": "x", name: "acme"}, "json"),
+    ):
+        assert response.status_code == 400
+        assert [error["pointer"] for error in response.json()["errors"]] == [f"#/{name}"]
+    assert [one.title for one in Session.objects.all()] == [session.title]
 
 
 def tenant_of(request: Any) -> Any:
@@ -92,7 +105,8 @@ def test_the_api_works_in_the_tenant_of_the_request(
     assert other.status_code == 201
     assert other.json()["id"] != made["id"]
 
-    assert acme.post(f"{API}sessions/erase/", {"confirm": True}, "json").json()["sessions"] == 1
+    report = acme.post(f"{API}sessions/erase/", {"confirm": True}, "json").json()
+    assert (report["sessions"], report["tenant"]) == (1, "globex")
     assert set(Session.objects.values_list("tenant", flat=True)) == {"", "acme"}
 
 

@@ -39,7 +39,11 @@ SUITES = (
         "agent_sessions",
         (
             *("agent_sessions/loading.py", "agent_sessions/message_format.py"),
-            *("agent_sessions/models.py", "agent_sessions/querysets.py"),
+            *(
+                "agent_sessions/models.py",
+                "agent_sessions/querysets.py",
+                "agent_sessions/queryset_writes.py",
+            ),
             *("agent_sessions/postgresql/*.py", "agent_sessions/search/*.py"),
             *("agent_sessions/repository/*.py", "agent_sessions/api/*.py"),
         ),

@@ -106,6 +106,7 @@ class EraseResultSerializer(AnySerializer):
     sessions = serializers.IntegerField()
     messages = serializers.IntegerField()
     user = serializers.CharField(help_text="The key of the user.")
+    tenant = serializers.CharField(allow_null=True, help_text="Null: every tenant.")
     by = serializers.CharField(help_text="Who asked for it.")
     started_at = serializers.DateTimeField()
     finished_at = serializers.DateTimeField()
@@ -281,6 +282,14 @@ class _ContextObject(OpenApiSerializerExtension):
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
         return _OBJECT
+
+
+class _NewSession(OpenApiSerializerExtension):
+    target_class = "agent_sessions.api.serializers.NewSessionSerializer"
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
+        schema = auto_schema._map_basic_serializer(self.target, direction)
+        return {**schema, "additionalProperties": False}
 
 
 class _SessionChange(OpenApiSerializerExtension):

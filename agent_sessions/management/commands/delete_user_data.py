@@ -8,10 +8,12 @@ from typing import Any
 from django.apps import apps
 from django.core.management import CommandError, CommandParser
 
+from agent_sessions.ids import Owner
 from agent_sessions.management.options import DatabaseCommand, add_database, find_user
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import SyncSessionRepository
 from agent_sessions.repository.remains import find_remains
+from agent_sessions.transfer import printable
 
 _TITLES = 100
 _SHORTEST_TITLE = 8
@@ -21,8 +23,8 @@ class Command(DatabaseCommand):
     """Ask, delete and print the report."""
 
     help = (
-        "Delete all sessions and messages of one user, and print what was deleted where, by whom "
-        "and when. The user itself stays."
+        "Delete all sessions and messages of one user, in every tenant, and print what was deleted "
+        "where, by whom and when. The user itself stays."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -35,36 +37,47 @@ class Command(DatabaseCommand):
             "--by", help="Who asks for it, for the report. Default: who runs the command."
         )
         parser.add_argument(
+            "--tenant", help="Delete in this tenant alone. Default: in all of them."
+        )
+        parser.add_argument(
             "--verify",
             action="store_true",
-            help="Then read every table of the database for the user's key and titles. Exit "
-            "status 1 if there is something left.",
+            help="Then read every table of the database for the user's key and for the newest "
+            f"{_TITLES} titles of at least {_SHORTEST_TITLE} characters, and print how many there "
+            "were. Exit status 1 if there is something left.",
         )
         add_database(parser)
 
     def handle(self, *args: object, **options: Any) -> None:
         """Delete the data, after asking."""
-        database = options["database"]
+        database, tenant = options["database"], options["tenant"]
+        where = "in every tenant" if tenant is None else f"in tenant {printable(tenant)!r}"
+        if options["verify"] and tenant is not None:
+            raise CommandError("--verify looks for what is left in any tenant.", returncode=2)
         user = find_user(options["user"], database)
         if options["interactive"]:
-            count = Session.objects.using(database).for_user(user).count()
-            question = f"Delete {count} sessions of {user} for ever? Type yes: "
+            owned = Session.objects.using(database).owned_by(Owner(user.pk, tenant))
+            question = f"Delete {owned.count()} sessions of {user} {where} for ever? Type yes: "
             try:
                 answer = input(question)
             except EOFError:
                 raise CommandError("Nobody answers. Give --no-input to delete unasked.") from None
             if answer.strip().lower() != "yes":
                 raise CommandError("Nothing was deleted.")
-        titles = _titles(user, database) if options["verify"] else []
+        titled, titles = _titles(user, database) if options["verify"] else (0, [])
         by = options["by"] or _account()
-        erased = SyncSessionRepository(database).delete_user_data(user.pk, by=by)
+        erased = SyncSessionRepository(database).delete_user_data(user.pk, tenant, by=by)
         self.stdout.write(f"{erased.sessions} sessions with {erased.messages} messages deleted.")
         for done, tables in (("deleted", erased.deleted), ("redacted", erased.redacted)):
             for table, rows in sorted(tables.items()):
                 self.stdout.write(f"{table}: {rows} rows {done}")
         times = f"{erased.started_at.isoformat()} to {erased.finished_at.isoformat()}"
-        self.stdout.write(f"Data of user {erased.user}, erased by {by}, {times}.")
+        self.stdout.write(f"Data of user {erased.user} {where}, erased by {by}, {times}.")
         if options["verify"]:
+            self.stdout.write(
+                f"Looked for the user's key and {len(titles)} of {titled} titles in every table. "
+                "The others are older, short or not readable; texts of messages are not looked for."
+            )
             self._verify(user, titles, database)
 
     def _verify(self, user: Any, titles: list[str], database: str) -> None:
@@ -87,7 +100,9 @@ class Command(DatabaseCommand):
                 )
         if left:
             raise CommandError(f"{left} rows are left.")
-        self.stdout.write("Verified: no table has a conversation or a title of the user.")
+        self.stdout.write(
+            "Verified: no table has a conversation of the user or one of these titles."
+        )
 
 
 def _account() -> str:
@@ -98,12 +113,13 @@ def _account() -> str:
         return "an unnamed account"
 
 
-def _titles(user: Any, database: str) -> list[str]:
-    """Return some titles of the user's: such as nobody else's data have by chance."""
+def _titles(user: Any, database: str) -> tuple[int, list[str]]:
+    """Return how many titles the user has, and some: such as nobody else's data have by chance."""
     newest = Session.objects.using(database).for_user(user).only("title").newest_first()
-    titled = newest.exclude(title="", sealed_title=None)[:_TITLES]
-    return [
+    titled = newest.exclude(title="", sealed_title=None)
+    found = [
         session.title
-        for session in titled
+        for session in titled[:_TITLES]
         if not session.is_undecryptable and len(session.title) >= _SHORTEST_TITLE
     ]
+    return titled.count(), found

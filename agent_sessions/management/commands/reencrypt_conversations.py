@@ -19,7 +19,8 @@ class Command(DatabaseCommand):
 
     help = (
         "Encrypt plain texts, and those with older keys, with the newest key of "
-        "AGENT_SESSIONS_CIPHER. Safe to interrupt and to run again: it goes on with what is left."
+        "AGENT_SESSIONS_CIPHER; or write plain texts where AGENT_SESSIONS_ENCRYPT is False. "
+        "Safe to interrupt and to run again: it goes on with what is left."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

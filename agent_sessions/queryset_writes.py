@@ -1,0 +1,224 @@
+"""What querysets write: exact and encrypted texts, however rows are written.
+
+A text may have more than one column, and an encrypted one is bound to its row. So what Django
+would write in one statement is completed here, or written row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from copy import copy
+from typing import Any, TypeVar
+
+from django.db import models, transaction
+from django.db.models import F, OuterRef, Subquery
+
+from agent_sessions import encryption
+from agent_sessions.ids import key_of
+from agent_sessions.loading import BOUND, EXACT
+
+Row = TypeVar("Row", bound=models.Model, covariant=True)
+
+_UPDATED_AT_ONCE = 500
+
+
+class SessionWrites(models.QuerySet[Row]):
+    """The part of the queryset of sessions that writes."""
+
+    def update(self, **changes: object) -> int:
+        """Update as Django does; a change of the user updates the messages, too.
+
+        Texts that are encrypted are written row by row: each is bound to its row.
+        """
+        sealed = encryption.sealed_among(changes, encryption.SESSION_FIELDS)
+        if sealed:
+            return self._update_sealed({name: changes.pop(name) for name in sealed}, changes)
+        if "title" in changes:
+            # It may have been encrypted before the cipher was taken away.
+            changes.setdefault("sealed_title", None)
+        if changes.keys().isdisjoint({"user", "user_id"}):
+            return super().update(**changes)
+        self._for_write = True
+        alias = self.db
+        message_model = self._message_model()
+        owner = self.model._default_manager.using(alias).filter(pk=OuterRef("session_id"))
+        with transaction.atomic(using=alias):
+            changed = super().update(**changes)
+            # The rows are locked now: no append can copy the former user any more.
+            stale = message_model._default_manager.using(alias).exclude(
+                user_id=F("session__user_id")
+            )
+            new: Any = changes.get("user", changes.get("user_id"))
+            if not hasattr(new, "resolve_expression"):
+                stale = stale.filter(session__user_id=key_of(new))
+            stale.update(user_id=Subquery(owner.values("user_id")))
+        return changed
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def _update_sealed(self, texts: dict[str, object], others: dict[str, Any]) -> int:
+        self._for_write = True
+        alias = self.db
+        every: Any = self.model._base_manager.using(alias)
+        with transaction.atomic(using=alias):
+            keys = [*self.order_by().values_list("pk", flat=True)]
+            for key in keys:
+                session = every.only("pk").get(pk=key)
+                for name, value in texts.items():
+                    setattr(session, name, value)
+                session.save(using=alias, update_fields=[*texts])
+            if others:
+                self.model._default_manager.using(alias).filter(pk__in=keys).update(**others)
+        return len(keys)
+
+    def bulk_update(
+        self, objs: Iterable[Row], fields: Iterable[str], batch_size: int | None = None
+    ) -> int:
+        """Update as Django does; texts that are encrypted row by row."""
+        objs, fields = [*objs], [*fields]
+        if not encryption.is_on() or encryption.SESSION_FIELDS.isdisjoint(fields):
+            return super().bulk_update(objs, fields, batch_size)
+        self._for_write = True
+        with transaction.atomic(using=self.db):
+            for session in objs:
+                session.save(using=self.db, update_fields=fields)
+        return len(objs)
+
+    bulk_update.alters_data = True  # type: ignore[attr-defined]
+
+    def bulk_create(
+        self,
+        objs: Iterable[Row],
+        batch_size: int | None = None,
+        ignore_conflicts: bool = False,
+        update_conflicts: bool = False,
+        update_fields: Collection[str] | None = None,
+        unique_fields: Collection[str] | None = None,
+    ) -> list[Row]:
+        """Create as Django does; a conflict updates the encrypted title with the title.
+
+        Raises ValueError where an encrypted text would be written to a row of another id.
+        """
+        if update_conflicts and update_fields is not None:
+            update_fields = _names(self.model, update_fields)
+            texts = sorted(encryption.SESSION_FIELDS & update_fields)
+            if (
+                encryption.encrypts()
+                and texts
+                and _names(self.model, unique_fields or ()) != {"id"}
+            ):
+                raise ValueError(
+                    f"{texts[0]} is encrypted and bound to the id: name the id in unique_fields."
+                )
+            if "title" in update_fields:
+                update_fields.add("sealed_title")
+        return super().bulk_create(
+            objs, batch_size, ignore_conflicts, update_conflicts, update_fields, unique_fields
+        )
+
+    bulk_create.alters_data = True  # type: ignore[attr-defined]
+
+    def _message_model(self) -> Any:
+        return self.model._meta.get_field("messages").related_model
+
+
+class MessageWrites(models.QuerySet[Row]):
+    """The part of the queryset of messages that writes."""
+
+    def update(self, **changes: object) -> int:
+        """Update as Django does; content and metadata row by row, as each has its payload."""
+        if "payload" in changes:
+            return super().update(**changes)
+        exact_names = EXACT | encryption.sealed_among(changes, BOUND | EXACT)
+        exact = {
+            name: value
+            for name, value in changes.items()
+            if name in exact_names and not hasattr(value, "resolve_expression")
+        }
+        if not exact:
+            return super().update(**changes)
+        others = {name: value for name, value in changes.items() if name not in exact}
+        self._for_write = True
+        every: Any = self.model._default_manager.using(self.db)
+        changed = 0
+        with transaction.atomic(using=self.db):
+            keys = [*self.order_by().values_list("pk", flat=True)]
+            for start in range(0, len(keys), _UPDATED_AT_ONCE):
+                found = every.filter(pk__in=keys[start : start + _UPDATED_AT_ONCE])
+                if others:
+                    found.update(**others)
+                for message in (messages := [*found]):
+                    for name, value in exact.items():
+                        setattr(message, name, value)
+                changed += every.bulk_update(messages, exact)
+        return changed
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def bulk_update(
+        self, objs: Iterable[Row], fields: Iterable[str], batch_size: int | None = None
+    ) -> int:
+        """Update as Django does; the payload goes with the content and the metadata."""
+        given, fields = [*objs], [*fields]
+        objs = given
+        bound = encryption.is_on() and not (BOUND | EXACT).isdisjoint(fields)
+        sealed = bound and encryption.encrypts()
+        if bound and not sealed:
+            # Each column is needed for what one encrypted payload held.
+            fields += sorted(EXACT - {*fields})
+        if "payload" not in fields and (bound or not EXACT.isdisjoint(fields)):
+            payload: Any = self.model._meta.get_field("payload")
+            for message in objs:
+                payload.pre_save(message, False)
+            fields.append("payload")
+        if "content" in fields:
+            # Django does not ask the field, so the text is that of the column.
+            objs = [copy(message) for message in objs]
+            for message in objs:
+                vars(message)["content"] = "" if sealed else message.text  # type: ignore[attr-defined]
+        if sealed:
+            originals: Any = given
+            objs = objs if objs is not given else [copy(message) for message in objs]
+            for message, original in zip(objs, originals, strict=True):
+                vars(message)["payload"] = original.sealed_payload()
+                vars(message)["metadata"] = {}
+        return super().bulk_update(objs, fields, batch_size)
+
+    bulk_update.alters_data = True  # type: ignore[attr-defined]
+
+    def bulk_create(
+        self,
+        objs: Iterable[Row],
+        batch_size: int | None = None,
+        ignore_conflicts: bool = False,
+        update_conflicts: bool = False,
+        update_fields: Collection[str] | None = None,
+        unique_fields: Collection[str] | None = None,
+    ) -> list[Row]:
+        """Create as Django does; a conflict updates the payload with the content and the metadata.
+
+        Raises ValueError where a part of a message would be updated whose other parts, stored
+        with it in one text, are not.
+        """
+        if update_conflicts and update_fields is not None:
+            update_fields = _names(self.model, update_fields)
+            needed = EXACT | ({"role", "session"} if encryption.is_on() else frozenset())
+            if update_fields & (needed | {"payload"}):
+                given = update_fields | _names(self.model, unique_fields or ())
+                if missing := sorted(needed - given):
+                    raise ValueError(
+                        f"{' and '.join(sorted(needed))} of a message are stored together: name "
+                        f"{' and '.join(missing)} in update_fields, too."
+                    )
+                update_fields.add("payload")
+        return super().bulk_create(
+            objs, batch_size, ignore_conflicts, update_conflicts, update_fields, unique_fields
+        )
+
+    bulk_create.alters_data = True  # type: ignore[attr-defined]
+
+
+def _names(model: type[models.Model], fields: Iterable[str]) -> set[str]:
+    """Return the names of fields, some of which are given as `pk` or with `_id`."""
+    options = model._meta
+    return {(options.pk if name == "pk" else options.get_field(name)).name for name in fields}
