@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.mutants.operators import sample
-from tests.mutants.plan import ROOT, SUITES, Recorded, Suite, modules
+from tests.mutants.plan import ROOT, SUITES, Recorded, Suite, modules, test_files
 from tests.mutants.runner import Job, work
 from tests.mutants.warm import Change, Record
 
@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make mutants")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--each", type=int, default=4, help="mutants of each module")
-    parser.add_argument("--only", default="*", help="a pattern of modules")
+    parser.add_argument("--only", nargs="+", default=["*"], help="patterns of modules")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--recorded", type=Path, help="a folder that keeps what the tests cover")
     options = parser.parse_args()
@@ -37,7 +37,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     found: dict[str, str | None] = {}
     for suite in SUITES:
-        paths = [path for path in modules(suite) if fnmatch.fnmatch(str(path), options.only)]
+        paths = [
+            path
+            for path in modules(suite)
+            if any(fnmatch.fnmatch(str(path), pattern) for pattern in options.only)
+        ]
         if paths:
             with Workers(options.workers, suite) as workers:
                 recorded = workers.record(options.recorded)
@@ -94,18 +98,25 @@ class Workers:
             yield self._next()
 
     def record(self, folder: Path | None) -> Recorded:
-        """Run all tests as the code is; return what they cover, which the folder keeps."""
+        """Run the tests as the code is; return what they cover.
+
+        The folder keeps it, and later runs record only the files of tests that have changed since.
+        """
         started = time.monotonic()
-        recorded = Recorded()
-        for _process in self._processes:
-            recorded.add_imported(self._next()[1])
         kept = folder / f"{self._suite.name}.pickle" if folder else None
+        recorded = Recorded()
         if kept and kept.exists():
-            found: Recorded = pickle.loads(kept.read_bytes())
-            return found
-        parts = 8 * len(self._processes)
-        for _name, outcome, _seconds in self.do([Record(part, parts) for part in range(parts)]):
+            recorded = pickle.loads(kept.read_bytes())
+        texts = {str(path): (ROOT / path).read_text("utf-8") for path in modules(self._suite)}
+        collected = [self._next()[1] for _process in self._processes]
+        changed = recorded.renew(test_files(collected[0][0]), texts)
+        for _names, imported in collected:
+            recorded.add_imported(imported)
+        parts = [changed[part :: 8 * len(self._processes)] for part in range(len(changed))]
+        jobs = [Record(files) for files in parts if files]
+        for number, (_name, outcome, seconds) in enumerate(self.do(jobs), 1):
             recorded.add(*outcome)
+            print(f"{number}/{len(jobs)} recorded ({seconds:.0f} s)", flush=True)
         seconds = time.monotonic() - started
         title = f"= {self._suite.name} as it is: {len(recorded.seconds)} tests, {seconds:.0f} s"
         # What fails anyhow says nothing of mutants.

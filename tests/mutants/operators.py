@@ -47,6 +47,8 @@ _OWN_BOUND = re.compile(r"[<>]=? _[A-Z][A-Z_0-9]+\b|\b(?<!\.)_[A-Z][A-Z_0-9]+ [<
 _OF_TIME_OR_TYPES = re.compile(r"@(functools\.)?(lru_)?cache\b|@(typing\.)?overload\b")
 #: One row more than a page tells whether there is another page; so do two.
 _LOOKS_FURTHER = re.compile(r"\[: ?\w+ \+ ?2\]|\b(largest|limit|size) \+ ?2\b")
+#: What ``zip`` is told is an assertion, which fails only beside another fault.
+_NO_ASSERTION = re.compile(r"\bstrict=False\b")
 _BOUNDARIES = ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt")
 
 _LUA = (
@@ -132,14 +134,17 @@ def _made(code: str, what: str, place: int, text: str) -> Mutant | None:
     lines = zip(code.splitlines(), text.splitlines(), strict=False)
     line = next((n for n, (old, new) in enumerate(lines, 1) if old != new), 0)
     if what.endswith("RemoveDecorator"):
-        # The line before goes, too.
-        line += not code.splitlines()[line - 1].strip()
+        # The empty lines before go, too.
+        while not code.splitlines()[line - 1].strip():
+            line += 1
         if _OF_TIME_OR_TYPES.search(code.splitlines()[line - 1]) or _is_of_protocol(code, line):
             return None
     changed = code.splitlines()[line - 1]
     if _UNSEEN.search(changed) and not what.startswith("string"):
         return None
     if _LOOKS_FURTHER.search(text.splitlines()[line - 1]):
+        return None
+    if what.endswith("TrueWithFalse") and _NO_ASSERTION.search(text.splitlines()[line - 1]):
         return None
     if what.endswith(_BOUNDARIES) and _OWN_BOUND.search(changed):
         return None

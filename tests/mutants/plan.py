@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,9 +65,10 @@ SUITES = (
 #: Only names, imports and options: nothing in them that a test could notice.
 LEFT_OUT = ("__init__.py", "migration_operations.py")
 
-#: Seconds, as recorded, of the tests that look at one mutant. More would look at lines that every
-#: test runs; those that are left out are the longest ones.
-LONGEST = 45.0
+#: The part of the time of all tests that those of one mutant may take. More would look at lines
+#: that every test runs; those that are left out are the longest ones. It is no number of seconds,
+#: because on a busy machine the same tests take more of them.
+SHARE = 0.2
 
 
 def modules(suite: Suite) -> list[Path]:
@@ -86,6 +88,18 @@ def modules(suite: Suite) -> list[Path]:
     return list(found)
 
 
+def test_files(names: Iterable[str]) -> dict[str, str]:
+    """Return, by its path, what each file with tests has: their names, and its text."""
+    by_file: dict[str, list[str]] = {}
+    for name in sorted(names):
+        by_file.setdefault(name.partition("::")[0], []).append(name)
+    # Tests may be inherited from another file.
+    return {
+        path: "\n".join([*tests, (ROOT / path).read_text("utf-8")])
+        for path, tests in by_file.items()
+    }
+
+
 class Recorded:
     """What each test of a suite took and which lines it ran, with the code as it is."""
 
@@ -94,6 +108,30 @@ class Recorded:
         self.failed: set[str] = set()
         self._tests: dict[str, dict[int, set[str]]] = {}
         self._imported: dict[str, set[int]] = {}
+        #: The texts that this is about: of files with tests, and of modules.
+        self._files: dict[str, str] = {}
+        self._modules: dict[str, str] = {}
+
+    def renew(self, files: Mapping[str, str], modules: Mapping[str, str]) -> list[str]:
+        """Forget what has changed since; return the files whose tests are to be recorded."""
+        for path, code in modules.items():
+            if self._modules.get(path, code) != code:
+                moved = _moved_lines(self._modules[path], code)
+                by_line = self._tests.get(path, {})
+                self._tests[path] = {
+                    moved[line]: tests for line, tests in by_line.items() if line in moved
+                }
+        changed = {name for name, text in files.items() if self._files.get(name) != text}
+        changed |= self._files.keys() - files.keys()
+        gone = {name for name in self.seconds if name.partition("::")[0] in changed}
+        self.seconds = {name: self.seconds[name] for name in self.seconds.keys() - gone}
+        self.failed -= gone
+        for by_line in self._tests.values():
+            for tests in by_line.values():
+                tests -= gone
+        self._imported = {}
+        self._files, self._modules = dict(files), dict(modules)
+        return [name for name in files if name in changed]
 
     def add(
         self, seconds: dict[str, float], failed: list[str], lines: dict[str, dict[int, list[str]]]
@@ -135,6 +173,8 @@ class Recorded:
         return dict(self._telling(path.stem, chosen - self.failed, calling)), at_import
 
     def _naming(self, path: Path) -> Iterator[str]:
+        """Yield the tests that have a module's name, and those in files that name its path."""
+        yield from (name for name in self.seconds if path.stem in name)
         dotted = re.compile(rf"\b{'.'.join(path.with_suffix('').parts)}\b")
         files = {name.partition("::")[0] for name in self.seconds}
         naming = {each for each in files if dotted.search((ROOT / each).read_text("utf-8"))}
@@ -149,11 +189,21 @@ class Recorded:
             file = name.partition("::")[0]
             seen[file] += 1
             ranks[name] = name not in calling, module not in name, seen[file], self.seconds[name]
-        total = 0.0
+        left = SHARE * sum(self.seconds.values())
         for name in sorted(ranks, key=lambda name: ranks[name]):
-            total += self.seconds[name]
-            if total <= LONGEST:
+            left -= self.seconds[name]
+            if left >= 0:
                 yield name, self.seconds[name]
+
+
+def _moved_lines(before: str, after: str) -> dict[int, int]:
+    """Return where each line of a text is in another that was made of it, if it is there."""
+    matcher = difflib.SequenceMatcher(None, before.splitlines(), after.splitlines(), autojunk=False)
+    return {
+        block.a + number: block.b + number
+        for block in matcher.get_matching_blocks()
+        for number in range(1, block.size + 1)
+    }
 
 
 def statement_lines(code: str, line: int) -> set[int]:

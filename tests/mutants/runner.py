@@ -69,7 +69,8 @@ class Worker:
         self._connection, far = multiprocessing.Pipe()
         self._warm = self._fork(lambda: self._serve(far))
         far.close()
-        self.imported: dict[str, set[int]] = self._connection.recv()
+        #: The names of all tests, and the lines that importing them runs.
+        self.collected: tuple[list[str], dict[str, set[int]]] = self._connection.recv()
         self._sql(f"DROP DATABASE IF EXISTS test_{self._name}_made WITH (FORCE)")
         self._sql(f"CREATE DATABASE test_{self._name}_made TEMPLATE test_{self._name}")
 
@@ -247,7 +248,7 @@ def work(number: int, suite: Suite, jobs: Any, results: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     worker = Worker(number, suite)
     try:
-        results.put(("imported", worker.imported, 0.0))
+        results.put(("collected", worker.collected, 0.0))
         while True:
             job = jobs.get()
             started = time.monotonic()

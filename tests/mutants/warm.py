@@ -28,10 +28,9 @@ PACKAGES = ("agent_sessions", "cache_layer")
 
 
 class Record(NamedTuple):
-    """Run one of so many parts of all tests, and tell what they cover."""
+    """Run the tests in some files, and tell what they cover."""
 
-    part: int
-    parts: int
+    files: list[str]
 
 
 class Change(NamedTuple):
@@ -88,7 +87,7 @@ class Warm:
         self._functions = self._all_functions()
         gc.collect()
         gc.freeze()
-        self._connection.send(imported)
+        self._connection.send(([item.nodeid for item in session.items], imported))
         with contextlib.suppress(EOFError):
             while True:
                 self._connection.send(self._forked(session, self._connection.recv()))
@@ -121,13 +120,12 @@ class Warm:
         return pickle.loads(result.read_bytes()) if result.exists() else "(hangs)"
 
     def _record(self, session: pytest.Session, job: Record) -> Any:
-        files = sorted({item.path for item in session.items})[job.part :: job.parts]
-        items = [item for item in session.items if item.path in files]
+        items = [item for item in session.items if item.nodeid.partition("::")[0] in job.files]
         watch = Watch()
         session.config.pluginmanager.register(watch)
         measured = _coverage(self._folder)
         measured.start()
-        for item, following in _in_turn(session, items):
+        for item, following in _in_turn(session, items) if items else ():
             measured.switch_context(item.nodeid)
             session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         measured.stop()
