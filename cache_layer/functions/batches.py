@@ -94,6 +94,10 @@ class _Many(Wrapper):
         super().__init__(spec.one)
         self._many = spec
 
+    def __get__(self, instance: object, owner: type[object] | None = None) -> Any:
+        """Bind it, as a function is bound to the object it is looked up on."""
+        return self if instance is None else self._bind(instance)
+
     def _batch(self, backend: ResilientCache, args: Args, kwargs: Kwargs) -> Batch:
         return Batch(self._many, backend, self._bound + args, kwargs)
 
@@ -137,10 +141,6 @@ class CachedBatchFunction(_Many, Generic[P, R]):
         on_commit(invalidation)
         invalidation()
 
-    def __get__(self, instance: object, owner: type[object] | None = None) -> Any:
-        """Bind it, as a function is bound to the object it is looked up on."""
-        return self if instance is None else self._bind(instance)
-
 
 class AsyncCachedBatchFunction(_Many, Generic[P, R]):
     """An ``async def`` function of many items whose results are kept one by one."""
@@ -162,10 +162,6 @@ class AsyncCachedBatchFunction(_Many, Generic[P, R]):
         invalidation = self._invalidation_of_all()
         await aon_commit(invalidation)
         await invalidation.awaited()
-
-    def __get__(self, instance: object, owner: type[object] | None = None) -> Any:
-        """See ``CachedBatchFunction.__get__``."""
-        return self if instance is None else self._bind(instance)
 
 
 class _CachedMany:

@@ -47,7 +47,7 @@ def _kept(call: CachedCall, found: Value) -> list[Value] | None:
     decode = call.factory.context.codec.decode
     try:
         chunks = [decode(data) for data in found]
-    except (TypeError, UnreadableValueError):
+    except UnreadableValueError:
         # Something else stored it.
         return None
     call.spec.count_cost("saved", chunks)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import operator
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from cache_layer import metrics
 from cache_layer.aliases import Function, Value
@@ -85,8 +84,7 @@ def _in_range(cost: int) -> int:
     return cost
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The arguments of ``cached``, checked."""
 
     namespace: str

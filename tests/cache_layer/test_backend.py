@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 import warnings
 from typing import Any
 
@@ -140,11 +141,12 @@ class Contract(Stores):
                 assert cache.keys() == [key]
                 assert cache.delete(key)
 
-    def test_keys_are_validated(self, cache: Any) -> None:
+    @pytest.mark.parametrize("key", ["with space", "a\nline", "\x00", "\x7f"], ids=repr)
+    def test_keys_are_validated(self, cache: Any, key: str) -> None:
         with pytest.warns(CacheKeyWarning):
-            cache.get("with space")
+            cache.get(key)
         with pytest.warns(CacheKeyWarning):
-            cache.get_many(["without", "with space"])
+            cache.get_many(["without", key])
 
     def test_patterns(self, cache: Any) -> None:
         for key in ("users:1", "users:2", "users:12", "users2:1", "[x]", "a*b", "aXb"):
@@ -199,6 +201,16 @@ class Contract(Stores):
         assert cache.has_key("none")
         assert cache.get_or_set("over", 1, 0) == 1
         assert not cache.has_key("over")
+
+    def test_get_or_set_keeps_a_value_for_its_timeout_no_longer_and_no_shorter(
+        self, cache: Any
+    ) -> None:
+        began = time.monotonic()
+        cache.get_or_set("k", 1, 1000)
+        left = cache.pttl("k")
+        passed = (time.monotonic() - began) * 1000
+        # Redis counts whole milliseconds.
+        assert 1_000_000 - passed - 2 <= left <= 1_000_000
 
     def test_get_or_set_that_fails_leaves_nothing(
         self, cache: Any, backend: ResilientCache

@@ -92,6 +92,20 @@ def test_many_event_loops_leave_no_connections(redis_server: RedisServer) -> Non
         wait_for(lambda: len(client.client_list()) == 1, "only this connection is left")
 
 
+def test_a_closed_store_leaves_no_connection_to_who_holds_its_errors(
+    redis_server: RedisServer,
+) -> None:
+    cache = make_cache(redis_server.url)
+    cache.set("k", "text")
+    with pytest.raises(ValueError, match="k") as held:
+        cache.incr("k")
+    cache.store.close()
+    # As a debugger does, or who reports errors later.
+    assert held.tb is not None
+    with redis.Redis.from_url(redis_server.url) as client:
+        wait_for(lambda: len(client.client_list()) == 1, "only this connection is left")
+
+
 def test_a_thousand_concurrent_calls_wait_for_their_turn(redis_url: str) -> None:
     cache = make_cache(redis_url)
 
@@ -240,7 +254,7 @@ FORK_WHILE_ANOTHER_CACHE_WAITS = """
 """
 
 
-def test_a_child_does_not_wait_for_a_call_of_its_parent_to_another_cache(tmp_path: Path) -> None:
+def test_a_child_does_not_wait_for_a_call_of_its_parent_to_a_foreign_cache(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-W", "ignore::DeprecationWarning"),

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.core.cache import caches
+from django.core.cache import cache, caches
 from django.test import override_settings
 
-from cache_layer import cache_invalidate, cached_many, invalidate_tags, metrics
+from cache_layer import cache_invalidate, cached, cached_many, invalidate_tags, metrics
 from cache_layer.backends import ResilientCache
+from cache_layer.functions import singleflight
+from tests.cache_layer.caches import is_leased, wait_for
 from tests.cache_layer.conftest import PATIENT
 from tests.services import RedisServer
 
@@ -107,6 +109,24 @@ def test_it_forgets_items_all_and_tags() -> None:
     assert embed.asked == [["a", "b", "c"], ["a"], ["b"], ["a", "b", "c"], ["c"]]
 
 
+def test_a_result_that_is_stored_while_others_are_read_is_not_computed() -> None:
+    def cost(result: list[str]) -> int:
+        # Counted for "a", between the reading of both and the claim of "b".
+        if result[0] == "a" and not stored:
+            stored.append("b")
+            other("b")
+        return 1
+
+    stored = ["a"]
+    other = Embedding("called")
+    counting = Embedding("called", cost=cost)
+    counting(["a"])
+    stored.clear()
+    assert counting(["a", "b"]) == [["a", "small"], ["b", "small"]]
+    assert counting.asked == [["a"]]
+    assert other.asked == [["b"]]
+
+
 def test_a_failure_keeps_nothing_and_the_next_call_tries_again(embed: Embedding) -> None:
     embed(["a"])
     embed.fails = True
@@ -147,6 +167,24 @@ def test_none_is_kept_if_that_is_wanted() -> None:
     assert asked == [1, 2, 1, 2]
     assert keeps([1, 2]) == keeps([1, 2]) == [None, None]
     assert asked == [1, 2, 1, 2, 1, 2]
+
+
+def test_what_is_not_kept_leaves_no_lease() -> None:
+    @cached_many(key_prefix="n")
+    def nothing(items: list[int]) -> list[None]:
+        return [None for _item in items]
+
+    nothing([1])
+    assert not is_leased(cache, key_of_one())
+
+
+def key_of_one() -> str:
+    """The key of a function of one item, which has the name of the one above."""
+
+    @cached(key_prefix="n")
+    def nothing(items: int) -> None: ...
+
+    return nothing.cache_key(1)
 
 
 def test_what_cannot_be_a_key_or_stored_is_computed_each_time(
@@ -191,11 +229,17 @@ def test_methods_and_a_named_argument_are_allowed() -> None:
         def own(self, texts: list[str]) -> list[str]:
             return [f"{self.__class__.__name__} {text}" for text in texts]
 
+        @cached_many()
+        async def awaited(self, texts: list[str]) -> list[str]:
+            return [f"{self.__class__.__name__} {text}" for text in texts]
+
     asked: list[list[str]] = []
     assert Model.embed("m", ["a"]) == Model().embed("m", ["a"]) == ["m a"]
     assert Model.names(["a"]) == Model().names(["a"]) == ["Model a"]
     assert asked == [["a"], ["a"]]
     assert Model().own(["a", "b"]) == ["Model a", "Model b"]
+    assert async_to_sync(Model().awaited)(["a"]) == ["Model a"]
+    assert Model.own(Model(), ["a"]) == ["Model a"]
 
 
 def test_functions_that_it_cannot_call_are_refused() -> None:
@@ -252,6 +296,34 @@ def test_what_began_before_an_invalidation_is_not_kept() -> None:
         go_on.set()
         assert first.result(30) == ["old", "old"]
     assert embed(["a", "b"]) == ["new", "old"]
+
+
+@pytest.mark.parametrize("computed", [None, threading.Lock()], ids=["None", "unstorable"])
+def test_callers_who_wait_for_what_is_not_kept_do_not_compute_one_after_the_other(
+    computed: Any,
+) -> None:
+    """They get the result that is there, or compute their own at the same time."""
+    asked: list[str] = []
+    began, go_on = threading.Event(), threading.Event()
+
+    @cached_many()
+    def look_up(texts: list[str]) -> list[Any]:
+        asked.extend(texts)
+        began.set()
+        go_on.wait(30)
+        return [computed for _text in texts]
+
+    def waiting() -> int:
+        return sum(len(flight._wakers) for flight in [*singleflight._flights.values()])
+
+    with ThreadPoolExecutor(5) as pool:
+        first = pool.submit(look_up, ["a"])
+        assert began.wait(30)
+        others = [pool.submit(look_up, ["a"]) for _number in range(4)]
+        wait_for(lambda: waiting() == 4, "all wait for the first")
+        go_on.set()
+        assert [each.result(30) for each in [first, *others]] == [[computed]] * 5
+    assert asked == (["a"] if computed is None else ["a"] * 5)
 
 
 def test_a_cancelled_call_leaves_no_lease() -> None:

@@ -94,6 +94,39 @@ def test_a_large_value_on_a_slow_link_is_no_outage(
     assert state(cache) == "redis"
 
 
+@pytest.fixture
+def patient(proxy: Proxy) -> Iterator[ResilientCache]:
+    """Waits a second for each reply, of which a test takes a good part."""
+    seconds = {"SOCKET_TIMEOUT": 1, "SOCKET_CONNECT_TIMEOUT": 1}
+    cache = make_cache(proxy.url, OPTIONS=seconds)
+    yield cache
+    close(cache)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_call_of_many_round_trips_may_take_as_long_as_they_do(
+    kind: str, patient: ResilientCache, proxy: Proxy
+) -> None:
+    face: Any = patient if kind == "sync" else Awaited(patient)
+    face.set_many({f"k{number}": number for number in range(100)})
+    proxy.fault, proxy.seconds = "delay", 0.25
+    assert face.delete_pattern("k*", itersize=10) == 100
+    assert state(patient) == "redis"
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_call_of_a_few_slow_round_trips_is_an_outage(
+    kind: str, patient: ResilientCache, proxy: Proxy
+) -> None:
+    face: Any = patient if kind == "sync" else Awaited(patient)
+    # Adding to a number beyond 64 bits takes three.
+    face.set("n", 2**70)
+    proxy.fault, proxy.seconds = "delay", 0.8
+    with pytest.raises(ValueError, match="n"):
+        face.incr("n")
+    assert state(patient) == "memory"
+
+
 async def test_a_loop_that_is_busy_while_it_connects_is_no_outage(cache: ResilientCache) -> None:
     for number in range(3):
         calls = [asyncio.ensure_future(cache.aset(f"k{number}:{each}", each)) for each in range(20)]

@@ -239,6 +239,21 @@ def test_members_of_a_set_are_iterated_in_steps(cache: ResilientCache) -> None:
     assert async_to_sync(awaited)() == members
 
 
+def test_compressed_members_cannot_be_matched(redis_url: str) -> None:
+    compressor = "django_redis.compressors.zlib.ZlibCompressor"
+    cache = make_cache(redis_url, OPTIONS={**PATIENT, "COMPRESSOR": compressor})
+    cache.sadd("s", "member")
+
+    async def matched() -> list[Any]:
+        return [member async for member in cache.asscan_iter("s", match="m*")]
+
+    for match in (lambda: [*cache.sscan_iter("s", match="m*")], async_to_sync(matched)):
+        with pytest.raises(ValueError, match=r"(?i)compress"):
+            match()
+    assert [*cache.sscan_iter("s")] == ["member"]
+    cache.store.close()
+
+
 def test_sorted_sets(face: Any) -> None:
     assert face.zadd("z", {"a": 1.5, ("b", 2): 2, "c": 3}) == 3
     assert face.zrange("z", 0, -1, withscores=True) == [("a", 1.5), (("b", 2), 2), ("c", 3)]

@@ -93,6 +93,16 @@ def test_a_failing_data_structure_opens_the_circuit(
     assert face.sadd("s", 3) == 1
 
 
+def test_a_question_that_a_hung_redis_does_not_answer_did_nothing(
+    face: Any, cache: ResilientCache, redis_server: RedisServer
+) -> None:
+    face.sadd("s", 1)
+    redis_server.stop()
+    with pytest.raises(CacheUnavailableError) as caught:
+        face.smembers("s")
+    assert "may or may not" not in str(caught.value)
+
+
 def test_an_outage_costs_a_data_structure_nothing_of_its_content(
     face: Any, cache: ResilientCache, redis_server: RedisServer
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from cache_layer import cached, get_redis_manager, metrics
 from cache_layer.backends import MISSING, ResilientCache
 from cache_layer.exceptions import UnsupportedValueError
 from cache_layer.functions.singleflight import SingleFlight, acquire, finish
-from tests.cache_layer.caches import Awaited, Stores, is_leased
+from tests.cache_layer.caches import Awaited, Stores, is_leased, state
 
 
 class Contract(Stores):
@@ -40,20 +41,23 @@ class Contract(Stores):
     def test_a_value_that_somebody_stores_between_two_questions_is_returned(
         self, face: Any, backend: ResilientCache, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        run, arun = backend.run, backend.arun
-
-        def stored_meanwhile(found: Any) -> Any:
-            if found is MISSING:
-                monkeypatch.undo()
-                backend.set("k", "somebody's")
-            return found
-
-        async def awaited(operation: Any) -> Any:
-            return stored_meanwhile(await arun(operation))
-
-        monkeypatch.setattr(backend, "run", lambda operation: stored_meanwhile(run(operation)))
-        monkeypatch.setattr(backend, "arun", awaited)
+        after_a_miss(backend, monkeypatch, lambda: backend.set("k", "somebody's"))
         assert face.get_or_set("k", lambda: 1 / 0) == "somebody's"
+
+    def test_bytes_that_somebody_damages_between_two_questions_are_a_miss(
+        self, face: Any, backend: ResilientCache, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def damage() -> None:
+            key, envelope = backend.make_key("k"), b"\x00E and no more"
+            if state(backend) == "redis":
+                backend.client.get_client(write=True).set(key, envelope)
+            else:
+                backend.store.memory.write(key, envelope, None)
+
+        after_a_miss(backend, monkeypatch, damage)
+        assert face.get_or_set("k", lambda: 1) == 1
+        assert face.get_or_set("k", lambda: 2) == 2
+        assert face.get_or_set("k", lambda: 3) == 2
 
     def test_who_joined_a_computation_and_fails_leaves_the_lease_to_its_owner(
         self, face: Any, backend: ResilientCache
@@ -82,6 +86,25 @@ class Contract(Stores):
         metrics.reset()
         assert face.get_or_set("k", invalidated_meanwhile, namespace="counted") == 1
         assert counted() == {"misses": 1}
+
+
+def after_a_miss(
+    backend: ResilientCache, monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]
+) -> None:
+    """Do something once, as soon as a value is found missing."""
+    run, arun = backend.run, backend.arun
+
+    def told(found: Any) -> Any:
+        if found is MISSING:
+            monkeypatch.undo()
+            action()
+        return found
+
+    async def awaited(operation: Any) -> Any:
+        return told(await arun(operation))
+
+    monkeypatch.setattr(backend, "run", lambda operation: told(run(operation)))
+    monkeypatch.setattr(backend, "arun", awaited)
 
 
 class TestSync(Contract):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,9 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+import redis
 from asgiref.sync import async_to_sync
+from django.core.cache import cache
 from django.test import override_settings
 
 from cache_layer import cached, invalidate_tags, metrics
@@ -140,6 +143,14 @@ def test_a_chunk_that_cannot_be_stored_is_passed_on(
     assert source.read() == [1, odd, 3]
     assert source.runs == 2
     assert caplog.text.count("yielded a chunk that cannot be stored") == 1
+
+
+@pytest.mark.parametrize("stored", ["text", [1, 2], [b"\xff"]], ids=["text", "list", "bytes"])
+def test_what_somebody_else_stored_under_its_key_is_not_replayed(kind: str, stored: Any) -> None:
+    source = Source(kind, [1, 2])
+    cache.set(source.function.cache_key(), stored)
+    assert source.read() == [1, 2]
+    assert source.runs == 1
 
 
 def test_a_run_larger_than_the_largest_value_is_passed_on(kind: str) -> None:
@@ -358,6 +369,27 @@ def test_the_last_reader_that_is_cancelled_ends_the_run_and_its_lease() -> None:
     assert async_to_sync(again)() == [1, 2]
     assert async_to_sync(again)() == [1, 2]
     assert ended == ["closed", "closed"]
+
+
+@pytest.mark.parametrize("store", ["redis"], indirect=True)
+async def test_a_reader_cancelled_at_any_moment_leaves_no_lease(redis_url: str) -> None:
+    @cached()
+    async def stream(number: int) -> AsyncIterator[int]:
+        await asyncio.Event().wait()
+        yield number
+
+    async def read(number: int) -> list[int]:
+        return [chunk async for chunk in stream(number)]
+
+    await cache.aget("connected")
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        for number in range(200):
+            task = asyncio.create_task(read(number))
+            await asyncio.sleep(random.random() / 1000)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await client.exists(cache.make_key(stream.cache_key(number))) == 0
 
 
 def test_methods_are_cached() -> None:

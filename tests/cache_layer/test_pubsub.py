@@ -32,6 +32,24 @@ for line in sys.stdin:
 """
 
 
+FORKED = """
+import os, sys, time
+from django.conf import settings
+settings.configure(CACHES={"default": {
+    "BACKEND": "cache_layer.backends.ResilientCache", "LOCATION": sys.argv[1], "KEY_PREFIX": "n"}})
+from cache_layer import PubSub
+notices = PubSub("test")
+notices.publish("by the parent, whose thread publishes from now on")
+child = os.fork()
+if child == 0:
+    for _ in range(100):
+        notices.publish("by the child")
+        time.sleep(0.05)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
 @pytest.fixture
 def server(redis_server: RedisServer, settings: Any) -> RedisServer:
     settings.CACHES = {
@@ -80,6 +98,12 @@ def test_other_processes_are_heard_and_again_after_an_outage(
         server.restart()
         until(lambda: "after" in heard, lambda: tell("after"))
     assert "into the void" not in heard
+
+
+def test_a_forked_child_is_heard(server: RedisServer, heard: list[str]) -> None:
+    quiet = ("-W", "ignore::DeprecationWarning")
+    with subprocess.Popen([sys.executable, *quiet, "-c", FORKED, server.url]):
+        until(lambda: "by the child" in heard)
 
 
 def test_telling_a_hung_redis_waits_for_nothing(server: RedisServer, heard: list[str]) -> None:

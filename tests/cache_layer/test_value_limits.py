@@ -6,6 +6,7 @@ import gzip
 import itertools
 import logging
 import lzma
+import random
 import time
 import tracemalloc
 import zlib
@@ -85,6 +86,14 @@ def test_a_bomb_is_unreadable_before_it_takes_memory(name: str) -> None:
         codec.decode(codec.encode("k", ["x" * 10_000])[:-5])
 
 
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_what_a_value_repeats_from_far_away_comes_back(name: str) -> None:
+    pytest.importorskip("django_redis")
+    codec = Codec({"COMPRESSOR": f"django_redis.compressors.{name}"})
+    part = random.randbytes(25_000)
+    assert codec.decode(codec.encode("k", [part, part])) == [part, part]
+
+
 def test_a_compressor_of_ones_own_is_measured_afterwards() -> None:
     pytest.importorskip("django_redis")
     codec = Codec({"COMPRESSOR": f"{__name__}.OwnCompressor"})
@@ -94,6 +103,19 @@ def test_a_compressor_of_ones_own_is_measured_afterwards() -> None:
             codec.decode(zlib.compress(b"\x01" + bytes(2000)))
         with pytest.raises(UnsupportedValueError, match="MAX_DECODED_BYTES is 1,000"):
             codec.encode("k", "x" * 1100)
+
+
+class Refusing(OwnCompressor):
+    """Says in its own way that it did not write the bytes."""
+
+    def decompress(self, value: bytes) -> bytes:
+        raise ForeignError
+
+
+def test_what_a_compressor_of_ones_own_refuses_is_a_miss() -> None:
+    backend = make_cache(OPTIONS={"COMPRESSOR": f"{__name__}.{Refusing.__name__}"})
+    backend.set("k", "text")
+    assert backend.get("k", "default") == "default"
 
 
 @override_settings(CACHE_LAYER_MAX_VALUE_BYTES=1000)

@@ -81,11 +81,13 @@ def held(store: MemoryStore, key: str) -> bytes | None:
 
 
 def cover(store: MemoryStore, data: bytes | None, milliseconds: int | None) -> None:
-    """Extend the expiry of the tags of an envelope in memory to at least that of the envelope."""
+    """Extend the expiry of the tags of an envelope in memory to at least that of the envelope.
+
+    The envelope is valid, so none of its tags is missing.
+    """
     for tag in named_tags([data]):
-        if store.read(tag) is None or (left := store.remaining(tag)) is None:
-            continue
-        if milliseconds is None or left < milliseconds + 1000:
+        left = store.remaining(tag)
+        if left is not None and (milliseconds is None or left < milliseconds + 1000):
             store.expire(tag, None if milliseconds is None else milliseconds + TAG_SURPLUS)
 
 
@@ -174,7 +176,6 @@ class Detour(Exception):  # noqa: N818 - not an error
     """
 
     def __init__(self, operation: Operation[Any]) -> None:
-        super().__init__()
         self.operation = operation
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from cache_layer.backends.encoding import Lookup, UnreadableValueError, living, named_tags
 from cache_layer.backends.memory import MemoryStore
@@ -23,10 +23,6 @@ from cache_layer.backends.operations.base import (
 )
 from cache_layer.journal import Journal
 from cache_layer.metrics import record
-
-#: The reply to a SET.
-_STORED: Final = b"OK"
-
 
 #: Values by the names that the caller gave.
 Values = dict[Any, Any]
@@ -104,7 +100,10 @@ class GetMany(Operation[Values]):
 
 
 class SetMany(Operation[list[str]]):
-    """Store several values; returns the keys that Redis refused."""
+    """Store several values; returns the keys that were not stored.
+
+    There are none: SET fits whatever a key holds, so a refusal is one of all of them.
+    """
 
     __slots__ = ("entries", "milliseconds")
     refusal = Refusal.OUTAGE
@@ -119,32 +118,25 @@ class SetMany(Operation[list[str]]):
 
     def steps(self) -> Steps[list[str]]:
         expiry = () if self.milliseconds is None else ("PX", self.milliseconds)
-        names = list(self.entries)
-        refused: list[str] = []
-        for chunk in chunks(list(zip(names, raws(names), self.entries.values(), strict=True))):
+        keys = raws(list(self.entries))
+        for chunk in chunks(list(zip(keys, self.entries.values(), strict=True))):
             # A name in bytes keeps redis-py from converting the replies, which saves a call for
             # each.
-            replies = yield [(b"SET", key, data, *expiry) for _, key, data in chunk]
-            if replies.count(_STORED) < len(chunk):
-                refused += [
-                    name
-                    for (name, *_), reply in zip(chunk, replies, strict=True)
-                    if reply != _STORED
-                ]
-        for _key in refused:
-            self.error()
-        record(self.context.namespace, "sets", len(self.entries) - len(refused))
-        return refused
+            yield [(b"SET", key, data, *expiry) for key, data in chunk]
+        return self._stored()
 
     def in_memory(self, store: MemoryStore) -> list[str]:
         for key, data in self.entries.items():
             store.write(key, data, self.milliseconds)
-        record(self.context.namespace, "sets", len(self.entries))
-        return []
+        return self._stored()
 
     def remember(self, journal: Journal) -> None:
         for key in self.entries:
             journal.add_key(key, self.context.keyspace)
+
+    def _stored(self) -> list[str]:
+        record(self.context.namespace, "sets", len(self.entries))
+        return []
 
 
 class DeleteMany(Operation[int]):

@@ -390,8 +390,8 @@ def _warn_once(cls: type, reason: str) -> None:
         logger.warning("Responses of the class %s are served uncached. %s", name, reason)
 
 
-def _ms(seconds: float) -> int:
-    return int(seconds * 1000)
+def _ms(seconds: float | None) -> int:
+    return int((seconds or 0) * 1000)
 
 
 def _lease_time() -> int:

@@ -56,6 +56,6 @@ class ExpirationPolicy:
     """
 
     ttl: Timeout = DEFAULT_TIMEOUT
-    stale_ttl: float = 0
-    refresh_before: float = 0
-    jitter: float = 0
+    stale_ttl: float | None = None
+    refresh_before: float | None = None
+    jitter: float | None = None

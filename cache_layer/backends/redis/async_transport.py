@@ -284,7 +284,7 @@ def _through_sentinel(pool: Any, handshake: Handshake, patience: float | None) -
             return await _connected(connection, patience)
         finally:
             for each in sentinel.sentinels:
-                await each.aclose(close_connection_pool=True)
+                await each.aclose()
 
     return connect
 

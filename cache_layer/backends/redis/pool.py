@@ -85,7 +85,7 @@ class PooledConnection:
         reply = reader.gets()
         if type(reply) is bytes or (reply is not NOTHING and type(reply) is not Push):
             return reply
-        return self._replies(reply, 1, len(packed) + len(data), 1)[0]
+        return self._replies(reply, 1, len(packed) + len(data))[0]
 
     def execute_all(self, commands: Sequence[Command]) -> list[Reply]:
         """Return the replies to several commands."""
@@ -110,16 +110,17 @@ class PooledConnection:
         if moved > _LARGE:
             self._socket.settimeout(self._left(0, moved))
         self._socket.sendall(packed)
-        return self._replies(NOTHING, number, moved, 0)
+        data = self._socket.recv(_READ)
+        self._reader.feed(data)
+        return self._replies(self._reader.gets(), number, moved + len(data))
 
-    def _replies(self, reply: Reply, number: int, moved: int, waits: int) -> list[Reply]:
-        """Return the replies to ``number`` commands; the first may have been read already.
+    def _replies(self, reply: Reply, number: int, moved: int) -> list[Reply]:
+        """Return the replies to ``number`` commands, after a first wait for bytes.
 
         Args:
             reply: The last result of the reader.
             number: The number of replies to return.
             moved: Number of bytes sent and received in the exchange.
-            waits: Number of waits for bytes so far.
         """
         connected, reader = self._socket, self._reader
         replies: list[Reply] = []
@@ -127,22 +128,19 @@ class PooledConnection:
         get, append = reader.gets, replies.append
         while len(replies) < number:
             if reply is NOTHING:
-                if waits == 1:
-                    began = time.monotonic()
-                elif waits:
-                    connected.settimeout(self._left(began, moved))
+                connected.settimeout(self._left(began, moved))
+                began = began or time.monotonic()
                 data = connected.recv(_READ)
                 if not data:
                     raise RedisConnectionError("Connection closed by server.")
                 reader.feed(data)
                 moved += len(data)
-                waits += 1
             elif type(reply) is not Push:
                 append(reply)
                 if len(replies) == number:
                     break
             reply = get()
-        if waits > 2 or moved > _LARGE:
+        if began or moved > _LARGE:
             connected.settimeout(self._timeout)
         return replies
 

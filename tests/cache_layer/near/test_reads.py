@@ -14,9 +14,11 @@ from asgiref.sync import async_to_sync
 
 from cache_layer import cached, get_cache, metrics
 from cache_layer.backends import ResilientCache
-from tests.cache_layer.caches import Leases, make_cache, wait_for
+from cache_layer.codec import SafeSerializer
+from tests.cache_layer.caches import Awaited, Leases, make_cache, wait_for
 from tests.cache_layer.near.helpers import (
     asked,
+    default_alias,
     heard,
     listening,
     make_near,
@@ -71,6 +73,44 @@ def test_a_value_that_was_read_is_not_asked_for_again(
     assert async_to_sync(cache.aget)("text") == "t"
     assert ResilientCache(cache._location, cache._params).get("list") == [1]
     assert asked(client) - before == 2
+
+
+class Counting(SafeSerializer):
+    """Counts the values that are decoded."""
+
+    decoded = 0
+
+    def loads(self, data: bytes) -> Any:
+        type(self).decoded += 1
+        return super().loads(data)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_near_value_that_cannot_be_changed_is_decoded_once(
+    kind: str, url: str, client: redis.Redis
+) -> None:
+    with default_alias(url, NEAR_CACHE=True, SERIALIZER=f"{__name__}.{Counting.__name__}") as cache:
+        face: Any = cache if kind == "sync" else Awaited(cache)
+
+        @cached()
+        def compute() -> str:
+            return "result"
+
+        @cached()
+        async def acompute() -> str:
+            return "result"
+
+        function: Any = compute if kind == "sync" else async_to_sync(acompute)
+        listening(cache)
+        cache.set("text", "t")
+        function()
+        heard(cache, client)
+        for _ in range(2):
+            assert (face.get("text"), function()) == ("t", "result")
+        before = Counting.decoded
+        for _ in range(5):
+            assert (face.get("text"), function()) == ("t", "result")
+        assert Counting.decoded == before
 
 
 WRITES: dict[str, tuple[Callable[[Any], object], Any]] = {
@@ -156,6 +196,23 @@ def test_get_many_asks_redis_for_missing_entries_alone(
     face.delete("k3")
     assert "k3" not in face.get_many(values)
     assert face.get_many([]) == {}
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_result_that_is_near_is_read_by_its_key(
+    kind: str, store: ResilientCache, client: redis.Redis
+) -> None:
+    @cached(tags=["t"])
+    def compute(number: int) -> str:
+        return uuid.uuid4().hex
+
+    result = compute(1)
+    heard(store, client)
+    assert compute(1) == result
+    face: Any = store if kind == "sync" else Awaited(store)
+    assert [face.get(compute.cache_key(1)) for _ in range(3)] == [result] * 3
+    store.delete("@tag:t")
+    assert face.get(compute.cache_key(1)) is None
 
 
 def test_get_many_of_leases_results_and_foreign_keys(
