@@ -51,9 +51,10 @@ _WITHOUT_EFFECT: Final = {
 
 
 def register() -> None:
-    """Register every check of this module under the ``caches`` tag."""
+    """Register the checks of this module: of settings, and of the servers that they name."""
     for check in (check_settings, check_alias, check_entries, check_sessions, check_prefixes):
         checks.register(check, checks.Tags.caches)
+    checks.register(check_servers, checks.Tags.database)
 
 
 def check_settings(**kwargs: object) -> list[CheckMessage]:
@@ -146,6 +147,43 @@ def check_prefixes(**kwargs: object) -> list[CheckMessage]:
         and (prefix := str(entry.get("KEY_PREFIX", "")))
         and (longer := str(second.get("KEY_PREFIX", ""))).startswith(f"{prefix}:")
     ]
+
+
+def check_servers(databases: Sequence[str] | None = None, **kwargs: object) -> list[CheckMessage]:
+    """Report what Redis refuses to the user of each entry; for ``--database``, like other I/O."""
+    return [
+        message
+        for alias, entry in (django_settings.CACHES.items() if databases else ())
+        if _is_resilient(entry) and entry.get("LOCATION")
+        for message in _examine_server(alias)
+    ]
+
+
+def _examine_server(alias: str) -> Iterator[CheckMessage]:
+    from django.core.cache import caches
+
+    from cache_layer.backends import FEATURES, RedisUnavailableError, ResilientCache
+
+    cache = caches[alias]
+    try:
+        refused = cache.store.refused() if isinstance(cache, ResilientCache) else {}
+    except (ImproperlyConfigured, ImportError):
+        # Other checks report it.
+        return
+    except RedisUnavailableError as problem:
+        yield checks.Warning(
+            f"CACHES[{alias!r}]: Redis cannot be used now ({problem.reason}).",
+            hint="Memory answers in each process until it can.",
+            id="cache_layer.W109",
+        )
+        return
+    for name, reply in refused.items():
+        yield checks.Warning(
+            f"CACHES[{alias!r}]: Redis refuses {name} ({reply}). The cache does without: "
+            f"{FEATURES[name].without}.",
+            hint="Allow it to the user in LOCATION, or silence this message.",
+            id="cache_layer.W108",
+        )
 
 
 def _examine_location(alias: str, entry: Mapping[str, object]) -> Iterator[CheckMessage]:

@@ -17,6 +17,8 @@ from cache_layer.backends.outage import (
     raises_on_outage,
 )
 from cache_layer.backends.pubsub import Channel
+from cache_layer.backends.redis.errors import RedisUnavailableError
+from cache_layer.backends.refusals import FEATURES
 from cache_layer.backends.registry import (
     cluster_hash_tag,
     import_client,
@@ -27,6 +29,7 @@ from cache_layer.backends.resilient import ResilientCache
 from cache_layer.backends.shared_metrics import NoSharedCountersError, SharedCounters
 
 __all__ = [
+    "FEATURES",
     "MISSING",
     "NOT_FOUND",
     "CacheUnavailableError",
@@ -40,6 +43,7 @@ __all__ = [
     "Operation",
     "OperationFactory",
     "ReadResult",
+    "RedisUnavailableError",
     "ResilientCache",
     "ResultKey",
     "ResultOperationFactory",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING
 
 from cache_layer.backends.alias import CacheAlias
 from cache_layer.backends.memory import MemoryStore
@@ -16,8 +16,11 @@ from cache_layer.backends.operations.base import (
     chunks,
     raw,
 )
-from cache_layer.backends.operations.lua import Script
-from cache_layer.backends.redis.errors import as_unavailable
+from cache_layer.backends.redis.errors import as_unavailable, is_refusal
+
+if TYPE_CHECKING:
+    # This import needs the extra ``redis``.
+    from cache_layer.backends.redis.internals import Client
 
 
 class Channel:
@@ -37,7 +40,11 @@ class Channel:
 
         Without texts, a PING checks the connection, so that the circuit learns of an outage.
         """
-        return self._backend.run(_Publish(self._backend.context, self._name, list(texts)))
+        publish = _Publish(self._backend.context, self._name, list(texts))
+        received = self._backend.run(publish)
+        if publish.refused is not None:
+            self._backend.store.circuit.switch_off("PUBLISH", publish.refused)
+        return received
 
     def receive(
         self, handler: Callable[[str], object], ended: threading.Event, silence: float
@@ -52,7 +59,20 @@ class Channel:
         transport = self._backend.store.transport
         if transport is None:
             return
-        client = transport.client.get_client(write=True)
+        try:
+            self._receive(transport.client.get_client(write=True), handler, ended, silence)
+        except Exception as error:
+            if is_refusal(error):
+                self._backend.store.circuit.switch_off("SUBSCRIBE", error)
+            raise
+
+    def _receive(
+        self,
+        client: Client,
+        handler: Callable[[str], object],
+        ended: threading.Event,
+        silence: float,
+    ) -> None:
         with client.pubsub(ignore_subscribe_messages=True) as subscription:
             subscription.subscribe(self._name)
             asked = False
@@ -75,23 +95,14 @@ class Channel:
         return as_unavailable(error) is not None
 
 
-# channel, texts -> how many received them. A user of Redis may have all keys and no channel (that
-# is Redis's default for users): then nothing is published, and the cache works as before.
-_PUBLISH: Final = Script("""
-local received = 0
-for i = 2, #ARGV do
-  local reply = redis.pcall('PUBLISH', ARGV[1], ARGV[i])
-  if type(reply) ~= 'number' then break end
-  received = received + reply
-end
-return received
-""")
-
-
 class _Publish(Operation[int]):
-    """Publish texts; return how many received them."""
+    """Publish texts; return how many received them.
 
-    __slots__ = ("channel", "texts")
+    A user of Redis may have all keys and no channel (that is Redis's default for users): then
+    nothing is published, and the cache works as before.
+    """
+
+    __slots__ = ("channel", "refused", "texts")
     refusal = Refusal.PASSED
     writes = False
     long = True
@@ -100,11 +111,18 @@ class _Publish(Operation[int]):
         self.context = context
         self.channel = channel
         self.texts = texts
+        #: The reply of Redis, if it refuses to publish.
+        self.refused: Exception | None = None
 
     def steps(self) -> Steps[int]:
-        commands = [_PUBLISH((), *map(raw, (self.channel, *part))) for part in chunks(self.texts)]
-        replies = yield commands or [("PING",)]
-        return sum(reply for reply in replies if isinstance(reply, int))
+        channel = raw(self.channel)
+        commands = [("PUBLISH", channel, raw(text)) for text in self.texts]
+        received = 0
+        for part in chunks(commands or [("PING",)]):
+            replies = yield list(part)
+            received += sum(reply for reply in replies if type(reply) is int)
+            self.refused = next(filter(is_refusal, replies), self.refused)
+        return received
 
     def in_memory(self, store: MemoryStore) -> int:
         return 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,7 @@ from cache_layer.backends.operations.base import (
 )
 from cache_layer.backends.operations.scans import drop_matching
 from cache_layer.backends.redis.errors import RedisUnavailableError, is_refusal
+from cache_layer.backends.refusals import FEATURES
 from cache_layer.breaker import Breaker
 from cache_layer.conf import settings
 from cache_layer.exceptions import CommandRefusedError
@@ -59,19 +61,27 @@ class Circuit:
     def __init__(self, lock: threading.RLock, *, has_redis: bool) -> None:
         self.lock = lock
         self.breaker = Breaker(lambda: settings.BREAKER_FAILURES)
-        self.journal = _new_journal()
+        self.journal = self._new_journal()
         #: All keys of the aliases that share the store.
         self.keyspaces: dict[Keyspace, None] = {}
-        #: Optional features that Redis refuses, with its reply.
+        #: Features that Redis refuses, with its reply.
         self.refused: dict[str, str] = {}
         if not has_redis:
             self.breaker.failure("no LOCATION is configured", decisive=True)
 
     def switch_off(self, what: str, reply: Exception) -> None:
-        """Stop using a feature that Redis refuses, and log that once."""
+        """Stop using a feature that Redis refuses, and log that once.
+
+        Args:
+            what: The name of the feature in ``refusals.FEATURES``.
+            reply: The reply of Redis.
+        """
         if what not in self.refused:
             self.refused[what] = str(reply)
-            logger.warning("Redis refuses %s (%s); the cache does without.", what, reply)
+            without = FEATURES[what].without
+            logger.warning(
+                "Redis refuses %s (%s); the cache does without: %s.", what, reply, without
+            )
 
     def give_back(self, entries: Entries, reason: str = "") -> bool:
         """Remember entries again that were not replayed; return whether that opened the circuit.
@@ -90,12 +100,16 @@ class Circuit:
     def after_fork(self, lock: threading.RLock) -> None:
         """Reset to a closed circuit in a forked child."""
         self.lock = lock
-        self.journal = _new_journal()
+        self.journal = self._new_journal()
         self.breaker.close()
 
+    @property
+    def lists_keys(self) -> bool:
+        """Whether keys can be found by pattern, and so a keyspace emptied."""
+        return "SCAN" not in self.refused
 
-def _new_journal() -> Journal:
-    return Journal(lambda: settings.JOURNAL_MAX_ENTRIES)
+    def _new_journal(self) -> Journal:
+        return Journal(lambda: settings.JOURNAL_MAX_ENTRIES if self.lists_keys else sys.maxsize)
 
 
 class Recovery(threading.Thread):
@@ -197,6 +211,7 @@ class Recovery(threading.Thread):
                         list(self._circuit.keyspaces),
                         found,
                         is_trusted=found == server.trusted,
+                        drops=self._circuit.lists_keys,
                     )
                 )
         except RedisUnavailableError as error:
@@ -298,9 +313,10 @@ class PurgeKeyspaces(Operation[None]):
         keyspaces: The keyspaces to drop.
         server: The server's identity.
         is_trusted: Whether a keyspace without a mark is left as it is.
+        drops: Whether keys can be listed. If not, the keyspaces get their marks alone.
     """
 
-    __slots__ = ("is_trusted", "keyspaces", "server")
+    __slots__ = ("drops", "is_trusted", "keyspaces", "server")
     refusal = Refusal.ERROR
     long = True
 
@@ -311,8 +327,10 @@ class PurgeKeyspaces(Operation[None]):
         server: str,
         *,
         is_trusted: bool,
+        drops: bool,
     ) -> None:
         self.context = context
+        self.drops = drops
         self.keyspaces = keyspaces
         self.server = server.encode()
         self.is_trusted = is_trusted
@@ -322,7 +340,7 @@ class PurgeKeyspaces(Operation[None]):
             mark = clean_mark(keyspace)
             (known,) = yield [("GET", mark)]
             if known != self.server:
-                if not (known is None and self.is_trusted):
+                if self.drops and not (known is None and self.is_trusted):
                     yield from _drop_keyspace(keyspace)
                 yield [("SET", mark, self.server)]
 

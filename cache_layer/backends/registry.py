@@ -22,6 +22,7 @@ from cache_layer.backends.alias import CacheAlias
 from cache_layer.backends.encoding import Codec
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.near.cache import NearCache, NearOptions
+from cache_layer.backends.operations.base import raw
 from cache_layer.backends.recovery import Circuit, clean_mark
 from cache_layer.backends.store import Store
 from cache_layer.conf import PREFIX, options_of, settings
@@ -143,6 +144,8 @@ def _make_store(
     from cache_layer.backends.redis.observed import ObservedAsyncTransport, ObservedTransport
     from cache_layer.backends.redis.transport import Transport
 
+    probe_key = backend.own_key("probe")
+
     def new_server() -> ServerIdentity:
         return ServerIdentity(
             # Values that cannot be computed again are never dropped.
@@ -150,10 +153,11 @@ def _make_store(
             or options.get("ON_OUTAGE") == "raise",
             clustered=bool(slot),
             marks=lambda: list(map(clean_mark, list(circuit.keyspaces))),
+            probe_key=raw(probe_key),
             switch_off=circuit.switch_off,
         )
 
-    arguments = location, params, backend, backend.own_key("probe"), new_server
+    arguments = location, params, backend, probe_key, new_server
     if _observer is None:
         transport = Transport(*arguments)
         async_transport = AsyncTransport(transport, circuit.breaker)
@@ -165,7 +169,7 @@ def _make_store(
     near_options = NearOptions.of(options.get("NEAR_CACHE"))
     if near_options is not None:
         near = NearCache(near_options)
-        tracking = Tracking(near, transport, lambda: circuit.breaker.closed)
+        tracking = Tracking(near, transport, lambda: circuit.breaker.closed, circuit.switch_off)
     return Store(
         codec,
         memory,

@@ -26,7 +26,7 @@ from cache_layer.exceptions import CacheLayerError
 T = TypeVar("T")
 
 #: The name of this feature in the log and the metrics, if Redis refuses it.
-_WHAT: Final = "the counters of all processes"
+_WHAT: Final = "counters"
 
 #: Milliseconds.
 _LIFETIME: Final = 7 * 24 * 3600 * 1000

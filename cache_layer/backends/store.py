@@ -166,6 +166,16 @@ class Store:
         held = {"on": near.on, "entries": len(near), "bytes": near.bytes}
         return {**description, "near": held}
 
+    def refused(self) -> dict[str, str]:
+        """Ask Redis what it refuses; return its replies by the names in ``refusals.FEATURES``.
+
+        Raises:
+            RedisUnavailableError: Redis cannot be used.
+        """
+        if self.transport is not None:
+            self.transport.probe()
+        return dict(self.circuit.refused)
+
     def close(self) -> None:
         """Close the synchronous connections and end the threads.
 
@@ -301,6 +311,12 @@ class Store:
                     '"raise" for this key, so memory does not answer for it. Let the request fail '
                     "and be repeated, or catch cache_layer.backends.CacheUnavailableError and do "
                     "without."
+                )
+            if operation.lists_keys and not self.circuit.lists_keys:
+                # Redis could not be brought up to date, and would never be read again.
+                raise CommandRefusedError(
+                    f"Redis refuses SCAN ({self.circuit.refused['SCAN']}), so keys cannot be found "
+                    "by pattern. Allow it to the user of this cache, or do without."
                 )
             operation.remember(journal)
             result = operation.in_memory(self.memory)

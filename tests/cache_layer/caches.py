@@ -112,6 +112,10 @@ class Stores:
         if request.param == "dead redis":
             backend.store.close()
 
+    def neighbourhood(self, backend: ResilientCache) -> Any:
+        """The LOCATION at which other aliases share the backend's Redis."""
+        return backend._location
+
 
 class Left:
     """What can be left of a lifetime by now: it began after this was made."""

@@ -170,7 +170,7 @@ class Contract(Stores):
         self, cache: Any, backend: ResilientCache
     ) -> None:
         neighbours = [
-            make_cache(backend._location, KEY_PREFIX=prefix)
+            make_cache(self.neighbourhood(backend), KEY_PREFIX=prefix)
             for prefix in (f"{backend.key_prefix}:more", f"{backend.key_prefix}2", "*", "")
         ]
         cache.set("k", 1)
@@ -265,6 +265,7 @@ class LeaseContract(Stores):
             lambda cache: cache.set("k", "new", 0),
             lambda cache: cache.add("k", "new"),
         ],
+        ids=["delete", "delete_many", "delete_pattern", "clear", "set", "set_expired", "add"],
     )
     def test_whatever_changes_the_key_ends_the_lease(
         self, cache: Any, leases: Leases, invalidate: Any

@@ -12,7 +12,6 @@ from typing import Final
 
 from hiredis import Reader
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cache_layer.backends.near.cache import NearCache
@@ -34,15 +33,24 @@ _REFUSED_PAUSE: Final = 10.0
 class Tracking:
     """Keeps one ``Tracker`` for all keyspaces whose reads the near cache keeps.
 
-    ``is_usable`` tells whether Redis is to be asked at all.
+    Args:
+        near: The near cache.
+        transport: The connections to Redis.
+        is_usable: Tells whether Redis is to be asked at all.
+        switch_off: Called with the name of the feature and the reply, if Redis refuses to report.
     """
 
     def __init__(
-        self, near: NearCache, transport: Transport, is_usable: Callable[[], bool]
+        self,
+        near: NearCache,
+        transport: Transport,
+        is_usable: Callable[[], bool],
+        switch_off: Callable[[str, Exception], None],
     ) -> None:
         self._near = near
         self._transport = transport
         self._is_usable = is_usable
+        self._switch_off = switch_off
         self._inherited: list[Tracker | None] = []
         self._begin()
 
@@ -68,7 +76,9 @@ class Tracking:
             keyspaces = {keyspace, *(before.keyspaces if before is not None else ())}
             if before is not None:
                 before.stop()
-            tracker = Tracker(self._near, self._transport, self._is_usable, keyspaces)
+            tracker = Tracker(
+                self._near, self._transport, self._is_usable, self._switch_off, keyspaces
+            )
             # The interpreter may be about to end.
             with contextlib.suppress(RuntimeError):
                 tracker.start()
@@ -109,6 +119,7 @@ class Tracker(threading.Thread):
         near: NearCache,
         transport: Transport,
         is_usable: Callable[[], bool],
+        switch_off: Callable[[str, Exception], None],
         keyspaces: set[Keyspace],
     ) -> None:
         super().__init__(name="cache-layer-tracker", daemon=True)
@@ -116,9 +127,9 @@ class Tracker(threading.Thread):
         self._near = near
         self._transport = transport
         self._is_usable = is_usable
+        self._switch_off = switch_off
         self._stopped = threading.Event()
         self._socket: Connection = None
-        self._refused = ""
 
     def stop(self) -> None:
         """End the thread, and turn the near cache off."""
@@ -138,8 +149,8 @@ class Tracker(threading.Thread):
                     self._listen()
                 # The thread must not die.
                 except Exception as error:  # noqa: BLE001
-                    if isinstance(error, ResponseError) and is_refusal(error):
-                        self._warn_once(error)
+                    if is_refusal(error):
+                        self._switch_off("CLIENT TRACKING", error)
                         pause = _REFUSED_PAUSE
                     else:
                         logger.debug("Listening for changed keys ended: %r", error)
@@ -222,7 +233,6 @@ class Tracker(threading.Thread):
         if self._near.on:
             self._near.until = until
         else:
-            self._refused = ""
             self._near.turn_on(until, lambda: self._is_usable() and not self._stopped.is_set())
 
     def _command(self) -> Command:
@@ -235,14 +245,6 @@ class Tracker(threading.Thread):
         ]
         options = [part for prefix in prefixes if prefix for part in ("PREFIX", prefix)]
         return ("CLIENT", "TRACKING", "ON", "BCAST", *options)
-
-    def _warn_once(self, error: Exception) -> None:
-        if self._refused != str(error):
-            self._refused = str(error)
-            logger.warning(
-                "The near cache stays off, because Redis refuses to report which keys change: %s",
-                error,
-            )
 
 
 def _text(key: bytes) -> str | None:

@@ -116,6 +116,8 @@ class Operation(Generic[T]):
     #: Whether the number of round trips grows with the number of keys; then each round trip has a
     #: time limit, and not the call.
     long: ClassVar[bool] = False
+    #: Whether it needs keys to be found by pattern.
+    lists_keys: ClassVar[bool] = False
     #: The effect of a refusal; each operation defines its own.
     refusal: ClassVar[Refusal]
 

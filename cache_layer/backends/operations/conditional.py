@@ -8,25 +8,31 @@ from typing import NoReturn
 
 from cache_layer.backends.memory import MemoryStore
 from cache_layer.backends.operations.base import Command, OperationContext, Refusal, held, px, raw
-from cache_layer.backends.operations.lua import Script
+from cache_layer.backends.operations.lua import Script, plain, plain_set
 from cache_layer.backends.operations.single import Add, Expire, Set
 from cache_layer.backends.outage import CacheUnavailableError
 from cache_layer.journal import Journal
 
 #: data, px -> 1 when the key held a value and holds the data now.
-_REPLACE = Script("""
+_REPLACE = Script(
+    """
 if not live(KEYS[1]) then return 0 end
 put(KEYS[1], ARGV[1], ARGV[2])
 return 1
-""")
+""",
+    plain=plain_set("XX"),
+)
 
 #: -> 1 when the key holds a value whose expiry was removed.
-_PERSIST = Script("""
+_PERSIST = Script(
+    """
 local head = redis.call('GETRANGE', KEYS[1], 0, 47)
 if not alive(KEYS[1], head) then return 0 end
 for _, tag in ipairs(tags_of(KEYS[1], head)) do cover(tag[1], '') end
 return redis.call('PERSIST', KEYS[1])
-""")
+""",
+    plain=plain("PERSIST"),
+)
 
 
 class AddOnRedis(Add):

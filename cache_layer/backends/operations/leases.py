@@ -75,7 +75,8 @@ class Claim(ReadResult):
     """
 
     __slots__ = ("_random", "claimed", "milliseconds", "tag_milliseconds")
-    refusal = Refusal.OUTAGE
+    # Without a lease the value is computed and not stored.
+    refusal = Refusal.PASSED
     writes = True
 
     def __init__(
@@ -171,7 +172,8 @@ class Fill(Single[bool]):
     """
 
     __slots__ = ("data", "lease", "milliseconds", "result")
-    refusal = Refusal.OUTAGE
+    # Without a lease the value is computed and not stored.
+    refusal = Refusal.PASSED
 
     def __init__(
         self,
@@ -216,7 +218,8 @@ class Release(Single[bool]):
     """Release a lease without storing a value; tells whether it was still held."""
 
     __slots__ = ("lease",)
-    refusal = Refusal.OUTAGE
+    # A lease ends by itself.
+    refusal = Refusal.PASSED
 
     def __init__(self, context: OperationContext, key: str, lease: Lease) -> None:
         super().__init__(context, key)

@@ -1,14 +1,15 @@
 """The Lua scripts of the operations.
 
 Each script treats a key as missing if it holds a lease, a tag's token, or an envelope whose tags
-have changed (see ``encoding``).
+have changed (see ``encoding``). A command that the user of Redis may not use is replaced by another
+one of the same effect, where there is one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from cache_layer.backends.operations.base import Command
 
@@ -46,19 +47,31 @@ end
 local function live(key)
   return alive(key, redis.call('GETRANGE', key, 0, 47))
 end
+local function refused(reply)
+  return type(reply) == 'table' and reply.err
+end
+local function expire(key, px)
+  if px == '' then
+    if refused(redis.pcall('PERSIST', key)) then redis.call('GETEX', key, 'PERSIST') end
+  elseif refused(redis.pcall('PEXPIRE', key, px)) then
+    redis.call('GETEX', key, 'PX', px)
+  end
+end
 local function cover(tag, px)
-  local left = redis.call('PTTL', tag)
+  local left = redis.pcall('PTTL', tag)
+  -- If nobody may ask, the tag may end before other results that name it: they are missing then.
+  if refused(left) then left = 0 end
   if left < 0 then return end
   if px == '' then
-    redis.call('PERSIST', tag)
+    expire(tag, '')
   elseif left < tonumber(px) + 1000 then
-    redis.call('PEXPIRE', tag, string.format('%.0f', tonumber(px) + 60000))
+    expire(tag, string.format('%.0f', tonumber(px) + 60000))
   end
 end
 local function unlink(key)
   local reply = redis.pcall('UNLINK', key)
-  -- A server or a user without this command has DEL.
-  if type(reply) == 'table' and reply.err then return redis.call('DEL', key) end
+  if refused(reply) then reply = redis.pcall('DEL', key) end
+  if refused(reply) then return redis.call('GETDEL', key) and 1 or 0 end
   return reply
 end
 local function put(key, data, px)
@@ -73,6 +86,33 @@ end
 """
 
 
+#: Makes a command of the keys and the arguments of a script.
+Plain = Callable[[tuple[Any, ...], tuple[Any, ...]], Command]
+
+
+def plain_set(condition: str) -> Plain:
+    """Return the function for scripts that store a value on a condition."""
+
+    def plain(keys: tuple[Any, ...], arguments: tuple[Any, ...]) -> Command:
+        data, milliseconds = arguments
+        expiry = () if milliseconds == "" else ("PX", milliseconds)
+        return ("SET", *keys, data, *expiry, condition)
+
+    return plain
+
+
+def plain_expire(keys: tuple[Any, ...], arguments: tuple[Any, ...]) -> Command:
+    """Return the command that changes the expiry of a key."""
+    (milliseconds,) = arguments
+    # PERSIST does not tell a key that never expires from a missing one.
+    return ("GETEX", *keys, "PERSIST") if milliseconds == "" else ("PEXPIRE", *keys, milliseconds)
+
+
+def plain(name: str) -> Plain:
+    """Return the function for scripts that a command with the same keys replaces."""
+    return lambda keys, _arguments: (name, *keys)
+
+
 class Script:
     """A Lua script, called by its digest and sent in full if the server does not know it."""
 
@@ -81,10 +121,11 @@ class Script:
     #: Every script by its digest and by its body.
     known: Final[dict[str, Script]] = {}
 
-    def __init__(self, body: str, *, plain: str = "") -> None:
+    def __init__(self, body: str, *, plain: Plain | None = None) -> None:
         self.body = _COMMON + body
         self.sha = hashlib.sha1(self.body.encode(), usedforsecurity=False).hexdigest()
-        #: A command of Redis that changes the keys in the same way, with another result.
+        #: Returns a command of Redis with the same effect, if the user may not run scripts. It
+        #: counts leases, and results whose tags have changed, as values.
         self.plain = plain
         self.known[self.sha] = self.known[self.body] = self
 
@@ -98,16 +139,20 @@ class Script:
         if command[0] == "EVALSHA":
             return ("EVAL", cls.known[command[1]].body, *command[2:])
         if command[0] == "EVAL" and (plain := cls.known[command[1]].plain):
-            return (plain, *command[3 : 3 + command[2]])
+            first = 3 + command[2]
+            return plain(command[3:first], command[first:])
         return None
 
 
 #: data, px -> 1 when stored.
-ADD = Script("""
+ADD = Script(
+    """
 if live(KEYS[1]) then return 0 end
 put(KEYS[1], ARGV[1], ARGV[2])
 return 1
-""")
+""",
+    plain=plain_set("NX"),
+)
 
 #: expected, data, px or "keep" -> 1 when the key held the expected bytes and now holds data. A key
 #: of a foreign type never does.
@@ -128,20 +173,21 @@ for _, key in ipairs(KEYS) do
 end
 return deleted
 """,
-    plain="DEL",
+    plain=plain("DEL"),
 )
 
-#: Any number of keys -> those that hold a value.
-LIVING = Script("""
+#: Any number of keys -> for each, something if it holds a value, else nil.
+LIVING = Script(
+    """
 local living = {}
-for _, key in ipairs(KEYS) do
+for at, key in ipairs(KEYS) do
   local head = redis.pcall('GETRANGE', key, 0, 47)
-  if type(head) == 'string' and alive(key, head) then
-    living[#living + 1] = key
-  end
+  living[at] = type(head) == 'string' and alive(key, head) and 1
 end
 return living
-""")
+""",
+    plain=plain("MGET"),
+)
 
 #: amount, data and px to create the key with ("no": do not create) -> the new number, or nil.
 #: The number is read back as text: a Lua number would lose digits.
@@ -156,35 +202,43 @@ return redis.call('GET', KEYS[1])
 """)
 
 #: -> the milliseconds left, -1 when the key never expires, -2 when it holds no value.
-REMAINING = Script("""
+REMAINING = Script(
+    """
 if not live(KEYS[1]) then return -2 end
 return redis.call('PTTL', KEYS[1])
-""")
+""",
+    plain=plain("PTTL"),
+)
 
 #: -> 1 when the key holds a value.
-HOLDS = Script("""
+HOLDS = Script(
+    """
 return live(KEYS[1]) and 1 or 0
-""")
+""",
+    plain=plain("EXISTS"),
+)
 
 #: px or "" for ever -> 1 when the key holds a value. Its tags live as long.
-EXPIRE = Script("""
+EXPIRE = Script(
+    """
 local head = redis.call('GETRANGE', KEYS[1], 0, 47)
 if not alive(KEYS[1], head) then return 0 end
 for _, tag in ipairs(tags_of(KEYS[1], head)) do cover(tag[1], ARGV[1]) end
-if ARGV[1] == '' then
-  redis.call('PERSIST', KEYS[1])
-else
-  redis.call('PEXPIRE', KEYS[1], ARGV[1])
-end
+expire(KEYS[1], ARGV[1])
 return 1
-""")
+""",
+    plain=plain_expire,
+)
 
 #: Two keys -> 1 when the first held a value, which the second holds now.
-RENAME = Script("""
+RENAME = Script(
+    """
 if not live(KEYS[1]) then return 0 end
 redis.call('RENAME', KEYS[1], KEYS[2])
 return 1
-""")
+""",
+    plain=plain("RENAME"),
+)
 
 #: The key and its tags; 16 random bytes, px of the lease, px of the tags, the bytes of a value that
 #: nobody can decode, and a token for each tag that has none -> the bytes of the value, or of the

@@ -174,7 +174,8 @@ class ClaimRefresh(_OfStaleValue):
     """
 
     __slots__ = ("again", "milliseconds")
-    refusal = Refusal.OUTAGE
+    # Nobody refreshes the value then; it expires.
+    refusal = Refusal.PASSED
 
     def __init__(
         self,
@@ -208,7 +209,7 @@ class StoreRefreshed(_OfStaleValue):
     """Store another value under the same tags; tells whether it is stored."""
 
     __slots__ = ("envelope", "milliseconds")
-    refusal = Refusal.OUTAGE
+    refusal = Refusal.PASSED
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class ScanKeys(Operation[list[str]]):
 
     __slots__ = ("count", "pattern")
     refusal = Refusal.ERROR
+    lists_keys = True
     writes = False
     long = True
 
@@ -66,6 +67,7 @@ class ScanPage(Operation[tuple[int, list[str]]]):
 
     __slots__ = ("count", "cursor", "pattern")
     refusal = Refusal.ERROR
+    lists_keys = True
     writes = False
     long = True
 
@@ -80,7 +82,7 @@ class ScanPage(Operation[tuple[int, list[str]]]):
         keys: list[str | None] = []
         for chunk in chunks(found):
             (alive,) = yield [lua.LIVING(chunk)]
-            keys += map(_text, alive)
+            keys += [_text(key) for key, held in zip(chunk, alive, strict=True) if held]
         return int(cursor), [key for key in keys if key is not None]
 
     def in_memory(self, store: MemoryStore) -> tuple[int, list[str]]:
@@ -94,6 +96,7 @@ class DeletePattern(Operation[int]):
 
     __slots__ = ("count", "pattern")
     refusal = Refusal.ERROR
+    lists_keys = True
     long = True
 
     def __init__(self, context: OperationContext, pattern: str, count: int = STEP) -> None:

@@ -127,7 +127,7 @@ class Remaining(Single[int | None]):
     """Return the milliseconds a key has left: -1 if it never expires, None if it is missing."""
 
     __slots__ = ()
-    refusal = Refusal.OUTAGE
+    refusal = Refusal.ERROR
     writes = False
 
     def command(self) -> Command:
@@ -244,7 +244,7 @@ class Rename(Operation[bool]):
     """Move a value with its expiry to another key; tells whether there was one."""
 
     __slots__ = ("new", "old")
-    refusal = Refusal.OUTAGE
+    refusal = Refusal.ERROR
 
     def __init__(self, context: OperationContext, old: str, new: str) -> None:
         self.context = context
@@ -278,7 +278,8 @@ class Increment(Operation[int]):
     """
 
     __slots__ = ("amount", "creates", "key", "milliseconds")
-    refusal = Refusal.OUTAGE
+    # Memory would count from nothing.
+    refusal = Refusal.ERROR
 
     def __init__(
         self,

@@ -25,11 +25,11 @@ class Together(Operation[list[Any]]):
 
     Args:
         context: See ``OperationContext``.
-        operations: Operations that a refusal turns into an outage.
+        operations: Operations that handle a refusal.
     """
 
     __slots__ = ("operations",)
-    refusal = Refusal.OUTAGE
+    refusal = Refusal.PASSED
     long = True
 
     def __init__(self, context: OperationContext, operations: Sequence[Single[Any]]) -> None:

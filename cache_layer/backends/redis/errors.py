@@ -104,7 +104,9 @@ def meaning(error: Exception) -> Meaning:
 
 def is_refusal(reply: object) -> bool:
     """Return whether a reply is a refusal of the command."""
-    return isinstance(reply, Exception) and meaning(reply) is Meaning.REFUSED
+    from redis.exceptions import ResponseError
+
+    return isinstance(reply, ResponseError) and meaning(reply) is Meaning.REFUSED
 
 
 def raise_refusal(operation: Operation[T], reply: Exception) -> None:

@@ -21,6 +21,7 @@ from redis.exceptions import ResponseError
 from cache_layer.backends.operations.base import Command, Reply
 from cache_layer.backends.redis.errors import WrongServerError, is_refusal
 from cache_layer.backends.redis.internals import Connection
+from cache_layer.backends.refusals import trials
 
 _QUESTIONS: Final = (("CLIENT", "ID"), ("INFO", "server"), ("INFO", "replication"))
 #: Largest number of remembered connections; late commands are on the newest ones.
@@ -52,6 +53,7 @@ class ServerIdentity:
         trust_after_restart: Whether every other server is trusted as well.
         clustered: Whether the server must be a node of a cluster; otherwise it must not be one.
         marks: Returns the keys that name the server without stale keys, one for each keyspace.
+        probe_key: A key that the user may write.
         switch_off: Called with the name of a refused feature, and the reply.
     """
 
@@ -61,6 +63,7 @@ class ServerIdentity:
         trust_after_restart: bool,
         clustered: bool,
         marks: Callable[[], list[bytes]],
+        probe_key: bytes,
         switch_off: Callable[[str, Exception], None],
     ) -> None:
         #: The server whose content is trusted; empty before the first connection.
@@ -72,6 +75,8 @@ class ServerIdentity:
         self.trust_after_restart = trust_after_restart
         self._clustered = clustered
         self._marks = marks
+        #: What is still to be tried, by the name of the feature.
+        self._trials = self._untried = trials(probe_key)
         self._switch_off = switch_off
         self._met = ""
         self._connections: deque[int] = deque(maxlen=_MOST)
@@ -115,6 +120,8 @@ class ServerIdentity:
         """Let this context, and no other, talk to any server, until one is prepared."""
         self.found = self.trusted
         self.prepared = False
+        # Who repaired the outage may have changed the rights, too.
+        self._untried = self._trials
         token = _recovering.set(self)
         try:
             yield
@@ -127,10 +134,17 @@ class ServerIdentity:
 
     def _steps(self) -> Steps:
         marks = self._marks()
+        untried, self._untried = self._untried, {}
         # Not by GET, whose numbers in Redis's statistics are of values.
         questions = [*_QUESTIONS, *[("GETRANGE", mark, 0, -1) for mark in marks]]
-        connection, process, history, *known = yield questions
-        for what, reply in (("CLIENT ID", connection), ("INFO", process)):
+        try:
+            replies = yield [*questions, *untried.values()]
+        except BaseException:
+            self._untried = untried
+            raise
+        (connection, process, history, *known), tried = _split(replies, len(questions))
+        named = zip(untried, tried, strict=True)
+        for what, reply in (("CLIENT ID", connection), ("INFO", process), *named):
             if is_refusal(reply):
                 self._switch_off(what, reply)
         self._meet(connection, process, history, known)
@@ -175,6 +189,10 @@ def _silence(connection: object) -> None:
     for name in ("driver_info", "lib_name", "lib_version"):
         if hasattr(connection, name):
             setattr(connection, name, None)
+
+
+def _split(replies: list[Reply], number: int) -> tuple[list[Reply], list[Reply]]:
+    return replies[:number], replies[number:]
 
 
 def _field(info: object, name: bytes) -> str:
