@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Protocol
 from uuid import UUID
 
@@ -56,7 +55,6 @@ class Strategy(Protocol):
         """
 
 
-@cache
 def strategy_for(using: str) -> Strategy:
-    """Return the strategy for the database of an alias, which is the same for the whole process."""
+    """Return the strategy for the database of an alias."""
     return postgresql if connections[using].vendor == "postgresql" else portable
