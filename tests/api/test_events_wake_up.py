@@ -7,11 +7,13 @@ hour apart, or said otherwise.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from agent_sessions.api import live
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
 from tests.api import test_events
@@ -116,6 +118,27 @@ def keep_looking(settings: Any) -> None:
     """Have each stream look at its reader's rights ten times a second."""
     settings.AGENT_SESSIONS_EVENTS_POLL_SECONDS = 0.05
     settings.AGENT_SESSIONS_EVENTS_KEEP_ALIVE_SECONDS = 0.1
+
+
+def test_nothing_goes_on_looking_for_a_stream_that_has_ended(
+    server: int,
+    live_session: Session,
+    settings: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    keep_looking(settings)
+    say(live_session, "before")
+
+    async def follow() -> None:
+        await asyncio.wait_for(Stream(server, live_session).read_until(1), 30)
+        await until(lambda: not live._hubs)
+        # Some looks at the database later.
+        await asyncio.sleep(0.5)
+
+    asyncio.run(follow())
+    # What goes on fails in the background, which is logged as soon as it is forgotten.
+    gc.collect()
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 @pytest.mark.parametrize("reader", ["the owner", "permitted staff", "a superuser"])
