@@ -46,6 +46,35 @@ def test_a_message_comes_back_equal(
     assert response.content.isascii()
 
 
+@pytest.mark.parametrize(
+    ("window", "numbers", "earlier", "later"),
+    [
+        ("limit=3", [4, 5, 6], "before=4", None),
+        ("limit=6", [1, 2, 3, 4, 5, 6], None, None),
+        ("limit=3&before=4", [1, 2, 3], None, "after=3"),
+        ("limit=2&before=4", [2, 3], "before=2", "after=3"),
+        ("limit=2&after=0", [1, 2], None, "after=2"),
+        ("limit=2&after=4", [5, 6], "before=5", None),
+        ("limit=2&after=1&before=5", [2, 3], "before=2", "after=3"),
+        ("after=6", [], None, None),
+    ],
+)
+def test_a_window_links_to_what_is_around_it(
+    api: APIClient,
+    session: Session,
+    window: str,
+    numbers: list[int],
+    earlier: str | None,
+    later: str | None,
+) -> None:
+    say(session, *map(str, range(6)))
+    body = api.get(f"{url(session, 'messages')}?{window}").json()
+    assert sequences(body) == numbers
+    for link, place in ((body["previous"], earlier), (body["next"], later)):
+        assert (link is None) == (place is None), link
+        assert place is None or place in link.split("?")[1].split("&")
+
+
 def test_a_batch_is_appended_in_order(api: APIClient, session: Session) -> None:
     batch = [{"role": "user", "content": str(number)} for number in range(5)]
     response = api.post(url(session, "messages"), {"messages": batch}, format="json")
