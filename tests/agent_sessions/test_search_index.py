@@ -186,6 +186,17 @@ class TestIndex:
         parts = {reading.part for reading in found if reading.table == "agent_sessions_message"}
         assert len(parts) == 1
 
+    def test_that_was_interrupted_is_made_again(self):
+        with connection.cursor() as cursor:
+            # As an interrupted CREATE INDEX CONCURRENTLY leaves it.
+            cursor.execute(
+                "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass",
+                [search_index.NAME],
+            )
+        assert search_index.is_missing(connection)
+        search_index.create(connection)
+        assert not search_index.is_missing(connection)
+
     def test_search_answers_without_it(self, repository, session, say):
         say(session, "kittens")
         with connection.cursor() as cursor:
