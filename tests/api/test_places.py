@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 
 def take(user: int, limit: int = 1) -> StreamingHttpResponse:
-    return streams.counted("events", user, limit, lambda: StreamingHttpResponse([]))
+    return streams.counted("events", user, limit, StreamingHttpResponse([]))
 
 
 def test_a_closed_stream_gives_its_place_back_once() -> None:
