@@ -217,7 +217,7 @@ def test_places_in_code_and_addresses_are_words(repository, make_session, say):
 
 
 @pytest.mark.usefixtures("each_way")
-def test_a_sign_ends_a_word_by_itself(repository, make_session, say):
+def test_terms_that_end_with_a_sign_are_words_by_themselves(repository, make_session, say):
     alone, followed = make_session(), make_session()
     say(alone, "I like c++ and c#")
     say(followed, "I like c++20 and c#13")

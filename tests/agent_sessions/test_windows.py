@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 
-from agent_sessions.models import Session
+from agent_sessions.models import Message, Session
 from agent_sessions.repository import SessionRepository
 
 pytestmark = pytest.mark.django_db
@@ -46,6 +46,17 @@ WINDOWS: list[tuple[dict[str, Any], list[int]]] = [
     ({"after": 1, "before": 5}, [1, 2, 3]),
     ({"after": 1, "before": 5, "limit": 2}, [1, 2]),
 ]
+
+
+def test_a_window_has_the_highest_number_that_postgresql_can_hold(
+    repository: Any, sessions: list[Session]
+) -> None:
+    session = sessions[0]
+    highest = Message.objects.create(session=session, sequence=2**31 - 1, role="user", content="x")
+    windows: list[dict[str, int]] = [{"limit": 1}, {"after": COUNT}, {"after": COUNT, "limit": 1}]
+    for window in windows:
+        assert repository.get_messages(session.pk, **window) == [highest]
+    assert len(repository.get_messages(session.pk)) == COUNT + 1
 
 
 @pytest.mark.parametrize(("arguments", "expected"), WINDOWS)

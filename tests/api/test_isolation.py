@@ -207,18 +207,6 @@ def test_permission_to_view_is_none_to_change(
     assert state() == before
 
 
-@pytest.mark.parametrize("more", ["{id}/messages/", "search/?q=secret", "?text=secret"])
-def test_permission_to_view_sessions_is_none_to_read_messages(
-    owner: Any, secret: Session, more: str
-) -> None:
-    address = f"/api/v1/sessions/{more}".replace("{id}", str(secret.pk))
-    address += ("&" if "?" in address else "?") + f"user={owner.pk}"
-    weak = make_user("weak", "view_session", staff=True)
-    strong = make_user("strong", "view_session", "view_message", staff=True)
-    assert client_of(weak).get(address).status_code == 403
-    assert client_of(strong).get(address).status_code == 200
-
-
 @pytest.mark.parametrize("path", sorted({each[1] for each in OPERATIONS}))
 def test_undocumented_methods_are_refused(owner: Any, secret: Session, path: str) -> None:
     documented = {method for method, other, _ in OPERATIONS if other == path}

@@ -7,13 +7,17 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from django.test import override_settings
 from rest_framework.exceptions import ParseError
 from rest_framework.test import APIClient
 
 from agent_sessions.api.parsers import BoundedJSONParser
 from agent_sessions.models import Message, Session
-from tests.api.conftest import url
+from tests.api.conftest import API, url
+from tests.api.test_requests import problem
 
+SESSIONS = f"{API}sessions/"
+JSON = "application/json"
 MEGABYTES_31 = 31 * 1024 * 1024
 
 
@@ -51,3 +55,15 @@ def test_a_request_with_too_many_values_is_400_and_stores_nothing(
     assert refused.status_code == 400
     assert refused.json()["code"] == "parse_error"
     assert not Message.objects.exists()
+
+
+@pytest.mark.django_db
+@override_settings(AGENT_SESSIONS_MAX_REQUEST_BYTES=100)
+def test_an_oversized_body_is_413(api: APIClient, session: Session) -> None:
+    body = {"role": "user", "content": "x" * 100}
+    response = api.post(url(session, "messages"), body, format="json")
+    assert response.status_code == 413
+    assert problem(response)["code"] == "body_too_large"
+    for size, status in ((100, 201), (101, 413)):
+        body_of_size = b'{"agent_id": "a"}'.ljust(size)
+        assert api.post(SESSIONS, body_of_size, content_type=JSON).status_code == status
