@@ -160,6 +160,21 @@ class TestSession:
         session.save()
         assert repository.get(session.id).expires_at is None
 
+    def test_saved_before_it_leaves_what_others_changed_since(self, repository, session):
+        loaded = Session.objects.get()
+        loaded.title = "mine"
+        loaded.save()
+        repository.update_session(session.id, {"title": "theirs"})
+        loaded.metadata = {"a": 1}
+        loaded.save()
+        stored = Session.objects.get()
+        assert (stored.title, stored.metadata) == ("theirs", {"a": 1})
+
+    def test_is_saved_in_one_statement(self, session, django_assert_num_queries):
+        loaded = Session.objects.get()
+        with django_assert_num_queries(1):
+            loaded.save()
+
     def test_a_deleted_session_is_not_revived_by_saving(self, repository, session):
         repository.delete(session.id)
         with pytest.raises(Exception, match="did not affect"), transaction.atomic():

@@ -149,21 +149,6 @@ class TestStaleSession:
         loaded.save()
         assert Session.objects.get().agent_id == "other"
 
-    def test_saved_before_leaves_what_others_changed_since(self, repository, session):
-        loaded = Session.objects.get()
-        loaded.title = "mine"
-        loaded.save()
-        repository.update_session(session.id, {"title": "theirs"})
-        loaded.metadata = {"a": 1}
-        loaded.save()
-        stored = Session.objects.get()
-        assert (stored.title, stored.metadata) == ("theirs", {"a": 1})
-
-    def test_is_saved_in_one_statement(self, session, django_assert_num_queries):
-        loaded = Session.objects.get()
-        with django_assert_num_queries(1):
-            loaded.save()
-
     def test_moves_the_moment_of_the_last_change(self, session):
         before = timezone.now()
         Session.objects.get().save()
