@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, Final
+from typing import Final
 
 import msgpack  # type: ignore[import-untyped]
 from django.db.models import Model
@@ -23,8 +23,9 @@ from django.http.response import HttpResponseBase
 from django.utils.functional import Promise
 
 from cache_layer.aliases import Value
-from cache_layer.codec import signing
+from cache_layer.codec import limits, signing
 from cache_layer.codec.django_models import MODEL
+from cache_layer.codec.limits import TooDeepError, counted, items_in
 from cache_layer.codec.refusals import too_deep, unsupported
 from cache_layer.codec.registry import REGISTERED, is_known, is_registered
 from cache_layer.codec.responses import RESPONSE
@@ -44,8 +45,6 @@ from cache_layer.exceptions import CodecError, UnsupportedValueError
 #: begin a number, nor the NUL of a lease.
 PLAIN: Final = b"\x01"
 SIGNED: Final = b"\x03"
-#: Largest number of values in one message. Each takes at least one byte, and up to 70 in memory.
-MAX_ITEMS: Final = 4 << 20
 
 _SALT: Final = "cache_layer.codec.SafeSerializer"
 _HEADER: Final = 1 + signing.SIZE
@@ -98,19 +97,16 @@ class SafeSerializer:
         if type(value) is str and len(value) < _STR16_END and (text := _text(value)):
             return text
         try:
-            message = _write(value)
-            if len(message) > MAX_ITEMS:
-                _read(message)
+            return _write(value)
         except Refused as refused:
             raise unsupported(value, refused) from refused.__cause__
-        except (_TooDeepError, RecursionError):
+        except (TooDeepError, RecursionError):
             raise too_deep(value) from None
         except (RuntimeError, ValueError, OverflowError) as error:
             # The value is too large for the format, or another thread is changing it.
             raise UnsupportedValueError(
                 f"{type_name(type(value))}, as the value itself, cannot be stored: {error}"
             ) from error
-        return message
 
     def loads(self, data: bytes) -> Value:
         """Return the value that the bytes stand for.
@@ -135,10 +131,6 @@ class SafeSerializer:
             raise
         except ERRORS as error:
             raise CodecError(f"the bytes are corrupt: {error!r}") from error
-
-
-class _TooDeepError(Exception):
-    pass
 
 
 def _text(value: str) -> bytes | None:
@@ -174,7 +166,7 @@ def _write(value: object) -> bytes:
 def _read(message: bytes) -> object:
     kind = message[:1]
     if kind == PLAIN:
-        return _unpack(message[1:], **_counted(len(message)))
+        return _unpack(message[1:], **counted(len(message)))
     if kind != SIGNED:
         raise CodecError("the bytes were not written by this serializer")
     body = message[_HEADER:]
@@ -216,6 +208,8 @@ class _Writer:
         #: The numbers that the record being written refers to.
         self._references: list[int] = []
         self._extensions = 0
+        #: How many values the message may still have.
+        self._left = 0
 
     def write(self, value: object) -> bytes:
         """Return the message of a value."""
@@ -229,7 +223,13 @@ class _Writer:
         return SIGNED + signing.sign(body, _SALT) + body if signed else PLAIN + body
 
     def _body(self, value: object, exact: Convert | None = None) -> bytes:
+        # The list that counts the records has two values.
+        self._left = limits.MAX_ITEMS - 3
+
         def pack(state: object) -> bytes:
+            # A list that occurs twice is written twice. Lists of such lists would take memory
+            # without end, so the values are counted before they are written.
+            self._left -= items_in(state, self._left)
             packed: bytes = self._packer.pack(exact(state) if exact else state)
             return packed
 
@@ -238,7 +238,7 @@ class _Writer:
             return self._with_records(root, pack) if self._values else root
         except ValueError as error:
             if "recursion limit" in str(error):
-                raise _TooDeepError from None
+                raise TooDeepError from None
             raise
 
     def _with_records(self, root: bytes, pack: Callable[[object], bytes]) -> bytes:
@@ -263,7 +263,7 @@ class _Writer:
                 graph = {number: needs.get(number, ()) for number in range(len(states))}
                 order = list(TopologicalSorter(graph).static_order())
             except CycleError:
-                raise _TooDeepError from None
+                raise TooDeepError from None
         counts = self._packer.pack([len(states), len(links)])
         return b"".join([counts, *(states[number] for number in order), *links, root])
 
@@ -343,7 +343,7 @@ def _read_records(body: bytes) -> object:
         return _scalar(code, data)
 
     unpacker = msgpack.Unpacker(
-        ext_hook=resolve, max_buffer_size=len(body), **_READING, **_counted(len(body))
+        ext_hook=resolve, max_buffer_size=len(body), **_READING, **counted(len(body))
     )
     unpacker.feed(body)
     records, links = unpacker.unpack()
@@ -361,23 +361,6 @@ def _read_records(body: bytes) -> object:
 
 def _scalar(code: int, data: bytes) -> object:
     return _SCALAR_OF[code](data)
-
-
-def _counted(size: int) -> Mapping[str, Any]:
-    """Return the hooks that count the values of a message that may have too many."""
-    if size <= MAX_ITEMS:
-        return {}
-    left = MAX_ITEMS
-
-    def count(items: Value) -> Value:
-        nonlocal left
-        left -= len(items) + 1
-        if left < 0:
-            raise CodecError(f"the value contains more than {MAX_ITEMS:,} others")
-        return items
-
-    limits = {"max_array_len": MAX_ITEMS, "max_map_len": MAX_ITEMS}
-    return {"list_hook": count, "object_hook": count, **limits}
 
 
 _idle: Final[list[_Writer]] = []

@@ -11,7 +11,14 @@ import pytest
 from django.contrib.auth.models import Group
 from django.test import override_settings
 
-from cache_layer.codec import CodecError, SafeSerializer, UnsupportedValueError, register, safe
+from cache_layer.codec import (
+    CodecError,
+    SafeSerializer,
+    UnsupportedValueError,
+    limits,
+    register,
+    safe,
+)
 
 codec = SafeSerializer({})
 TOO_MANY = r"more than 1,000|exceeds max_"
@@ -68,7 +75,7 @@ def test_an_object_needed_by_a_later_one_is_built_first() -> None:
 
 
 def test_millions_of_items_are_refused_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safe, "MAX_ITEMS", 1000)
+    monkeypatch.setattr(limits, "MAX_ITEMS", 1000)
     assert codec.loads(codec.dumps([[]] * 490)) == [[]] * 490
     assert codec.loads(codec.dumps(["x" * 10_000])) == ["x" * 10_000]
     for value in ([[]] * 1000, [{}] * 1000, {n: [] for n in range(990)}, [(1,), *[[]] * 1000]):
@@ -76,6 +83,43 @@ def test_millions_of_items_are_refused_in_both_directions(monkeypatch: pytest.Mo
             codec.dumps(value)
     with pytest.raises(CodecError, match=TOO_MANY):
         codec.loads(safe.PLAIN + b"\xdc\x05\x00" + b"\x90" * 0x500)
+
+
+SHARED = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+import django
+from django.conf import settings
+settings.configure(SECRET_KEY="x")
+django.setup()
+from cache_layer.codec import SafeSerializer, UnsupportedValueError
+codec = SafeSerializer({})
+shared = [1]
+for _ in range(25):
+    shared = [shared, shared]
+wide = [[0] * 1_000_000] * 1_000_000
+for value in (shared, (shared,), {"a": [(1,), shared]}, wide, [(wide,)] * 2):
+    try:
+        codec.dumps(value)
+    except UnsupportedValueError as error:
+        print("more than 4,194,304 values" in str(error))
+assert codec.loads(codec.dumps([[[0] * 1000] * 1000] * 4)) == [[[0] * 1000] * 1000] * 4
+"""
+
+
+def test_a_list_that_occurs_often_is_counted_before_it_takes_memory() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SHARED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout.split(), done.returncode) == (["True"] * 5, 0), done.stderr
+
+
+def test_lists_shared_by_many_tuples_are_counted_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_ITEMS", 1000)
+    shared = [0] * 100
+    assert codec.loads(codec.dumps([(n, shared) for n in range(8)]))[7] == (7, shared)
+    with pytest.raises(UnsupportedValueError, match=TOO_MANY):
+        codec.dumps([(n, shared) for n in range(10)])
 
 
 def test_an_exception_of_a_signal_handler_is_not_taken_for_corruption() -> None:
