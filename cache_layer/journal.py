@@ -9,9 +9,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Final
 
-from cache_layer.keyspace import Keyspace
+from cache_layer.globs import escape_glob
+from cache_layer.keyspace import Keyspace, literal_start
 
-#: Largest number of patterns for one keyspace. The replay compares each key with all of them.
+#: Largest number of patterns whose matches begin with the same text. The replay compares each key
+#: that begins with it with all of them.
 MAX_PATTERNS: Final = 100
 
 
@@ -22,6 +24,8 @@ class Changes:
     keys: set[str] = dataclasses.field(default_factory=set)
     patterns: set[str] = dataclasses.field(default_factory=set)
     everything: bool = False
+    #: The number of patterns by the text that their matches begin with.
+    starts: dict[str, int] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.keys) + len(self.patterns)
@@ -59,13 +63,29 @@ class Journal:
             self._added(keyspace)
 
     def add_pattern(self, pattern: str, keyspace: Keyspace | None) -> None:
-        """Remember a pattern of full keys."""
+        """Remember a pattern of full keys.
+
+        Many patterns whose matches begin with the same text become one for all keys that do.
+        """
         changes = self._changes(keyspace)
-        if not (changes.everything or pattern in changes.patterns):
-            changes.patterns.add(pattern)
-            self._added(keyspace)
-            if keyspace is not None and len(changes.patterns) > MAX_PATTERNS:
+        if changes.everything or pattern in changes.patterns:
+            return
+        start = literal_start(pattern)
+        whole = f"{escape_glob(start)}*"
+        if whole in changes.patterns:
+            return
+        if keyspace is not None and changes.starts.get(start, 0) >= MAX_PATTERNS:
+            if len(start) <= len(keyspace.start):
                 self.add_keyspace(keyspace)
+                return
+            covered = {each for each in changes.patterns if literal_start(each) == start}
+            changes.patterns -= covered
+            self._count -= len(covered)
+            changes.starts[start] = 0
+            pattern = whole
+        changes.patterns.add(pattern)
+        changes.starts[start] = changes.starts.get(start, 0) + 1
+        self._added(keyspace)
 
     def add_keyspace(self, keyspace: Keyspace) -> None:
         """Remember a whole keyspace in place of its keys and patterns."""

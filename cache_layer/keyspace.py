@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any, Final
 from urllib.parse import quote
@@ -41,13 +41,14 @@ class Keyspace:
         """The text that every key begins with, in all versions."""
         return literal_start(self.pattern)
 
-    def owns(self, key: bytes) -> bool:
-        """Return whether a key that matches the pattern belongs to this alias.
+    def owned(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Return those keys that belong to this alias, among keys that match the pattern.
 
         With the prefix ``app``, the pattern also finds the keys of an alias whose prefix is
         ``app:sessions``.
         """
-        return re.match(self.expression, key, re.DOTALL) is not None
+        match = re.compile(self.expression, re.DOTALL).match
+        return [key for key in keys if match(key)]
 
     @classmethod
     def of(cls, key_func: KeyFunction, prefix: str, version: int) -> Keyspace | None:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from cache_layer.backends.memory import MemoryStore
@@ -27,13 +26,13 @@ from cache_layer.backends.operations.base import (
     chunks,
     raw,
 )
-from cache_layer.backends.operations.scans import drop_matching
+from cache_layer.backends.operations.patterns import KeyPatterns
+from cache_layer.backends.operations.scans import sweep
 from cache_layer.backends.redis.errors import RedisUnavailableError, is_refusal
 from cache_layer.backends.refusals import FEATURES
 from cache_layer.breaker import Breaker
 from cache_layer.conf import settings
 from cache_layer.exceptions import CommandRefusedError
-from cache_layer.globs import translate_glob
 from cache_layer.journal import Entries, Journal
 from cache_layer.keyspace import Keyspace
 
@@ -61,13 +60,17 @@ class Circuit:
     def __init__(self, lock: threading.RLock, *, has_redis: bool) -> None:
         self.lock = lock
         self.breaker = Breaker(lambda: settings.BREAKER_FAILURES)
-        self.journal = self._new_journal()
+        self.journal = self.new_journal()
         #: All keys of the aliases that share the store.
         self.keyspaces: dict[Keyspace, None] = {}
         #: Features that Redis refuses, with its reply.
         self.refused: dict[str, str] = {}
         if not has_redis:
             self.breaker.failure("no LOCATION is configured", decisive=True)
+
+    def new_journal(self) -> Journal:
+        """Return an empty journal."""
+        return Journal(lambda: settings.JOURNAL_MAX_ENTRIES if self.lists_keys else sys.maxsize)
 
     def switch_off(self, what: str, reply: Exception) -> None:
         """Stop using a feature that Redis refuses, and log that once.
@@ -100,16 +103,13 @@ class Circuit:
     def after_fork(self, lock: threading.RLock) -> None:
         """Reset to a closed circuit in a forked child."""
         self.lock = lock
-        self.journal = self._new_journal()
+        self.journal = self.new_journal()
         self.breaker.close()
 
     @property
     def lists_keys(self) -> bool:
         """Whether keys can be found by pattern, and so a keyspace emptied."""
         return "SCAN" not in self.refused
-
-    def _new_journal(self) -> Journal:
-        return Journal(lambda: settings.JOURNAL_MAX_ENTRIES if self.lists_keys else sys.maxsize)
 
 
 class Recovery(threading.Thread):
@@ -268,18 +268,16 @@ class Replay(Operation[None]):
 
     def steps(self) -> Steps[None]:
         keys = [key for changes in self.entries.values() for key in changes.keys]
-        deletions = [lua.DELETE([raw(key) for key in chunk]) for chunk in chunks(keys)]
+        deletions = [lua.DROP([raw(key) for key in chunk]) for chunk in chunks(keys)]
         for start in range(0, len(deletions), _PIPELINE):
             yield deletions[start : start + _PIPELINE]
         for keyspace, changes in self.entries.items():
             if keyspace is not None and changes.everything:
                 yield from _drop_keyspace(keyspace)
-            elif keyspace is not None and len(changes.patterns) > 1:
+            elif changes.patterns:
                 # One scan for all patterns, because a scan takes longer than all other steps.
-                yield from drop_matching(keyspace.pattern, _matcher(changes.patterns))
-            else:
-                for pattern in changes.patterns:
-                    yield from drop_matching(pattern)
+                patterns = KeyPatterns(changes.patterns)
+                yield from sweep(patterns.common, patterns.matching)
 
 
 class EndConnections(Operation[Exception | None]):
@@ -351,12 +349,5 @@ def clean_mark(keyspace: Keyspace) -> bytes:
     return raw(f"{keyspace.start}@cache_layer:clean:{digest}")
 
 
-def _drop_keyspace(keyspace: Keyspace) -> Steps[int]:
-    return drop_matching(keyspace.pattern, lambda keys: [key for key in keys if keyspace.owns(key)])
-
-
-def _matcher(patterns: Iterable[str]) -> Callable[[Iterable[bytes]], list[bytes]]:
-    """Return a function that selects the keys that match any of the patterns, as bytes."""
-    texts = (raw(pattern).decode("latin-1") for pattern in patterns)
-    match = re.compile("|".join(map(translate_glob, texts)), re.DOTALL).fullmatch
-    return lambda keys: [key for key in keys if match(key.decode("latin-1"))]
+def _drop_keyspace(keyspace: Keyspace) -> Steps[None]:
+    return sweep(keyspace.pattern, keyspace.owned)

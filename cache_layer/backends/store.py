@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 import time
@@ -35,6 +36,8 @@ T = TypeVar("T")
 
 #: Largest number of key makers whose decoded values are kept; a project may have one a tenant.
 _MAX_KEY_MAKERS: Final = 500
+#: Seconds between two looks whether the circuit still drains.
+_PAUSE: Final = 0.01
 
 
 class Store:
@@ -219,6 +222,10 @@ class Store:
                     if breaker.failed:
                         self._succeeded()
                     return result
+            if operation.lists_keys and breaker.draining:
+                # Its scan would slow down that of the recovery, which all calls wait for.
+                time.sleep(_PAUSE)
+                continue
             answer = self._in_memory(operation, reason)
             if answer is not None:
                 result, entries = answer
@@ -248,6 +255,9 @@ class Store:
                     if breaker.failed:
                         self._succeeded()
                     return result
+            if operation.lists_keys and breaker.draining:
+                await asyncio.sleep(_PAUSE)
+                continue
             answer = self._in_memory(operation, reason)
             if answer is not None:
                 result, entries = answer
@@ -318,6 +328,9 @@ class Store:
                     f"Redis refuses SCAN ({self.circuit.refused['SCAN']}), so keys cannot be found "
                     "by pattern. Allow it to the user of this cache, or do without."
                 )
+            if breaker.draining:
+                # What others gave back is the recovery's: a call replays no more than its own.
+                journal = self.circuit.new_journal()
             operation.remember(journal)
             result = operation.in_memory(self.memory)
             return result, journal.take() if breaker.draining and journal else None

@@ -24,6 +24,15 @@ def cache(redis_server: RedisServer) -> Iterator[ResilientCache]:
     close(cache)
 
 
+def fill(cache: ResilientCache, values: dict[str, object]) -> None:
+    """Store values, however busy the machine is."""
+    options = {"SOCKET_TIMEOUT": 30, "SOCKET_CONNECT_TIMEOUT": 30}
+    patient = make_cache(cache._location, KEY_PREFIX=cache.key_prefix, OPTIONS=options)
+    assert patient.set_many(values) == []
+    assert state(patient) == "redis"
+    close(patient)
+
+
 def scripts_called(client: redis.Redis) -> int:
     """How many scripts clients called; what scripts call is counted by Redis, too."""
     found = client.info("commandstats")
@@ -40,8 +49,7 @@ def test_thousands_of_keys_are_replayed_in_few_commands(
 ) -> None:
     keys = [f"k{number}" for number in range(KEYS)]
     with redis.Redis.from_url(redis_server.url, socket_timeout=10) as client:
-        cache.set_many(dict.fromkeys(keys, "old"))
-        cache.set("untouched", "right")
+        fill(cache, dict.fromkeys(keys, "old") | {"untouched": "right"})
         client.config_resetstat()
         redis_server.stop()
         for key in keys:
@@ -54,6 +62,30 @@ def test_thousands_of_keys_are_replayed_in_few_commands(
         assert reads_of(client) < 100
         assert client.dbsize() < 10
     assert cache.get("untouched") == "right"
+
+
+def test_hundreds_of_patterns_are_replayed_by_one_scan_and_leave_other_keys(
+    cache: ResilientCache, redis_server: RedisServer
+) -> None:
+    users = range(300)
+    with redis.Redis.from_url(redis_server.url, socket_timeout=10) as client:
+        fill(cache, {f"user:{n}:{part}": n for n in users for part in ("name", "mail")})
+        fill(cache, {f"page:{n}": n for n in users} | {"user:7": "right"})
+        client.config_resetstat()
+        redis_server.stop()
+        for number in users:
+            cache.delete_pattern(f"user:{number}:*")
+        for number in range(250):
+            cache.delete_pattern(f"page:?{number}")
+        assert state(cache) == "memory"
+        redis_server.cont()
+        wait_for(lambda: state(cache) == "redis", "Redis answers again")
+        # Those that timed out are among them.
+        assert client.info("commandstats")["cmdstat_scan"]["calls"] < 10
+    assert cache.get("user:7") == "right"
+    # So many patterns that begin alike are remembered as one.
+    assert cache.get("page:7") is None
+    assert list(cache.keys("*")) == ["user:7"]
 
 
 class CountedScope:

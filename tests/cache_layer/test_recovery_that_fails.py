@@ -94,6 +94,41 @@ def test_invalidations_whose_replay_failed_are_tried_again(
     assert face.get("users:1") is None
 
 
+def test_an_invalidation_by_pattern_does_not_scan_beside_the_recovery(
+    face: Any, cache: ResilientCache, proxy: Proxy, client: redis.Redis
+) -> None:
+    cache.set_many({f"k{number}": number for number in range(20_000)})
+    face.set("users:1", "old")
+    proxy.fault = "silent"
+    face.delete_pattern("orders:*")
+    assert state(cache) == "memory"
+    proxy.seconds = 0.03
+    proxy.fault = "delay"
+    wait_for(lambda: cache.store.breaker.draining, "the recovery scans")
+    assert face.delete_pattern("users:*") == 1
+    assert state(cache) == "redis"
+    assert client.exists(cache.make_key("users:1")) == 0
+
+
+def test_a_write_does_not_replay_what_another_call_gave_back(
+    cache: ResilientCache, proxy: Proxy, client: redis.Redis
+) -> None:
+    cache.set_many({f"k{number}": number for number in range(20_000)})
+    proxy.fault = "silent"
+    cache.delete("users:1")
+    cache.delete_pattern("orders:*")
+    proxy.seconds = 0.03
+    proxy.fault = "delay"
+    wait_for(lambda: cache.store.breaker.draining, "the recovery scans")
+    entries = cache.store.circuit.new_journal()
+    entries.add_pattern(cache.make_key("pages:*"), cache.context.keyspace)
+    assert not cache.store.circuit.give_back(entries.take())
+    cache.set("users:1", "new")
+    assert len(cache.store.circuit.journal) == 1, "the recovery's"
+    back(cache)
+    assert cache.get("users:1") is None
+
+
 def test_what_is_invalidated_between_two_failed_replays_is_replayed_with_the_rest(
     cache: ResilientCache, proxy: Proxy, client: redis.Redis
 ) -> None:

@@ -180,11 +180,14 @@ class Protocol(RecoverySteps):
         client = world.clients[number]
         process = world.processes[client.process]
         if client.at in CHANGES and self.keeps(Rule.REMEMBER):
-            process.journal |= TAG if client.at == "delete the tag" else KEY
+            entry = TAG if client.at == "delete the tag" else KEY
+            if process.circuit == Circuit.DRAINING and self.keeps(Rule.OWN_REPLAY):
+                # What others gave back is left to the recovery.
+                client.replay = entry
+            else:
+                process.journal |= entry
         self._carry_out(world, number, process)
-        if process.circuit == Circuit.DRAINING and process.journal and self.keeps(Rule.OWN_REPLAY):
-            client.replay, process.journal = process.journal, 0
-        elif client.ending:
+        if client.ending and not client.replay:
             self._end(world, number, reached=False)
 
     def _fail(self, world: World, number: int, *, late: bool = False) -> None:

@@ -176,6 +176,16 @@ return deleted
     plain=plain("DEL"),
 )
 
+#: Any number of keys, deleted without a look at what they hold -> nothing of use.
+DROP = Script(
+    """
+local reply = redis.pcall('UNLINK', unpack(KEYS))
+if type(reply) == 'table' and reply.err then return redis.call('DEL', unpack(KEYS)) end
+return reply
+""",
+    plain=plain("DEL"),
+)
+
 #: Any number of keys -> for each, something if it holds a value, else nil.
 LIVING = Script(
     """

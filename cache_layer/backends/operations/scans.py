@@ -142,7 +142,7 @@ class Clear(DeletePattern):
         self.keyspace = keyspace
 
     def owned(self, keys: Iterable[bytes]) -> list[bytes]:
-        return [key for key in keys if self.keyspace.owns(key)]
+        return self.keyspace.owned(keys)
 
     def remember(self, journal: Journal) -> None:
         journal.add_keyspace(self.keyspace)
@@ -170,6 +170,24 @@ def drop_matching(
     if deletions:
         dropped += sum((yield deletions))
     return dropped
+
+
+def sweep(pattern: str, selected: Callable[[list[bytes]], list[bytes]] = list) -> Steps[None]:
+    """Delete keys that match a pattern without a look at what they hold.
+
+    Args:
+        pattern: The pattern that Redis compares its keys with.
+        selected: Returns the keys to delete among those that Redis found.
+    """
+    cursor: Reply = 0
+    deletions: list[Command] = []
+    while True:
+        *_, (cursor, found) = yield [*deletions, _scan(cursor, pattern, STEP)]
+        deletions = [lua.DROP(chunk) for chunk in chunks(selected(found))]
+        if not int(cursor):
+            break
+    if deletions:
+        yield deletions
 
 
 def _scan(cursor: object, pattern: str, count: int) -> Command:
