@@ -17,6 +17,7 @@ from cache_layer.backends import ResilientCache
 from cache_layer.functions.refresh import background
 from cache_layer.signals import cache_state_changed
 from tests.cache_layer.caches import state, wait_for
+from tests.model.history import Event, Invalidated, Read, stale_reads
 
 KEYS = 8
 #: Numbers behind decorated functions: of threads, then of the event loop.
@@ -44,17 +45,14 @@ def milliseconds(calls: list[Call]) -> int:
 class Load:
     """A database of counters behind a cache, writers who invalidate, and readers.
 
-    A read that returns less than what the last invalidation finished before it made current is
-    stale.
+    What they did is a history, which is held to the invariant of the model (``tests.model``).
     """
 
     def __init__(self, cache: ResilientCache) -> None:
         self.cache = cache
         #: By key: those of the threads, that of the event loop, those of the decorated functions.
         self.database = [0] * (KEYS + 1 + TAGGED + 1)
-        #: The number that was current when the last finished invalidation of the key began.
-        self.invalidated = self.database.copy()
-        self.stale: list[tuple[str, int, int]] = []
+        self.history: list[Event] = []
         self.errors: list[BaseException] = []
         self.calls: list[Call] = []
         self._stalls: list[Call] = []
@@ -145,10 +143,11 @@ class Load:
         record("slow", slow)
         record("bystander", milliseconds(self._stalls))
         record("recovery", round(recovery * 1000))
-        record("stale", len(self.stale))
+        stale = stale_reads(self.history)
+        record("stale", len(stale))
         record("errors", len(self.errors))
         assert self.errors == []
-        assert self.stale == []
+        assert stale == []
         assert slow < len(others) / 100, "calls waited for a Redis that had been given up"
         assert max(call.seconds for call in self.calls) < HANG
 
@@ -198,7 +197,7 @@ class Load:
                     lambda key=key, value=value: cache.set(key, value),  # type: ignore[misc]
                 ]
                 self._timed(random.choice(ways))
-                self.invalidated[number] = value
+                self._invalidated(number, value)
             time.sleep(random.random() / 200)
 
     def _change(self, number: int) -> None:
@@ -213,7 +212,7 @@ class Load:
                 current.invalidate_all,
             ]
             self._timed(random.choice(ways))
-            self.invalidated[number] = value
+            self._invalidated(number, value)
         time.sleep(random.random() / 200)
 
     async def _awrite(self) -> None:
@@ -230,7 +229,7 @@ class Load:
                 lambda value=value: cache.aset(f"k{number}", value),  # type: ignore[misc]
             ]
             await self._atimed(random.choice(ways)())
-            self.invalidated[number] = value
+            self._invalidated(number, value)
             self.database[tagged] += 1
             value = self.database[tagged]
             ways = [
@@ -239,14 +238,14 @@ class Load:
                 self._acurrent.invalidate_all,
             ]
             await self._atimed(random.choice(ways)())
-            self.invalidated[tagged] = value
+            self._invalidated(tagged, value)
             await asyncio.sleep(random.random() / 200)
 
     def _read(self) -> None:
         while not self._done.is_set():
             number = random.randrange(KEYS + 1, len(self.database) - 1)
-            least = self.invalidated[number]
-            self._seen(number, least, self._current(number))
+            since = time.monotonic()
+            self._seen(number, since, self._current(number))
             number = random.randrange(KEYS + 1)
             computing = 0.0
 
@@ -258,21 +257,21 @@ class Load:
                 computing = time.monotonic() - began
                 return value
 
-            least = self.invalidated[number]
+            since = time.monotonic()
             began = time.monotonic()
             value = self.cache.get_or_set(f"k{number}", compute)
             self.calls.append(Call(began, time.monotonic() - began - computing))
-            self._seen(number, least, value)
-            least = self.invalidated[number]
+            self._seen(number, since, value)
+            since = time.monotonic()
             key = f"k{number}"
-            self._seen(number, least, self._timed(lambda key=key: self.cache.get(key)))
+            self._seen(number, since, self._timed(lambda key=key: self.cache.get(key)))
             time.sleep(random.random() / 500)
 
     async def _aread(self) -> None:
         while not self._done.is_set():
             number = len(self.database) - 1
-            least = self.invalidated[number]
-            self._seen(number, least, await self._acurrent(number))
+            since = time.monotonic()
+            self._seen(number, since, await self._acurrent(number))
             number = random.randrange(KEYS + 1)
 
             async def compute(number: int = number) -> int:
@@ -280,15 +279,17 @@ class Load:
                 await asyncio.sleep(random.random() / 300)
                 return value
 
-            least = self.invalidated[number]
-            self._seen(number, least, await self.cache.aget_or_set(f"k{number}", compute))
-            least = self.invalidated[number]
-            self._seen(number, least, await self._atimed(self.cache.aget(f"k{number}")))
+            since = time.monotonic()
+            self._seen(number, since, await self.cache.aget_or_set(f"k{number}", compute))
+            since = time.monotonic()
+            self._seen(number, since, await self._atimed(self.cache.aget(f"k{number}")))
             await asyncio.sleep(random.random() / 500)
 
     async def _awaited(self) -> None:
         await asyncio.gather(self._awrite(), *[self._aread() for _ in range(TASKS - 1)])
 
-    def _seen(self, number: int, least: int, value: int | None) -> None:
-        if value is not None and value < least:
-            self.stale.append((f"k{number}", least, value))
+    def _invalidated(self, number: int, value: int) -> None:
+        self.history.append(Invalidated(str(number), value, time.monotonic()))
+
+    def _seen(self, number: int, since: float, value: int | None) -> None:
+        self.history.append(Read(str(number), value, since))
