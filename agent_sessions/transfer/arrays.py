@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import BinaryIO
 
 from django.utils.translation import gettext as _
@@ -16,7 +18,37 @@ _CHUNK_BYTES = 256 * 1024
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|%s)*+' % _STRING, re.DOTALL)
 _TO_COMMA = re.compile(rb'(?:[^"\[\]{},]++|%s)*+' % _STRING, re.DOTALL)
+_TO_OPEN_STRING = re.compile(rb'(?:[^"]++|%s)*+' % _STRING, re.DOTALL)
+_WHOLE_STRING = re.compile(_STRING, re.DOTALL)
 _TO_QUOTE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+
+
+# A chunk with a bracket among so many bytes is looked at as a whole.
+_DENSE = 32
+_BRACKETS = (b"[", b"]", b"{", b"}")
+_STEPS = bytes(1 if sign in b"[{" else 255 if sign in b"]}" else 0 for sign in range(256))
+
+
+class _Depths:
+    """The depth at each place of a chunk with many brackets, up to a string that does not end."""
+
+    def __init__(self, chunk: bytes, place: int) -> None:
+        match = _TO_OPEN_STRING.match(chunk, place)
+        self._end = match.end() if match else place
+        self._start = place
+        text = _WHOLE_STRING.sub(lambda found: bytes(len(found[0])), chunk[place : self._end])
+        # A step of one for each bracket; the first sum stands before the first byte.
+        steps = array("b", text.translate(_STEPS))
+        self._depths = list(accumulate(steps, initial=0))
+
+    def up_to(self, depth: int, place: int) -> tuple[int, int]:
+        """Return the place behind the bracket that leads back to depth 1, or the end; its depth."""
+        before = self._depths[place - self._start]
+        try:
+            found = self._depths.index(before + 1 - depth, place - self._start)
+        except ValueError:
+            return self._end, depth + self._depths[-1] - before
+        return self._start + found, 1
 
 
 class _Element:
@@ -33,6 +65,10 @@ class _Element:
             self._parts.append(part)
         else:
             self._parts.clear()
+
+    @property
+    def is_empty(self) -> bool:
+        return self.size <= self._max_bytes and not b"".join(self._parts).strip()
 
     def take(self, number: int, problem: str = "") -> Line:
         data = b"".join(self._parts).strip()
@@ -60,6 +96,8 @@ def read_elements(file: BinaryIO, max_bytes: int, first: int = 1) -> Iterator[Li
     chunk = file.read(_CHUNK_BYTES).removeprefix(BOM).lstrip()
     while chunk:
         start = place = 0
+        is_dense = sum(map(chunk.count, _BRACKETS)) > len(chunk) // _DENSE
+        depths: _Depths | None = None
         while place < len(chunk):
             if in_string:
                 place += escaped
@@ -68,6 +106,13 @@ def read_elements(file: BinaryIO, max_bytes: int, first: int = 1) -> Iterator[Li
                 escaped = chunk[place : place + 1] == b"\\"
                 in_string = chunk[place : place + 1] != b'"'
                 place += 1
+                continue
+            if is_dense and depth > 1:
+                depths = depths or _Depths(chunk, place)
+                place, depth = depths.up_to(depth, place)
+                if depth > 1 and place < len(chunk):
+                    # The string that goes on in the next chunk.
+                    place, in_string = place + 1, True
                 continue
             match = (_TO_COMMA if depth == 1 else _TO_BRACKET).match(chunk, place)
             place = match.end() if match else place
@@ -83,7 +128,8 @@ def read_elements(file: BinaryIO, max_bytes: int, first: int = 1) -> Iterator[Li
                 depth -= 1
             if depth == 0 or (depth == 1 and sign == b","):
                 element.add(chunk[start : place - 1])
-                yield element.take(number)
+                is_empty = depth == 1 and element.is_empty
+                yield element.take(number, _("Nothing is before this comma.") if is_empty else "")
                 number += 1
                 start = place
             if depth == 0:

@@ -15,11 +15,13 @@ from django.core.exceptions import ValidationError
 from django.db import DataError
 from django.utils.translation import gettext as _
 
-from agent_sessions.exceptions import IdempotencyConflict
-from agent_sessions.ids import derived_uuid7
+from agent_sessions.exceptions import DecryptionFailed, IdempotencyConflict, SessionArchived
+from agent_sessions.ids import Owner, derived_uuid7
 from agent_sessions.message_format import JsonObject
 from agent_sessions.models import Session
-from agent_sessions.repository import SyncSessionRepository
+from agent_sessions.moments import as_stored
+from agent_sessions.repository import History, SyncSessionRepository
+from agent_sessions.repository.growth import extend
 from agent_sessions.strict_json import RefusedJSON, parse_json
 from agent_sessions.transfer.conversation import Conversation
 from agent_sessions.transfer.formats import AUTO, read_conversation
@@ -28,6 +30,7 @@ from agent_sessions.transfer.lines import DEFAULT_MAX_ITEMS, Line, printable
 _BATCH_LINES = 500
 _BATCH_BYTES = 4 * 1024 * 1024
 _LONGEST_SOURCE = 120
+_STORED = ("pk", "user_id", "tenant", "last_sequence")
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -35,6 +38,8 @@ class Outcome(enum.Enum):
     """The outcome of a line."""
 
     IMPORTED = "imported"
+    EXTENDED = "extended"
+    """The session was there, and got the messages that it did not have."""
     PRESENT = "present"
     """An earlier run imported it."""
     REJECTED = "rejected"
@@ -55,24 +60,27 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A session that has the id of a line."""
+    """A session that has the id of a line, or that an earlier import made of its conversation."""
 
+    id: UUID
     user_id: object
     tenant: str
     last_sequence: int
 
 
 class Importer:
-    """Imports lines as sessions of one user.
+    """Imports lines as sessions of one user in one tenant.
 
     A line with an `id` becomes the session with that id, unless there is one: a session is never
-    overwritten. Another line is known by *source*, its number and its contents. So importing the
-    same input again, also after the process was killed, adds exactly what is missing.
+    overwritten. A conversation of another application is known by its id there, and another line
+    by *source*, its number and its contents. So importing the same input again, also after the
+    process was killed, adds exactly what is missing.
 
-    *agent_id* is the agent of lines that name none. *format_name* is one of FORMATS. With
-    *new_ids* sessions get ids of their own, which follow from the user and the id in the line:
-    for conversations of another user of the same database. *max_items* bounds the values in the
-    JSON of a line.
+    With *update* a session that is there gets the messages that follow its own in the line; without
+    it a line with more messages is rejected. *agent_id* is the agent of lines that name none.
+    *format_name* is one of FORMATS. With *new_ids* sessions get ids of their own, which follow from
+    the user and the id in the line: for conversations of another user of the same database.
+    *max_items* bounds the values in the JSON of a line.
     """
 
     def __init__(
@@ -80,13 +88,17 @@ class Importer:
         user_id: Any,
         source: str,
         *,
+        tenant: str = "",
         agent_id: str = "import",
         using: str | None = None,
         format_name: str = AUTO,
         new_ids: bool = False,
+        update: bool = False,
         max_items: int = DEFAULT_MAX_ITEMS,
     ) -> None:
         self._user_id = user_id
+        self._tenant = tenant
+        self._update = update
         self._source = _printable_source(source)
         self._agent_id = agent_id
         self._repository = SyncSessionRepository(using=using)
@@ -103,23 +115,28 @@ class Importer:
         """
         for batch in _batches(lines):
             read = [(line, self._read(line)) for line in batch]
-            keys = [self._key(line) for line, found in read if isinstance(found, Conversation)]
-            ids = [found.id for _line, found in read if isinstance(found, Conversation)]
-            present = self._present(keys)
-            stored = self._stored([pk for pk in ids if pk is not None])
-            for line, found in read:
-                if isinstance(found, str):
-                    yield Result(line, Outcome.REJECTED, reason=found)
-                elif found.id is None and self._key(line) in present:
-                    yield Result(line, Outcome.PRESENT)
-                elif found.id is not None and found.id in stored:
-                    yield self._compared(line, found, stored[found.id])
+            found = [(line, each) for line, each in read if isinstance(each, Conversation)]
+            present = self._present([self._key(line, each) for line, each in found])
+            stored = self._stored([each.id for _line, each in found if each.id is not None])
+            for line, each in read:
+                if isinstance(each, str):
+                    yield Result(line, Outcome.REJECTED, reason=each)
+                    continue
+                key = self._key(line, each)
+                before = present.get(key)
+                if before is None and each.id is not None:
+                    before = stored.get(each.id)
+                if before is None:
+                    result = self._import(line, each)
+                elif each.id is None:
+                    result = Result(line, Outcome.PRESENT)
                 else:
-                    result = self._import(line, found)
-                    if result.outcome is Outcome.IMPORTED and found.id is not None:
-                        number = found.highest_number
-                        stored[found.id] = _Stored(self._user_id, "", number)
-                    yield result
+                    result = self._compared(line, each, before)
+                if result.outcome in (Outcome.IMPORTED, Outcome.EXTENDED) and each.id is not None:
+                    session_id = result.session_id or each.id
+                    now = _Stored(session_id, self._user_id, self._tenant, each.highest_number)
+                    stored[each.id] = present[key] = now
+                yield result
 
     def _read(self, line: Line) -> Conversation | str:
         """Return the conversation of a line, or the reason that it has none."""
@@ -140,50 +157,79 @@ class Importer:
 
     def _derived_id(self, name: str, created: datetime | None) -> UUID:
         # The user is a part of the key, because two users may import one file.
-        return derived_uuid7(created or _LONG_AGO, f"{self._user_id} {name}")
+        place = f"{self._user_id} {self._tenant}" if self._tenant else f"{self._user_id}"
+        return derived_uuid7(created or _LONG_AGO, f"{place} {name}")
 
-    def _key(self, line: Line) -> str:
-        digest = hashlib.blake2b((line.data or b"").strip(), digest_size=16).hexdigest()
-        return f"import:{self._source}:{line.number}:{digest}"
+    def _key(self, line: Line, conversation: Conversation) -> str:
+        if conversation.source_id:
+            # Neither its place nor its time in the file: they may change with the next export.
+            return f"import:{_digest(conversation.source_id.encode('utf-8', 'surrogatepass'))}"
+        return f"import:{self._source}:{line.number}:{_digest((line.data or b'').strip())}"
 
-    def _present(self, keys: list[str]) -> set[str | None]:
-        mine = self._sessions.for_user(self._user_id).filter(idempotency_key__in=keys)
-        return set(mine.values_list("idempotency_key", flat=True)) if keys else set()
+    def _present(self, keys: list[str]) -> dict[str | None, _Stored]:
+        mine = self._sessions.for_user(self._user_id).in_tenant(self._tenant)
+        found = mine.filter(idempotency_key__in=keys) if keys else mine.none()
+        rows = found.values_list("idempotency_key", *_STORED)
+        return {key: _Stored(*values) for key, *values in rows}
 
     def _stored(self, ids: list[UUID]) -> dict[UUID, _Stored]:
         found = self._sessions.filter(pk__in=ids) if ids else self._sessions.none()
-        rows = found.values_list("pk", "user_id", "tenant", "last_sequence")
-        return {pk: _Stored(user, tenant, last) for pk, user, tenant, last in rows}
+        return {values[0]: _Stored(*values) for values in found.values_list(*_STORED)}
 
     def _compared(self, line: Line, conversation: Conversation, stored: _Stored) -> Result:
-        if (str(stored.user_id), stored.tenant) != (str(self._user_id), ""):
+        if (str(stored.user_id), stored.tenant) != (str(self._user_id), self._tenant):
             reason = _("id: Another user or tenant has a session with this id.")
             return Result(line, Outcome.REJECTED, reason=reason)
-        if stored.last_sequence < conversation.highest_number:
-            reason = _("id: A session with this id exists, with %(has)d of %(line)d messages.")
-            numbers = {"has": stored.last_sequence, "line": conversation.highest_number}
-            return Result(line, Outcome.REJECTED, reason=reason % numbers)
-        return Result(line, Outcome.PRESENT, session_id=conversation.id)
+        if stored.last_sequence >= conversation.highest_number:
+            return Result(line, Outcome.PRESENT, session_id=stored.id)
+        if self._update:
+            return self._import(line, conversation, stored.id)
+        reason = _(
+            "id: A session with this id exists, with %(has)d of %(line)d messages. --update "
+            "appends the others."
+        )
+        numbers = {"has": stored.last_sequence, "line": conversation.highest_number}
+        return Result(line, Outcome.REJECTED, reason=reason % numbers)
 
-    def _import(self, line: Line, conversation: Conversation) -> Result:
+    def _import(
+        self, line: Line, conversation: Conversation, extended: UUID | None = None
+    ) -> Result:
         try:
+            if extended is not None:
+                return self._extend(line, conversation, extended)
             return self._store(line, conversation)
         except ValidationError as error:
             return Result(line, Outcome.REJECTED, reason=describe(error))
-        except (DataError, IdempotencyConflict) as error:
+        except (DataError, IdempotencyConflict, SessionArchived, DecryptionFailed) as error:
             return Result(line, Outcome.REJECTED, reason=printable(str(error).strip()))
 
+    def _extend(self, line: Line, conversation: Conversation, session_id: UUID) -> Result:
+        _session, history = conversation.as_session()
+        if history is None:
+            now = as_stored(datetime.now(UTC))
+            history = History(message_times=[now] * len(conversation.messages))
+        owner = Owner(self._user_id, self._tenant)
+        messages = conversation.messages
+        added = extend(session_id, messages, history, owner, self._repository.using)
+        outcome = Outcome.EXTENDED if added else Outcome.PRESENT
+        return Result(line, outcome, session_id=session_id, message_count=added)
+
     def _store(self, line: Line, conversation: Conversation) -> Result:
-        key = None if conversation.id is not None else self._key(line)
+        key: str | None = self._key(line, conversation)
+        if conversation.id is not None and not conversation.source_id:
+            # The id says what it is.
+            key = None
         created = conversation.created_at
         fields: JsonObject = {"agent_id": self._agent_id, **conversation.fields}
         if conversation.id is not None:
             fields["id"] = conversation.id
         elif created is not None:
             # The order of ids is that of creation.
-            fields["id"] = self._derived_id(self._key(line), created)
+            fields["id"] = self._derived_id(self._key(line, conversation), created)
         conversation.fields = fields
-        session, history = conversation.as_session(user_id=self._user_id, idempotency_key=key)
+        session, history = conversation.as_session(
+            user_id=self._user_id, tenant=self._tenant, idempotency_key=key
+        )
         messages: Any = conversation.messages
         try:
             stored = self._repository.create(session, messages, history)
@@ -247,10 +293,14 @@ def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
         yield batch
 
 
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
 def _printable_source(source: str) -> str:
     if source.isprintable() and len(source) <= _LONGEST_SOURCE:
         return source
-    return hashlib.blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return _digest(source.encode("utf-8", "surrogatepass"))
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -19,6 +20,7 @@ BOM = b"\xef\xbb\xbf"
 """What some editors put before UTF-8."""
 
 _STEP = 1024 * 1024
+_BLANK_LINES = re.compile(rb"(?:[ \t\r]*+\n)*+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,11 @@ def read_lines(
 ) -> Iterator[Line]:
     """Yield the lines of *file*, numbered from *first*.
 
-    One longer than *max_bytes* has its number and size only.
+    One longer than *max_bytes* has its number and size only. Of blank lines that follow each other
+    only the last one is given, with the size of all: there may be millions.
     """
     number = first - 1
+    peek: Callable[[int], bytes] | None = getattr(file, "peek", None)
     while start := file.readline(max_bytes + 1):
         number += 1
         size = len(start)
@@ -70,4 +74,13 @@ def read_lines(
             size += len(more)
         elif number == first:
             data = start.removeprefix(BOM)
+        if peek is not None and not start.strip():
+            while blank := _end_of_blank_lines(peek(1)):
+                number += file.read(blank).count(b"\n")
+                size += blank
         yield Line(number, None if data is None else data.rstrip(b"\r\n"), size)
+
+
+def _end_of_blank_lines(data: bytes) -> int:
+    match = _BLANK_LINES.match(data)
+    return match.end() if match else 0

@@ -12,9 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from django.core.exceptions import ValidationError
 from django.core.management import CommandError, CommandParser
 
 from agent_sessions.management.options import DatabaseCommand, add_database, find_user, progress_bar
+from agent_sessions.models import Session
 from agent_sessions.transfer import (
     AUTO,
     BYTES_PER_ITEM,
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 # What JSON leaves as it is and a terminal may act upon.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
+# More in a row are not conversations, or not in this format.
+_MOST_REJECTED = 100_000
+
 
 class Command(DatabaseCommand):
     """Parse the options, read, count and report."""
@@ -55,6 +60,13 @@ class Command(DatabaseCommand):
         )
         parser.add_argument(
             "--user", required=True, help="Name or primary key of the user who gets the sessions."
+        )
+        parser.add_argument("--tenant", default="", help="Tenant of the sessions. Default: none.")
+        parser.add_argument(
+            "--update",
+            action="store_true",
+            help="Append to a session that is there already the messages that follow its own in "
+            "the line. Without it such a line is rejected.",
         )
         parser.add_argument(
             "--format",
@@ -98,18 +110,24 @@ class Command(DatabaseCommand):
         """Import the file; raise CommandError if a line was rejected."""
         path, database = options["file"], options["database"]
         user = find_user(options["user"], database)
+        try:
+            Session._meta.get_field("tenant").clean(options["tenant"], None)
+        except ValidationError as error:
+            raise CommandError(f"--tenant: {' '.join(error.messages)}", returncode=2) from None
         source = options["source"] or ("stdin" if path == "-" else Path(path).name)
         importer = Importer(
             user.pk,
             source,
+            tenant=options["tenant"],
             agent_id=options["agent"],
             using=database,
             format_name=options["format"],
             new_ids=options["new_ids"],
+            update=options["update"],
             max_items=options["max_line_bytes"] // BYTES_PER_ITEM,
         )
         counts: Counter[Outcome] = Counter()
-        messages = branches = 0
+        messages = branches = appended = 0
         problem = ""
         with ExitStack() as stack:
             given = _open(path, stack)
@@ -125,20 +143,28 @@ class Command(DatabaseCommand):
             )
             lines = _counted(given.lines(options["max_line_bytes"]), bar)
             try:
+                in_a_row = 0
                 for result in importer.run(lines):
+                    in_a_row = in_a_row + 1 if result.outcome is Outcome.REJECTED else 0
                     counts[result.outcome] += 1
-                    messages += result.message_count
+                    if result.outcome is Outcome.EXTENDED:
+                        appended += result.message_count
+                    else:
+                        messages += result.message_count
                     branches += result.branches_left_out
                     if result.outcome is Outcome.REJECTED:
                         self._report(result, rejects, bar)
+                    if in_a_row == _MOST_REJECTED:
+                        problem = f"{in_a_row} lines in a row were rejected; the rest is not read."
+                        break
             except KeyboardInterrupt:
                 bar.close()
                 self.stderr.write("Interrupted. The same command goes on from here.")
-                self._summarize(counts, messages, branches)
+                self._summarize(counts, messages, appended, branches)
                 sys.exit(130)
             except UnreadableInput as error:
                 problem = str(error)
-        self._summarize(counts, messages, branches)
+        self._summarize(counts, messages, appended, branches)
         if problem:
             raise CommandError(f"{printable(path)}: {problem}", returncode=1)
         if counts[Outcome.REJECTED]:
@@ -150,11 +176,17 @@ class Command(DatabaseCommand):
         if rejects is not None:
             rejects.add(result)
 
-    def _summarize(self, counts: Counter[Outcome], messages: int, branches: int) -> None:
+    def _summarize(
+        self, counts: Counter[Outcome], messages: int, appended: int, branches: int
+    ) -> None:
         self.stdout.write(
             f"{counts[Outcome.IMPORTED]} sessions with {messages} messages imported, "
             f"{counts[Outcome.PRESENT]} already there, {counts[Outcome.REJECTED]} rejected."
         )
+        if appended:
+            self.stdout.write(
+                f"{counts[Outcome.EXTENDED]} sessions that were there got {appended} messages more."
+            )
         if branches:
             self.stdout.write(f"{branches} branches that are not current were left out.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
@@ -33,18 +35,22 @@ def read_claude(record: JsonObject) -> Conversation:
         present(object_of(message, f"chat_messages[{place}]"))
         for place, message in enumerate(list_of(rest.pop("chat_messages"), "chat_messages"))
     ]
+    places: Sequence[int] = range(len(given))
     leaf = text_or_none(rest.pop("current_leaf_message_uuid", None))
     others = 0
     if leaf is not None:
         by_id = {text_or_none(message.get("uuid")) or "": message for message in given}
+        place_of = dict(zip(by_id, places, strict=False))
         if len(by_id) < len(given):
             raise ValidationError({"chat_messages": _("Two messages have one id, or none.")})
         parents = {key: _parent(message, by_id) for key, message in by_id.items()}
         path, others = current_branch(parents, leaf, "chat_messages")
         given = [by_id[key] for key in path]
+        # Errors name the place in the file, not in the branch.
+        places = [place_of[key] for key in path]
     messages: list[object] = []
     times = []
-    for place, message in enumerate(given):
+    for place, message in zip(places, given, strict=True):
         key = f"chat_messages[{place}].created_at"
         times.append(read_past(message.pop("created_at", None), key))
         messages.append(_message(message))
