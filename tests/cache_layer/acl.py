@@ -29,6 +29,8 @@ RULES = (
     "resetchannels",
     "resetkeys ~{prefix}:*",
     "resetkeys ~{prefix}:* resetchannels -@dangerous",
+    # What a managed service withholds: see docs/topologies.md.
+    "-bgrewriteaof -bgsave -config -debug -migrate -replicaof -save -slaveof -shutdown -sync",
 )
 
 
