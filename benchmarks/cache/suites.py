@@ -6,7 +6,16 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
-from benchmarks.cache import calls, coherence, invalidation, loops, near, outage, stampede
+from benchmarks.cache import (
+    calls,
+    coherence,
+    invalidation,
+    loops,
+    near,
+    outage,
+    products,
+    stampede,
+)
 from benchmarks.cache.delay import delayed
 from benchmarks.cache.options import Options
 from benchmarks.report import Table
@@ -19,13 +28,14 @@ SUITES: dict[str, Suite] = {
     "far": calls.far,
     "near": near.measure,
     "coherence": coherence.measure,
+    "products": products.measure,
     "invalidation": invalidation.measure,
     "stampede": stampede.measure,
     "outage": outage.measure,
     "loops": loops.measure,
 }
 #: Suites that may share a process: they use the same Redis, and no near cache.
-ALIKE = ("calls", "large", "invalidation", "stampede", "loops")
+ALIKE = ("calls", "large", "products", "invalidation", "stampede", "loops")
 #: Delay of Redis in the suite "far", in seconds.
 FAR = 0.002
 

@@ -58,10 +58,12 @@ def failures(tables: dict[str, dict[str, list[Any]]]) -> list[str]:
 def test_cache(tmp_path: Path) -> None:
     if not shutil.which("redis-server"):
         services.missing("redis-server", "install Redis")
-    suites = ("calls", "near", "invalidation", "stampede", "loops")
+    suites = ("calls", "products", "near", "invalidation", "stampede", "loops")
     tables = run("benchmarks.cache", tmp_path / "cache.json", "--only", *suites)
     assert failures(tables) == []
-    assert {"get", "crowd", "near-hit", "stampede", "loops"} <= set(tables)
+    assert {"get", "crowd", "many-hits", "generator-hit", "near-hit", "stampede", "loops"} <= set(
+        tables
+    )
     for rows in tables.values():
         assert any(row.startswith("cache_layer") for row in rows)
 
