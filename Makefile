@@ -32,7 +32,7 @@ test-slow: $(VENV)/.dev  ## Run the slow tests: whole processes, servers and bro
 faults: $(VENV)/.dev  ## Run the tests with a Redis that is killed, hung, cut off or full, and print figures
 	$(BIN)/python -m pytest tests/faults -s $(ARGS)
 
-mutants: $(VENV)/.dev  ## Change the core in small ways and count what the tests notice, by module; 20 minutes
+mutants: $(VENV)/.dev  ## Change the core in small ways and count what the tests notice, by module; an hour
 	$(BIN)/python -m tests.mutants $(ARGS)
 
 lint: $(VENV)/.dev  ## Check format, lint rules and import contracts

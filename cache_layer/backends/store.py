@@ -197,9 +197,10 @@ class Store:
         """Reset in a forked child, whose connections, threads and held locks are the parent's."""
         self.memory.after_fork()
         self._recovery = None
-        if self.transport is not None and self._async_transport is not None:
+        if self.transport is not None:
             self.circuit.after_fork(self.memory.lock)
             self.transport.after_fork()
+        if self._async_transport is not None:
             self._async_transport.after_fork()
         self.circuit.lock = self.memory.lock
         if self._tracking is not None:

@@ -92,6 +92,17 @@ def test_many_event_loops_leave_no_connections(redis_server: RedisServer) -> Non
         wait_for(lambda: len(client.client_list()) == 1, "only this connection is left")
 
 
+def test_a_pool_does_not_use_connections_that_redis_has_closed(redis_server: RedisServer) -> None:
+    cache = make_cache(redis_server.url)
+    cache.set("k", 1)
+    with redis.Redis.from_url(redis_server.url) as client:
+        # As after a time without commands, or by a firewall.
+        client.client_kill_filter(_type="normal", skipme=True)
+        wait_for(lambda: len(client.client_list()) == 1, "only this connection is left")
+    assert cache.get("k") == 1
+    cache.store.close()
+
+
 def test_a_closed_store_leaves_no_connection_to_who_holds_its_errors(
     redis_server: RedisServer,
 ) -> None:

@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -94,6 +94,34 @@ def test_a_large_value_on_a_slow_link_is_no_outage(
     assert state(cache) == "redis"
 
 
+READS: dict[str, tuple[Callable[[Any], object], object]] = {
+    "get": (lambda face: face.get("k"), None),
+    "get_many": (lambda face: face.get_many(["k"]), {}),
+    "has_key": (lambda face: face.has_key("k"), False),
+    "ttl": (lambda face: face.ttl("k"), 0),
+    "keys": (lambda face: face.keys("k*"), []),
+    # It has a twin that is not awaited but iterated over.
+    "iter_keys": (lambda face: [*getattr(face, "_cache", face).iter_keys("k*")], []),
+}
+
+
+@pytest.mark.parametrize(("read", "miss"), READS.values(), ids=READS)
+def test_a_read_that_loses_its_connection_is_a_miss_and_no_outage(
+    face: Any,
+    cache: ResilientCache,
+    proxy: Proxy,
+    read: Callable[[Any], object],
+    miss: object,
+) -> None:
+    face.set("k", 1)
+    proxy.refuse = (b"",)
+    assert read(face) == miss
+    assert state(cache) == "redis"
+    proxy.refuse = ()
+    assert read(face) != miss
+    assert face.get("k") == 1
+
+
 @pytest.fixture
 def patient(proxy: Proxy) -> Iterator[ResilientCache]:
     """Waits a second for each reply, of which a test takes a good part."""
@@ -125,6 +153,27 @@ def test_a_call_of_a_few_slow_round_trips_is_an_outage(
     with pytest.raises(ValueError, match="n"):
         face.incr("n")
     assert state(patient) == "memory"
+
+
+async def test_a_silent_redis_is_given_up_as_soon_by_an_awaited_call_as_by_a_blocking_one(
+    patient: ResilientCache, proxy: Proxy
+) -> None:
+    other = make_cache(proxy.url.replace("/0", "/1"), OPTIONS=patient._params["OPTIONS"])
+    other.set("k", 1)
+    await patient.aset("k", 1)
+    proxy.fault = "silent"
+
+    async def seconds(call: Awaitable[object]) -> float:
+        began = time.monotonic()
+        assert await call is None
+        return time.monotonic() - began
+
+    awaited, blocking = await asyncio.gather(
+        seconds(patient.aget("k")), seconds(asyncio.to_thread(other.get, "k"))
+    )
+    assert state(patient) == state(other) == "memory"
+    assert awaited < 1.5 * blocking
+    close(other)
 
 
 async def test_a_loop_that_is_busy_while_it_connects_is_no_outage(cache: ResilientCache) -> None:

@@ -369,3 +369,17 @@ def test_metrics_count_calls_by_namespace() -> None:
         "deletes": 1,
         "errors": 0,
     }
+
+
+def test_an_awaited_method_binds_like_a_function() -> None:
+    class Model:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @cached(key_prefix="bound")
+        async def greet(self, word: str) -> str:
+            return f"{word} {self.name}"
+
+    one = Model("one")
+    assert async_to_sync(one.greet)("hello") == "hello one"
+    assert async_to_sync(Model.greet)(one, "hello") == "hello one"

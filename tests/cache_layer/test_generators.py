@@ -371,6 +371,37 @@ def test_the_last_reader_that_is_cancelled_ends_the_run_and_its_lease() -> None:
     assert ended == ["closed", "closed"]
 
 
+def test_who_comes_while_a_run_that_was_left_cleans_up_has_a_run_of_their_own() -> None:
+    runs: list[int] = []
+
+    @cached()
+    async def stream() -> AsyncIterator[int]:
+        runs.append(len(runs))
+        number = runs[-1]
+        try:
+            yield number
+            if number == 0:
+                await asyncio.Event().wait()
+        finally:
+            if number == 0:
+                cleaning.set()
+                await may_end.wait()
+
+    async def story() -> list[int]:
+        left = stream()
+        assert await anext(left) == 0
+        closing = asyncio.create_task(left.aclose())
+        await cleaning.wait()
+        try:
+            return [chunk async for chunk in stream()]
+        finally:
+            may_end.set()
+            await closing
+
+    cleaning, may_end = asyncio.Event(), asyncio.Event()
+    assert async_to_sync(story)() == [1]
+
+
 @pytest.mark.parametrize("store", ["redis"], indirect=True)
 async def test_a_reader_cancelled_at_any_moment_leaves_no_lease(redis_url: str) -> None:
     @cached()

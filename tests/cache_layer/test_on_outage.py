@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from cache_layer import cache_invalidate, cached
 from cache_layer.backends import CacheUnavailableError, ResilientCache
 from cache_layer.interface import NamespacedCache, SyncCache
 from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
+from tests.processes import ROOT
 from tests.services import RedisServer
 
 pytestmark = pytest.mark.usefixtures("default_timeouts")
@@ -34,6 +37,18 @@ def cache(redis_server: RedisServer) -> Iterator[ResilientCache]:
 @pytest.fixture(params=["sync", "async"])
 def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
     return cache if request.param == "sync" else Awaited(cache)
+
+
+def test_the_error_of_an_outage_needs_no_redis_py() -> None:
+    code = """
+import sys
+sys.modules["redis"] = None
+from django.conf import settings
+settings.configure()
+from cache_layer.backends.outage import CacheUnavailableError
+assert issubclass(CacheUnavailableError, ConnectionError)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 CALLS: dict[str, Callable[[Any], Any]] = {

@@ -414,6 +414,19 @@ def test_scripts_flushed_from_the_server_are_sent_again(
     assert face.delete("k")
 
 
+def test_a_server_that_was_demoted_and_promoted_again_is_not_believed(
+    face: Any, cache: ResilientCache, server_client: redis.Redis
+) -> None:
+    face.set("k", "of before")
+    # It may have missed what its primary was told meanwhile.
+    server_client.replicaof("127.0.0.1", 1)
+    server_client.replicaof("NO", "ONE")
+    server_client.client_kill_filter(_type="normal", skipme=True)
+    assert face.get("k") is None
+    back(cache)
+    assert face.get("k") is None
+
+
 def test_a_busy_process_gets_back_to_redis(
     cache: ResilientCache, redis_server: RedisServer
 ) -> None:

@@ -17,7 +17,7 @@ from django.core.cache import cache
 from django.db import connection, transaction
 
 from cache_layer import FOREVER, cached, invalidate_tags
-from cache_layer.functions.refresh import MAX_PENDING, BackgroundRefreshes, background
+from cache_layer.functions.refresh import MAX_PENDING, THREADS, BackgroundRefreshes, background
 from tests.cache_layer.caches import wait_for
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -343,6 +343,19 @@ def test_where_no_thread_can_be_begun_it_is_left_for_later(
     assert not done.is_set()
     fresh.run(("key", b""), done.set)
     assert done.wait(30)
+
+
+def test_a_thread_that_has_nothing_to_do_is_used_again() -> None:
+    def threads() -> int:
+        return sum(each.name == "cache-layer-refresh" for each in threading.enumerate())
+
+    before, fresh = threads(), BackgroundRefreshes()
+    for number in range(8):
+        fresh.run((f"key {number}", b""), lambda: None)
+        wait_for(lambda: not fresh.under_way, "the renewal ends")
+        # It says that it waits a moment later.
+        time.sleep(0.05)
+    assert threads() - before < THREADS
 
 
 def test_any_length_of_time_is_kept() -> None:

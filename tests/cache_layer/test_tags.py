@@ -414,6 +414,18 @@ def test_what_others_do_to_the_keys_is_never_more_than_a_miss(redis_url: str) ->
     client.close()
 
 
+def test_a_result_whose_tag_was_invalidated_is_missing_for_get_or_set() -> None:
+    @cached(tags=["t"])
+    def value() -> str:
+        return "old"
+
+    for get_or_set in (cache.get_or_set, async_to_sync(cache.aget_or_set)):
+        cache.delete(value.cache_key())
+        assert value() == "old"
+        invalidate_tags("t")
+        assert get_or_set(value.cache_key(), lambda: "new") == "new"
+
+
 @pytest.mark.parametrize("store", ["redis"], indirect=True)
 def test_the_function_s_tag_outlives_its_results(redis_url: str) -> None:
 

@@ -118,6 +118,7 @@ async def test_a_failing_sibling_within_the_call_invalidates(number: Number) -> 
     assert read() == 1
 
 
+@pytest.mark.usefixtures("default_timeouts")
 async def test_a_cancelled_call_invalidates_what_its_thread_commits_later(number: Number) -> None:
     read = reader(number)
     began, go_on = threading.Event(), threading.Event()

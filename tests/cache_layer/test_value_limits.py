@@ -19,6 +19,7 @@ from django.db.models import IntegerChoices
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory, override_settings
 from django.views.decorators.cache import cache_page
+from django_redis.exceptions import CompressorError
 
 from cache_layer.backends.encoding import Codec, UnreadableValueError
 from cache_layer.backends.memory import MemoryStore
@@ -103,6 +104,25 @@ def test_a_compressor_of_ones_own_is_measured_afterwards() -> None:
             codec.decode(zlib.compress(b"\x01" + bytes(2000)))
         with pytest.raises(UnsupportedValueError, match="MAX_DECODED_BYTES is 1,000"):
             codec.encode("k", "x" * 1100)
+
+
+class OfLongTexts(OwnCompressor):
+    """Leaves short bytes as they are, as those of django-redis do."""
+
+    def compress(self, value: bytes) -> bytes:
+        return super().compress(value) if len(value) > 100 else value
+
+    def decompress(self, value: bytes) -> bytes:
+        try:
+            return super().decompress(value)
+        except zlib.error as error:
+            raise CompressorError from error
+
+
+def test_bytes_that_a_compressor_of_ones_own_left_as_they_are_come_back() -> None:
+    backend = make_cache(OPTIONS={"COMPRESSOR": f"{__name__}.{OfLongTexts.__name__}"})
+    backend.set_many({"short": "text", "long": "x" * 1000})
+    assert backend.get_many(["short", "long"]) == {"short": "text", "long": "x" * 1000}
 
 
 class Refusing(OwnCompressor):

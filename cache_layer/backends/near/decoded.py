@@ -52,8 +52,7 @@ class _DecodedValue:
         name: str,
     ) -> None:
         #: The entry of the value, and the entries of the tags that it depends on.
-        self.entry = entries[0]
-        self.tags = entries[1:]
+        self.entry, *self.tags = entries
         self.until = until
         self.value = value if payload is None else None
         self.payload = payload

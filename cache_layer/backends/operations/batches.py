@@ -59,7 +59,6 @@ class GetMany(Operation[Values]):
         held: list[bytes | None] = []
         for reply in replies[: len(questions)]:
             if isinstance(reply, Exception):
-                self.error()
                 return None, []
             held += reply
         return held, replies[len(questions) :]

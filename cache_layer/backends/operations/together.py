@@ -83,8 +83,6 @@ class ReadResults(Operation[list[Any]]):
         replies = yield [("MGET", *raws(piece)) for piece in pieces]
         held: dict[str, bytes | None] = {}
         for piece, reply in zip(pieces, replies, strict=True):
-            if isinstance(reply, Exception):
-                return [read.rejected() for read in self.reads]
             held.update(zip(piece, reply, strict=True))
         return [read.parse([held[name] for name in read.reads]) for read in self.reads]
 

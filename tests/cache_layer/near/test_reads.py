@@ -113,6 +113,14 @@ def test_a_near_value_that_cannot_be_changed_is_decoded_once(
         assert Counting.decoded == before
 
 
+def test_reads_of_missing_keys_leave_nothing_behind(face: Any, cache: ResilientCache) -> None:
+    for number in range(20):
+        assert face.get(f"missing-{number}") is None
+        assert face.get_many([f"none-{number}", f"nothing-{number}"]) == {}
+    near = near_of(cache)
+    assert (len(near), len(near._pending)) == (0, 0)
+
+
 WRITES: dict[str, tuple[Callable[[Any], object], Any]] = {
     "set": (lambda face: face.set("k", 2), 2),
     "set_many": (lambda face: face.set_many({"k": 2}), 2),

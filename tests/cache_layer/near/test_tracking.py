@@ -22,7 +22,14 @@ from cache_layer.backends import ResilientCache
 from cache_layer.globs import escape_glob
 from cache_layer.keyspace import literal_start
 from tests.cache_layer.caches import make_cache, state, wait_for
-from tests.cache_layer.near.helpers import heard, make_near, near_of, write_at_random
+from tests.cache_layer.near.helpers import (
+    asked,
+    heard,
+    listening,
+    make_near,
+    near_of,
+    write_at_random,
+)
 from tests.faults.proxy import Proxy
 from tests.services import RedisServer
 
@@ -275,3 +282,24 @@ class TestBrokenRedis:
         assert not near_of(cache).on
         assert len(caplog.records) == 1
         cache.store.close()
+
+
+def test_what_is_near_stays_so_while_nothing_changes(
+    url: str, client: redis.Redis, settings: Any
+) -> None:
+    settings.CACHE_LAYER_NEAR_PING_INTERVAL = 0.1
+    seconds = {"SOCKET_TIMEOUT": 2, "SOCKET_CONNECT_TIMEOUT": 2}
+    cache = make_cache(url, OPTIONS={"NEAR_CACHE": True, **seconds})
+    listening(cache)
+    cache.set("k", 1)
+    # Longer than an entry may be used without a sign of life of Redis.
+    time.sleep(2.5)
+
+    def is_near() -> bool:
+        assert cache.get("k") == 1
+        before = asked(client)
+        assert cache.get("k") == 1
+        return asked(client) == before
+
+    wait_for(is_near, "the value is answered by the near cache")
+    cache.store.close()
