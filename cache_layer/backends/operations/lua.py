@@ -180,8 +180,10 @@ return deleted
 DROP = Script(
     """
 local reply = redis.pcall('UNLINK', unpack(KEYS))
-if type(reply) == 'table' and reply.err then return redis.call('DEL', unpack(KEYS)) end
-return reply
+if refused(reply) then
+  for _, key in ipairs(KEYS) do unlink(key) end
+end
+return #KEYS
 """,
     plain=plain("DEL"),
 )
