@@ -88,7 +88,9 @@ class PooledConnection:
         return self._replies(reply, 1, len(packed) + len(data))[0]
 
     def execute_all(self, commands: Sequence[Command]) -> list[Reply]:
-        """Return the replies to several commands."""
+        """Return the replies to several commands; to none, if a step has none to send."""
+        if not commands:
+            return []
         return self._exchange(b"".join(map(pack, commands)), len(commands))
 
     def quiet(self) -> bool:
