@@ -21,6 +21,7 @@ import pickle
 import secrets
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 from django.utils.module_loading import import_string
@@ -65,8 +66,9 @@ _TAG_KEYS: Final = (FUNCTION_TAG.encode(), TAG.encode())
 Lookup = Callable[[str], bytes | None]
 
 
-#: Errors of serializers on bytes that they did not write. Other errors have other causes: Celery's
-#: SoftTimeLimitExceeded, for example, comes from a signal handler.
+#: Errors of serializers on values that they cannot write, and on bytes that they did not write.
+#: Other errors have other causes: Celery's SoftTimeLimitExceeded, for example, comes from a signal
+#: handler.
 _UNREADABLE: Final = (
     ArithmeticError,
     AttributeError,
@@ -96,6 +98,7 @@ class Codec:
     def __init__(self, options: dict[str, Any]) -> None:
         serializer = options.get("SERIALIZER", DEFAULT_SERIALIZER)
         self._serializer: Any = import_string(serializer)(options=options)
+        self._name = serializer
         #: Serializers have exceptions of their own, too.
         self._packages = {"django_redis", "msgpack", serializer.partition(".")[0]}
         compressor = options.get("COMPRESSOR")
@@ -122,6 +125,13 @@ class Codec:
         except UnsupportedValueError as error:
             # The same class: callers of a serializer may expect its own subclass.
             raise type(error)(f"Key {key!r}: {error}") from error
+        except Exception as error:
+            if not self._is_about_the_value(error):
+                raise
+            raise UnsupportedValueError(
+                f"Key {key!r}: {self._name} cannot store the value "
+                f"({type(error).__name__}: {error})."
+            ) from error
         if data[:1].isdigit() and data.isdigit():
             # Such bytes are read as a number. A serializer that writes them does not tell an
             # integer from a subclass either.
@@ -153,12 +163,41 @@ class Codec:
             if len(data) > settings.MAX_VALUE_BYTES:
                 raise TooLargeError
             return self._load(data)
-        except _UNREADABLE as error:
-            raise UnreadableValueError from error
         except Exception as error:
-            if type(error).__module__.partition(".")[0] in self._packages:
+            if self._is_about_the_value(error):
                 raise UnreadableValueError from error
             raise
+
+    def as_items(self, encoded: list[bytes]) -> list[bytes] | list[str]:
+        """Return encoded values as items of a list that the serializer can store."""
+        return encoded if self._takes_bytes else [data.decode("latin-1") for data in encoded]
+
+    def from_item(self, item: bytes | str) -> bytes:
+        """Return the encoded value of an item of such a list.
+
+        Raises:
+            UnreadableValueError: It is none.
+        """
+        if isinstance(item, bytes):
+            return item
+        try:
+            return item.encode("latin-1")
+        except (AttributeError, UnicodeEncodeError) as error:
+            raise UnreadableValueError from error
+
+    @cached_property
+    def _takes_bytes(self) -> bool:
+        """Whether the serializer stores bytes; JSON does not."""
+        try:
+            return bool(self._serializer.loads(self._serializer.dumps([b"\xff"])) == [b"\xff"])
+        except Exception as error:
+            if self._is_about_the_value(error):
+                return False
+            raise
+
+    def _is_about_the_value(self, error: Exception) -> bool:
+        package = type(error).__module__.partition(".")[0]
+        return isinstance(error, _UNREADABLE) or package in self._packages
 
     def _decompressed(self, data: bytes) -> object:
         return self._serializer.loads(self._decompress(data, settings.MAX_DECODED_BYTES))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MappingView
 from typing import Final
+
+from django.db.models import QuerySet
 
 from cache_layer.codec.types import Refused, type_name
 from cache_layer.exceptions import UnsupportedValueError
 
 _MOST_VISITED: Final = 100_000
+_LISTABLE: Final = (Iterator, MappingView, QuerySet)
 
 
 def unsupported(value: object, refused: Refused) -> UnsupportedValueError:
@@ -17,7 +20,10 @@ def unsupported(value: object, refused: Refused) -> UnsupportedValueError:
     name = type_name(type(refused.value))
     path = _value_path(refused.value, value)
     place = f"at value{path}" if path else "as the value itself"
-    reason = f" ({refused.reason})" if refused.reason else ""
+    reason = refused.reason
+    if not reason and issubclass(type(refused.value), _LISTABLE):
+        reason = "a list of its items can"
+    reason = f" ({reason})" if reason else ""
     return UnsupportedValueError(
         f"{name}, {place}, cannot be stored exactly{reason}. Store something plainer, register "
         f"the type with cache_layer.codec.register, or opt for pickle with SERIALIZER: "

@@ -44,9 +44,9 @@ def _kept(call: CachedCall, found: Value) -> list[Value] | None:
     """Return the chunks that a stored value stands for; None where it stands for none."""
     if not isinstance(found, list):
         return None
-    decode = call.factory.context.codec.decode
+    codec = call.factory.context.codec
     try:
-        chunks = [decode(data) for data in found]
+        chunks = [codec.decode(codec.from_item(item)) for item in found]
     except UnreadableValueError:
         # Something else stored it.
         return None

@@ -99,7 +99,8 @@ class _Run:
             if call.spec.options.cost is not None:
                 call.spec.count_cost("spent", [*map(self._decode, chunks)])
             try:
-                return call.factory.fill(call.result, chunks, self._lease)
+                items = call.factory.context.codec.as_items(chunks)
+                return call.factory.fill(call.result, items, self._lease)
             except UnsupportedValueError as error:
                 call.spec.warn_once("yielded more than can be stored", error)
         return call.factory.release(call.result, self._lease)

@@ -175,6 +175,15 @@ def test_a_response_comes_back_whole(make: Any) -> None:
 @override_settings(
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
 )
+@pytest.mark.parametrize(
+    "make",
+    [Group.objects.all, lambda: iter([1]), lambda: (x for x in [1]), {"a": 1}.keys, {}.items],
+)
+def test_what_is_iterated_over_is_refused_with_the_remedy(make: Any) -> None:
+    with pytest.raises(UnsupportedValueError, match="a list of its items can"):
+        codec.dumps(make())
+
+
 def test_rendered_templates_are_kept_and_unrendered_ones_refused() -> None:
     template = engines.all()[0].from_string("<p>{{ x }}</p>")
     responses: list[SimpleTemplateResponse] = [

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tests.services import free_port
 
-Fault = Literal["none", "delay", "cut", "silent", "garbage", "hold", "trickle", "slow"]
+Fault = Literal["none", "delay", "cut", "silent", "garbage", "hold", "trickle", "slow", "repeat"]
 
 #: Connections beyond these are closed at once, so that no mistake can fill the machine.
 MOST = 200
@@ -22,6 +22,7 @@ class Proxy:
     accepts and swallows. ``garbage``: answers like a web server. ``hold``: keeps what clients say
     until ``deliver()``, even when they have long gone. ``trickle``: a byte of each reply every
     ``seconds``. ``slow``: a link of so many bytes a second as ``rate`` says, in both directions.
+    ``repeat``: what the server says arrives twice.
 
     Whatever the fault, a connection that says one of the words in ``refuse`` is closed instead of
     being answered; ``refused`` counts them. With ``alternate`` so is whoever says anything in every
@@ -154,7 +155,7 @@ class Proxy:
                 if self.fault == "cut":
                     to_client.write(data[: len(data) // 2])
                     break
-                to_client.write(data)
+                to_client.write(data * 2 if self.fault == "repeat" else data)
                 await to_client.drain()
         to_client.close()
 

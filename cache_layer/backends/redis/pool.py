@@ -95,8 +95,9 @@ class PooledConnection:
 
     def quiet(self) -> bool:
         """Return whether the connection is still open, as far as is known without a command."""
-        # A good connection has nothing to read, not even its end.
-        return not self._readable()
+        # A good connection has nothing to read, not even its end. What is left of a reply would be
+        # taken for the reply to the next command.
+        return not self._readable() and not self._reader.has_data()
 
     def close(self) -> None:
         """Close the connection."""
@@ -142,6 +143,9 @@ class PooledConnection:
                 if len(replies) == number:
                     break
             reply = get()
+        while (reply := get()) is not NOTHING:
+            if type(reply) is not Push:
+                raise RedisConnectionError("Redis sent more replies than it got commands.")
         if began or moved > _LARGE:
             connected.settimeout(self._timeout)
         return replies
