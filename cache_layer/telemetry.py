@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from asgiref.sync import async_to_sync
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
@@ -19,8 +18,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from cache_layer import metrics
-from cache_layer.backends import observe_calls
-from cache_layer.manager import get_redis_manager
+from cache_layer.backends import NoSharedCountersError, SharedCounters, observe_calls
+from cache_layer.interface import resilient_cache
 
 _NAME: Final = "cache_layer"
 _DEFAULT_PORT: Final = 6379
@@ -103,26 +102,29 @@ class CacheCollector(Collector):
         self._all_processes = all_processes
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the metrics as they are now."""
-        manager = async_to_sync(get_redis_manager)()
-        report = (
-            async_to_sync(manager.get_metrics_of_all_processes)()
-            if self._all_processes
-            else manager.get_metrics()
-        )
-        families: dict[str, CounterMetricFamily] = {}
-        for event in (*metrics.EVENTS, metrics.NEAR_HITS, "spent", "saved"):
-            families[event] = CounterMetricFamily(
-                f"cache_layer_{event}", _HELP[event], labels=["namespace"]
-            )
+        """Yield the metrics as they are now; the newest counts of this process are added first.
+
+        It may wait for Redis like any synchronous call, but works in an event loop too.
+        """
+        backend = resilient_cache()
+        report = metrics.snapshot()
+        if self._all_processes:
+            # While Redis cannot be used, the counters of this process are better than none.
+            with suppress(NoSharedCountersError):
+                report = metrics.snapshot_all(SharedCounters(backend))
+        families = {family.name: family for family in _counters()}
         for name, count in report["metrics"].items():
             namespace, _, event = name.rpartition(":")
-            if event in families:
-                families[event].add_metric([namespace], count)
+            if (family := families.get(f"cache_layer_{event}")) is not None:
+                family.add_metric([namespace], count)
         yield from (family for family in families.values() if family.samples)
-        up = GaugeMetricFamily("cache_layer_redis_up", "Whether Redis answers, not memory.")
-        up.add_metric([], float(report["backend"]["state"] == "redis"))
+        up = _up()
+        up.add_metric([], float(backend.store.describe()["state"] == "redis"))
         yield up
+
+    def describe(self) -> Iterable[Metric]:
+        """Yield the metrics without values, so that registering the collector asks no Redis."""
+        return [*_counters(), _up()]
 
 
 _HELP: Final = {
@@ -135,6 +137,17 @@ _HELP: Final = {
     "spent": "Cost of computations, in the project's unit.",
     "saved": "Cost that hits saved, in the project's unit.",
 }
+
+
+def _counters() -> list[CounterMetricFamily]:
+    return [
+        CounterMetricFamily(f"cache_layer_{event}", help_, labels=["namespace"])
+        for event, help_ in _HELP.items()
+    ]
+
+
+def _up() -> GaugeMetricFamily:
+    return GaugeMetricFamily("cache_layer_redis_up", "Whether Redis answers, not memory.")
 
 
 def _server(location: object) -> dict[str, str | int]:

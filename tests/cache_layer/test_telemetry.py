@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
+from asgiref.sync import sync_to_async
 from django.core.cache import cache, caches
 from django.test import override_settings
 from opentelemetry.sdk.metrics import MeterProvider
@@ -93,6 +95,16 @@ def test_each_call_is_a_client_span_and_a_duration(observed: Observed, wrap: Any
     assert observed.durations() == {"Set": 1, "Get": 1, "GetMany": 1}
 
 
+@pytest.mark.parametrize("wrap", [lambda cache: cache, Awaited], ids=["called", "awaited"])
+def test_commands_of_locks_and_structures_have_their_names(observed: Observed, wrap: Any) -> None:
+    wrap(caches["default"]).hset("h", "f", 1)
+    with caches["default"].lock("l", timeout=10):  # type: ignore[attr-defined]
+        pass
+    names = [span.name for span in observed.spans()]
+    # A server that does not know the script of a lock is given it first.
+    assert [name for name in names if name != "SCRIPT"][:3] == ["HSET", "SET", "EVALSHA"]
+
+
 def test_a_failed_call_says_so_and_memory_is_no_call(
     redis_server: RedisServer, entry: dict[str, Any]
 ) -> None:
@@ -129,7 +141,8 @@ def test_prometheus_gets_counters_and_state(entry: dict[str, Any], all_processes
     registry = CollectorRegistry()
     registry.register(CacheCollector(all_processes=all_processes))
 
-    @cached(namespace="llm", cost=7)
+    # Counts of all processes include what other tests of this process counted.
+    @cached(namespace="monitored", cost=7)
     def answer(question: str) -> str:
         return question.upper()
 
@@ -141,8 +154,33 @@ def test_prometheus_gets_counters_and_state(entry: dict[str, Any], all_processes
         caches["default"].clear()
         caches["default"].store.close()  # type: ignore[attr-defined]
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert float(lines['cache_layer_hits_total{namespace="llm"}']) == 2
-    assert float(lines['cache_layer_misses_total{namespace="llm"}']) == 1
-    assert float(lines['cache_layer_spent_total{namespace="llm"}']) == 7
-    assert float(lines['cache_layer_saved_total{namespace="llm"}']) == 14
+    assert float(lines['cache_layer_hits_total{namespace="monitored"}']) == 2
+    assert float(lines['cache_layer_misses_total{namespace="monitored"}']) == 1
+    assert float(lines['cache_layer_spent_total{namespace="monitored"}']) == 7
+    assert float(lines['cache_layer_saved_total{namespace="monitored"}']) == 14
     assert float(lines["cache_layer_redis_up"]) == 1
+
+
+async def test_a_collector_is_registered_and_read_in_an_event_loop(entry: dict[str, Any]) -> None:
+    # Servers such as uvicorn import the project, and so call ready(), inside their loop.
+    with override_settings(CACHES={"default": entry}):
+        registry = CollectorRegistry(auto_describe=True)
+        registry.register(CacheCollector())
+        assert b"cache_layer_redis_up 1" in generate_latest(registry)
+        await sync_to_async(caches["default"].clear)()
+        caches["default"].store.close()  # type: ignore[attr-defined]
+
+
+def test_registering_a_collector_asks_no_redis(
+    redis_server: RedisServer, entry: dict[str, Any]
+) -> None:
+    with (
+        override_settings(CACHES={"default": {**entry, "LOCATION": redis_server.url}}),
+        redis.Redis.from_url(redis_server.url) as client,
+    ):
+        before = client.info("stats")["total_connections_received"]
+        registry = CollectorRegistry(auto_describe=True)
+        registry.register(CacheCollector())
+        assert client.info("stats")["total_connections_received"] == before
+        with pytest.raises(ValueError, match="Duplicated"):
+            registry.register(CacheCollector())

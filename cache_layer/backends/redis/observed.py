@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from cache_layer.aliases import Observe
 from cache_layer.backends.operations.base import Operation, Reply
 from cache_layer.backends.redis.async_transport import AsyncTransport
+from cache_layer.backends.redis.routed import RedisCommand
 from cache_layer.backends.redis.transport import Transport
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ class ObservedTransport(Transport):
 
     def run(self, operation: Operation[T]) -> T:
         """See ``Transport.run``."""
-        with self._observe(type(operation).__name__):
+        with self._observe(_name(operation)):
             return super().run(operation)
 
 
@@ -35,9 +36,15 @@ class ObservedAsyncTransport(AsyncTransport):
 
     async def run(self, operation: Operation[T]) -> T:
         """See ``AsyncTransport.run``."""
-        with self._observe(type(operation).__name__):
+        with self._observe(_name(operation)):
             return await super().run(operation)
 
     def sent(self, operation: Operation[T]) -> asyncio.Future[Reply] | None:
         """Return None, so that ``run()`` is called."""
         return None
+
+
+def _name(operation: Operation[T]) -> str:
+    if isinstance(operation, RedisCommand):
+        return operation.name
+    return type(operation).__name__
