@@ -26,9 +26,11 @@ class Changes:
     everything: bool = False
     #: The number of patterns by the text that their matches begin with.
     starts: dict[str, int] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    #: Keys to drop unless they hold a data structure, which cannot be computed again.
+    values: set[str] = dataclasses.field(default_factory=set)
 
     def __len__(self) -> int:
-        return len(self.keys) + len(self.patterns)
+        return len(self.keys) + len(self.values) + len(self.patterns)
 
 
 #: Changes by keyspace; None stands for all keys of aliases whose keys cannot be listed.
@@ -60,6 +62,13 @@ class Journal:
         changes = self._changes(keyspace)
         if not (changes.everything or key in changes.keys):
             changes.keys.add(key)
+            self._added(keyspace)
+
+    def add_value(self, key: str, keyspace: Keyspace | None) -> None:
+        """Remember a full key whose value has another expiry or place; data structures are left."""
+        changes = self._changes(keyspace)
+        if not (changes.everything or key in changes.keys or key in changes.values):
+            changes.values.add(key)
             self._added(keyspace)
 
     def add_pattern(self, pattern: str, keyspace: Keyspace | None) -> None:
@@ -105,6 +114,8 @@ class Journal:
                 self.add_keyspace(keyspace)
             for key in changes.keys:
                 self.add_key(key, keyspace)
+            for key in changes.values:
+                self.add_value(key, keyspace)
             for pattern in changes.patterns:
                 self.add_pattern(pattern, keyspace)
 

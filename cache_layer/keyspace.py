@@ -41,6 +41,11 @@ class Keyspace:
         """The text that every key begins with, in all versions."""
         return literal_start(self.pattern)
 
+    @property
+    def reserved(self) -> str:
+        """The text that the keys of the cache layer itself begin with; no caller's key does."""
+        return f"{self.start}@cache_layer:"
+
     def owned(self, keys: Iterable[bytes]) -> list[bytes]:
         """Return those keys that belong to this alias, among keys that match the pattern.
 
@@ -48,7 +53,12 @@ class Keyspace:
         ``app:sessions``.
         """
         match = re.compile(self.expression, re.DOTALL).match
-        return [key for key in keys if match(key)]
+        return [key for key in self.callers(keys) if match(key)]
+
+    def callers(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Return the keys among these that callers have chosen."""
+        reserved = self.reserved.encode("utf-8", "surrogatepass")
+        return [key for key in keys if not key.startswith(reserved)]
 
     @classmethod
     def of(cls, key_func: KeyFunction, prefix: str, version: int) -> Keyspace | None:

@@ -91,8 +91,8 @@ class CacheAlias(BaseCache):
     def own_key(self, name: str) -> str:
         """Return a key beside the caller's, under the same prefix: no scan or clear finds it."""
         keyspace = self.keyspace
-        start = f"{self.key_prefix}:" if keyspace is None else keyspace.start
-        return f"{start}@cache_layer:{name}"
+        reserved = f"{self.key_prefix}:@cache_layer:" if keyspace is None else keyspace.reserved
+        return f"{reserved}{name}"
 
     @property
     def single_prefix(self) -> bool:

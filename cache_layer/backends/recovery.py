@@ -268,7 +268,12 @@ class Replay(Operation[None]):
 
     def steps(self) -> Steps[None]:
         keys = [key for changes in self.entries.values() for key in changes.keys]
-        deletions = [lua.DROP([raw(key) for key in chunk]) for chunk in chunks(keys)]
+        values = [key for changes in self.entries.values() for key in changes.values]
+        deletions = [
+            script([raw(key) for key in chunk])
+            for script, which in ((lua.DROP, keys), (lua.DELETE_VALUES, values))
+            for chunk in chunks(which)
+        ]
         for start in range(0, len(deletions), _PIPELINE):
             yield deletions[start : start + _PIPELINE]
         for keyspace, changes in self.entries.items():
@@ -277,7 +282,10 @@ class Replay(Operation[None]):
             elif changes.patterns:
                 # One scan for all patterns, because a scan takes longer than all other steps.
                 patterns = KeyPatterns(changes.patterns)
-                yield from sweep(patterns.common, patterns.matching)
+                yield from sweep(
+                    patterns.common,
+                    _callers_of(keyspace, patterns) if keyspace else patterns.matching,
+                )
 
 
 class EndConnections(Operation[Exception | None]):
@@ -346,8 +354,13 @@ class PurgeKeyspaces(Operation[None]):
 def clean_mark(keyspace: Keyspace) -> bytes:
     """Return the key that names the server process without stale keys of a keyspace."""
     digest = hashlib.sha256(keyspace.expression).hexdigest()[:16]
-    return raw(f"{keyspace.start}@cache_layer:clean:{digest}")
+    return raw(f"{keyspace.reserved}clean:{digest}")
 
 
 def _drop_keyspace(keyspace: Keyspace) -> Steps[None]:
     return sweep(keyspace.pattern, keyspace.owned)
+
+
+def _callers_of(keyspace: Keyspace, patterns: KeyPatterns) -> Callable[[list[bytes]], list[bytes]]:
+    """Return a function that selects callers' keys that match any of the patterns."""
+    return lambda keys: keyspace.callers(patterns.matching(keys))

@@ -314,6 +314,10 @@ class NearJournal(Journal):
         """See ``Journal.add_key``."""
         self._near.drop((key,))
 
+    def add_value(self, key: str, keyspace: Keyspace | None) -> None:
+        """See ``Journal.add_value``."""
+        self._near.drop((key,))
+
     def add_pattern(self, pattern: str, keyspace: Keyspace | None) -> None:
         """See ``Journal.add_pattern``."""
         self._near.drop_matching(pattern)

@@ -26,7 +26,7 @@ return 1
 #: -> 1 when the key holds a value whose expiry was removed.
 _PERSIST = Script(
     """
-local head = redis.call('GETRANGE', KEYS[1], 0, 47)
+local head = head_of(KEYS[1])
 if not alive(KEYS[1], head) then return 0 end
 for _, tag in ipairs(tags_of(KEYS[1], head)) do cover(tag[1], '') end
 return redis.call('PERSIST', KEYS[1])

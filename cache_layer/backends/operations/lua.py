@@ -1,8 +1,8 @@
 """The Lua scripts of the operations.
 
 Each script treats a key as missing if it holds a lease, a tag's token, or an envelope whose tags
-have changed (see ``encoding``). A command that the user of Redis may not use is replaced by another
-one of the same effect, where there is one.
+have changed (see ``encoding``). A hash, a list, a set or a stream counts as a value. A command that
+the user of Redis may not use is replaced by another one of the same effect, where there is one.
 """
 
 from __future__ import annotations
@@ -44,8 +44,18 @@ local function alive(key, head)
   end
   return true
 end
+local function is_structure(reply)
+  return string.find(reply.err, 'WRONGTYPE', 1, true) ~= nil
+end
+local function head_of(key)
+  local head = redis.pcall('GETRANGE', key, 0, 47)
+  if type(head) == 'string' then return head end
+  if is_structure(head) then return 'a data structure' end
+  -- Fail as a command fails.
+  return redis.call('GETRANGE', key, 0, 47)
+end
 local function live(key)
-  return alive(key, redis.call('GETRANGE', key, 0, 47))
+  return alive(key, head_of(key))
 end
 local function refused(reply)
   return type(reply) == 'table' and reply.err
@@ -188,13 +198,28 @@ return #KEYS
     plain=plain("DEL"),
 )
 
+#: Any number of keys, of which data structures are left.
+DELETE_VALUES = Script(
+    """
+for _, key in ipairs(KEYS) do
+  if type(redis.pcall('GETRANGE', key, 0, 0)) == 'string' then unlink(key) end
+end
+return 1
+""",
+    plain=plain("DEL"),
+)
+
 #: Any number of keys -> for each, something if it holds a value, else nil.
 LIVING = Script(
     """
 local living = {}
 for at, key in ipairs(KEYS) do
   local head = redis.pcall('GETRANGE', key, 0, 47)
-  living[at] = type(head) == 'string' and alive(key, head) and 1
+  if type(head) == 'string' then
+    living[at] = alive(key, head) and 1
+  else
+    living[at] = is_structure(head) and 1
+  end
 end
 return living
 """,
@@ -233,7 +258,7 @@ return live(KEYS[1]) and 1 or 0
 #: px or "" for ever -> 1 when the key holds a value. Its tags live as long.
 EXPIRE = Script(
     """
-local head = redis.call('GETRANGE', KEYS[1], 0, 47)
+local head = head_of(KEYS[1])
 if not alive(KEYS[1], head) then return 0 end
 for _, tag in ipairs(tags_of(KEYS[1], head)) do cover(tag[1], ARGV[1]) end
 expire(KEYS[1], ARGV[1])

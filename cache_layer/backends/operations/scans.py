@@ -79,6 +79,8 @@ class ScanPage(Operation[tuple[int, list[str]]]):
 
     def steps(self) -> Steps[tuple[int, list[str]]]:
         ((cursor, found),) = yield [_scan(self.cursor, self.pattern, self.count)]
+        if (keyspace := self.context.keyspace) is not None:
+            found = keyspace.callers(found)
         keys: list[str | None] = []
         for chunk in chunks(found):
             (alive,) = yield [lua.LIVING(chunk)]
@@ -106,7 +108,8 @@ class DeletePattern(Operation[int]):
 
     def owned(self, keys: Iterable[bytes]) -> list[bytes]:
         """Return the keys to delete among the keys found."""
-        return list(keys)
+        keyspace = self.context.keyspace
+        return list(keys) if keyspace is None else keyspace.callers(keys)
 
     def steps(self) -> Steps[int]:
         return self._count((yield from drop_matching(self.pattern, self.owned, self.count)))

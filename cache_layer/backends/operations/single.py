@@ -239,6 +239,10 @@ class Expire(Writing[bool]):
         store.expire(self.key, self.milliseconds)
         return True
 
+    def remember(self, journal: Journal) -> None:
+        """See ``Operation.remember``."""
+        journal.add_value(self.key, self.context.keyspace)
+
 
 class Rename(Operation[bool]):
     """Move a value with its expiry to another key; tells whether there was one."""
@@ -265,8 +269,8 @@ class Rename(Operation[bool]):
         return True
 
     def remember(self, journal: Journal) -> None:
-        journal.add_key(self.old, self.context.keyspace)
-        journal.add_key(self.new, self.context.keyspace)
+        journal.add_value(self.old, self.context.keyspace)
+        journal.add_value(self.new, self.context.keyspace)
 
 
 class Increment(Operation[int]):
