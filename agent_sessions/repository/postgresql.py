@@ -125,6 +125,8 @@ def window(wanted: Window, connection: BaseDatabaseWrapper) -> list[Message] | N
     if owner.user is not None and user_id is None:
         return None
     start = _number(0 if after is None else after)
+    # Messages are numbered from 1, and one of an import may have 0.
+    first = max(start, 0)
     stop = _number(_HIGHEST + 1 if before is None else before)
     conditions = [_AFTER] * (after is not None) + [_BEFORE] * (before is not None)
     if limit is not None:
@@ -136,7 +138,7 @@ def window(wanted: Window, connection: BaseDatabaseWrapper) -> list[Message] | N
         "after": start,
         "before": stop,
         "limit": limit,
-        "end": start + (limit or 0),
+        "end": first + (limit or 0),
         "highest": _HIGHEST,
     }
     backwards = not wanted.follows
@@ -145,7 +147,7 @@ def window(wanted: Window, connection: BaseDatabaseWrapper) -> list[Message] | N
         return None
     if limit is not None and len(found) < limit:
         end = min(stop, last + 1)
-        more = end > limit if backwards else end > start + limit + 1
+        more = end > limit if backwards else end > first + limit + 1
         if more:
             _last, found = _read(conditions[:-1], backwards, values, connection)
     return found

@@ -78,6 +78,7 @@ class TestLostConnection:
             "purge_old_sessions": (1,),
             "verify_counters": (True,),
             "reencrypt": (),
+            "find_undecryptable": (),
             "create": (made, [say()]),
             "delete": (session.id,),
             "delete_user_data": (user.pk,),
