@@ -233,6 +233,7 @@ def test_cleanup_comes_back_for_what_was_locked(repository, make_session, settin
     assert repository.get(first.id).status == "completed"
 
 
+@pytest.mark.slow
 def test_deleting_while_appending_leaves_nothing_behind(repository, make_session, run):
     session = make_session()
     (worker,) = run(("append_forever", session.id))

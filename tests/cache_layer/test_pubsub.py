@@ -100,6 +100,7 @@ def test_other_processes_are_heard_and_again_after_an_outage(
     assert "into the void" not in heard
 
 
+@pytest.mark.slow
 def test_a_forked_child_is_heard(server: RedisServer, heard: list[str]) -> None:
     quiet = ("-W", "ignore::DeprecationWarning")
     with subprocess.Popen([sys.executable, *quiet, "-c", FORKED, server.url]):

@@ -433,6 +433,7 @@ def test_kill_9_in_the_middle_then_again_gives_exactly_all(tmp_path: Path) -> No
     assert all(len(line["messages"]) == 3 for line in lines)
 
 
+@pytest.mark.slow
 def test_standard_input_and_output_work_in_a_pipe(tmp_path: Path) -> None:
     with project(tmp_path) as example:
         example.manage(

@@ -140,6 +140,7 @@ def add_to_project(folder: Path, block: Block) -> None:
         opened.write(f"\n{block.code}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("project", "document"),
     [(document, document) for document in DOCUMENTS],

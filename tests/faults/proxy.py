@@ -96,6 +96,10 @@ class Proxy:
         except OSError:
             # A peer that goes away is what this is all about.
             return
+        except asyncio.CancelledError:
+            # The proxy ends: nobody waits until a client has taken the rest.
+            writer.transport.abort()
+            raise
         finally:
             self._tasks.discard(task)
             await _end(writer)
@@ -168,5 +172,9 @@ async def _turns() -> None:
 
 async def _end(writer: asyncio.StreamWriter) -> None:
     writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
+    try:
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    finally:
+        # Cancelled, it may still hold bytes that the other end does not take.
+        writer.transport.abort()

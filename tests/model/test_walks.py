@@ -45,6 +45,7 @@ def stale(server: RedisServer, seeds: range) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_no_walk_serves_what_was_invalidated_before_the_read_began(server: RedisServer) -> None:
     found = stale(server, range(WALKS))
     assert not found, found[0]
