@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from tests.services import free_port
 
 Fault = Literal["none", "delay", "cut", "silent", "garbage", "hold", "trickle", "slow", "repeat"]
+
+_Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 #: Connections beyond these are closed at once, so that no mistake can fill the machine.
 MOST = 200
@@ -45,6 +48,8 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._delivery = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        #: Of all connections with clients that there have been.
+        self._transports: list[asyncio.WriteTransport] = []
         self._thread = threading.Thread(target=self._serve, name="proxy")
         self._listening = threading.Event()
 
@@ -69,7 +74,7 @@ class Proxy:
         loop = self._loop
         asyncio.set_event_loop(loop)
         server = loop.run_until_complete(
-            asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=MOST)
+            loop.create_server(self._protocol, "127.0.0.1", self.port, backlog=MOST)
         )
         self._listening.set()
         try:
@@ -82,9 +87,15 @@ class Proxy:
             for task in tasks:
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            # Whatever a connection was doing, it ends before its loop does.
+            for transport in self._transports:
+                transport.abort()
             loop.run_until_complete(_turns())
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
+
+    def _protocol(self) -> asyncio.Protocol:
+        return _Noted(self._transports, self._accept)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -96,10 +107,6 @@ class Proxy:
         except OSError:
             # A peer that goes away is what this is all about.
             return
-        except asyncio.CancelledError:
-            # The proxy ends: nobody waits until a client has taken the rest.
-            writer.transport.abort()
-            raise
         finally:
             self._tasks.discard(task)
             await _end(writer)
@@ -164,6 +171,19 @@ class Proxy:
         to_client.close()
 
 
+class _Noted(asyncio.StreamReaderProtocol):
+    """Notes the transport of a connection as soon as there is one."""
+
+    def __init__(self, transports: list[asyncio.WriteTransport], accept: _Accept) -> None:
+        super().__init__(asyncio.StreamReader(), accept)
+        self._transports = transports
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transports.append(transport)
+        super().connection_made(transport)
+
+
 async def _turns() -> None:
     """Let what is under way go on, however slow the machine: each step takes a turn of the loop."""
     for _ in range(20):
@@ -172,9 +192,5 @@ async def _turns() -> None:
 
 async def _end(writer: asyncio.StreamWriter) -> None:
     writer.close()
-    try:
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-    finally:
-        # Cancelled, it may still hold bytes that the other end does not take.
-        writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
