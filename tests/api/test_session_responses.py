@@ -115,3 +115,26 @@ def test_the_schema_says_that_a_change_has_no_other_fields() -> None:
     validator = Draft202012Validator({**request, "components": schema["components"]})
     assert validator.is_valid({"title": "A", "status": "paused"})
     assert not validator.is_valid({"titel": "A"})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"role": "activity", "content": {}},
+        {"role": "assistant", "content": {}},
+        {"role": "assistant", "content": {}, "messages": [{"role": "user", "content": "?"}]},
+        {"messages": [{"role": "user", "content": "?"}], "note": {}},
+        {"role": "assistant", "content": None, "refusal": "No."},
+        {"role": "user", "content": None, "name": "x"},
+        {"role": "tool", "content": None, "name": "x"},
+        {"role": "wizard", "content": "x"},
+    ],
+    ids=json.dumps,
+)
+def test_the_schema_accepts_the_messages_that_the_api_accepts(
+    api: APIClient, session: Session, body: Any
+) -> None:
+    schema = SchemaGenerator().get_schema(public=True)
+    described = {"$ref": "#/components/schemas/AppendRequest", "components": schema["components"]}
+    answer = api.post(url(session, "messages"), body, format="json")
+    assert (answer.status_code == 201) == Draft202012Validator(described).is_valid(body)

@@ -41,9 +41,14 @@ NEEDS: dict[str, set[str]] = {
     "clear]": {"SCAN"},
     "test_deleting_a_lease_deletes_no_value": {"SCAN"},
     "test_a_namespace_is_put_before_the_key": {"PTTL"},
+    "test_get_or_set_keeps_a_value_for_its_timeout_no_longer_and_no_shorter": {"PTTL"},
 }
 #: What is not kept without leases; ``test_nothing_is_kept_without_leases`` is in its place.
-LEASES = ("test_get_or_set", "test_get_or_set_that_fails_leaves_nothing")
+LEASES = (
+    "test_get_or_set",
+    "test_get_or_set_that_fails_leaves_nothing",
+    "test_get_or_set_keeps_a_value_for_its_timeout_no_longer_and_no_shorter",
+)
 
 
 @pytest.fixture(scope="module")

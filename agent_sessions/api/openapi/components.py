@@ -214,15 +214,14 @@ class _ChatMessage(OpenApiSerializerExtension):
 
 def _with_contents(contents: list[Schema]) -> list[Schema]:
     """Return the ways in which a message can say something, or nothing."""
-    # drf-spectacular looks for the type of each property with an enum.
-    nothing: Schema = {"allOf": [_NULL]}
-    tool: Schema = {"role": {"type": "string", "enum": ["tool", "function"]}, "content": nothing}
+    nothing = _exactly(None)
+    tool: Schema = {"role": _exactly("tool", "function"), "content": nothing}
     text: Schema = {"type": "string"}
     return [
         {"required": ["content"], "properties": {"content": {"anyOf": contents}}},
         {
             "required": ["role", "content"],
-            "properties": {"role": {"type": "string", "enum": ["activity"]}, "content": _ACTIVITY},
+            "properties": {"role": _exactly("activity"), "content": _ACTIVITY},
         },
         *(
             {
@@ -236,10 +235,7 @@ def _with_contents(contents: list[Schema]) -> list[Schema]:
             {
                 "description": "The dump of an answer in which nothing was said.",
                 "required": ["role", "content", key],
-                "properties": {
-                    "role": {"type": "string", "enum": ["assistant"]},
-                    "content": nothing,
-                },
+                "properties": {"role": _exactly("assistant"), "content": nothing},
             }
             for key in ("refusal", "function_call")
         ),
@@ -254,6 +250,11 @@ def _with_contents(contents: list[Schema]) -> list[Schema]:
     ]
 
 
+def _exactly(*values: str | None) -> Schema:
+    # drf-spectacular puts the enum of all roles in place of another enum of a role.
+    return {"allOf": [{"enum": [*values]}]}
+
+
 class _AppendRequest(OpenApiSerializerExtension):
     target_class = AppendRequestSerializer
 
@@ -265,7 +266,13 @@ class _AppendRequest(OpenApiSerializerExtension):
             "minItems": 1,
             "maxItems": MAX_BATCH_MESSAGES,
         }
-        batch = {"type": "object", "required": ["messages"], "properties": {"messages": messages}}
+        batch = {
+            "type": "object",
+            "required": ["messages"],
+            "properties": {"messages": messages},
+            # With one of these it is a message that has a key of this name.
+            "not": {"anyOf": [{"required": kind["required"]} for kind in _KINDS]},
+        }
         return {"anyOf": [message, batch]}
 
 
