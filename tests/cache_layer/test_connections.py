@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,41 +43,51 @@ def certificates(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Entry]]:
-    """A server that listens in three ways, and how each is reached."""
-    for program in ("redis-server", "openssl"):
-        if shutil.which(program) is None:
-            services.missing(program, f"install the program {program}")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Entry]]:
+    """How a server on a unix socket and a port is reached."""
+    path = tmp_path_factory.mktemp("redis") / "redis.sock"
+    with started("--unixsocket", str(path)) as server:
+        yield {
+            "unix": (f"unix://{path}?db=2", {}),
+            "resp3": (f"redis://127.0.0.1:{server.port}/3", {"protocol": 3}),
+        }
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Entry]]:
+    """How a server that asks for a client's certificate is reached."""
     folder = tmp_path_factory.mktemp("redis")
     certificates(folder)
-    tls, path = services.free_port(), folder / "redis.sock"
-    server = services.RedisServer(
-        *("--unixsocket", str(path), "--tls-port", str(tls)),
-        *("--tls-ca-cert-file", str(folder / "ca.crt")),
-        *("--tls-cert-file", str(folder / "server.crt")),
-        *("--tls-key-file", str(folder / "server.key")),
-    )
+    port = services.free_port()
+    listening = ("--tls-port", str(port), "--tls-ca-cert-file", str(folder / "ca.crt"))
+    identity = ("--tls-cert-file", str(folder / "server.crt"))
+    secret = ("--tls-key-file", str(folder / "server.key"))
     shown = {
         "ssl_ca_certs": str(folder / "ca.crt"),
         "ssl_certfile": str(folder / "client.crt"),
         "ssl_keyfile": str(folder / "client.key"),
     }
+    with started(*listening, *identity, *secret):
+        yield {"tls": (f"rediss://127.0.0.1:{port}/1", shown)}
+
+
+@contextmanager
+def started(*options: str) -> Iterator[services.RedisServer]:
+    for program in ("redis-server", "openssl"):
+        if shutil.which(program) is None:
+            services.missing(program, f"install the program {program}")
+    server = services.RedisServer(*options)
     try:
         server.start()
-        yield {
-            "tls": (f"rediss://127.0.0.1:{tls}/1", shown),
-            "unix": (f"unix://{path}?db=2", {}),
-            "resp3": (f"redis://127.0.0.1:{server.port}/3", {"protocol": 3}),
-        }
+        yield server
     finally:
         server.close()
 
 
 @pytest.fixture
-def make(
-    request: pytest.FixtureRequest, server: dict[str, Entry]
-) -> Iterator[Callable[..., ResilientCache]]:
+def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., ResilientCache]]:
     """Make a backend over the way that the parameter names."""
+    server = request.getfixturevalue("tls" if request.param == "tls" else "plain")
     location, pool = server[request.param]
     made: list[ResilientCache] = []
 
@@ -149,12 +160,12 @@ def test_tasks_share_a_connection(make: Callable[..., ResilientCache]) -> None:
 
 @pytest.mark.parametrize("make", ["tls"], indirect=True)
 def test_a_client_without_a_certificate_is_an_outage(
-    make: Callable[..., ResilientCache], server: dict[str, Entry]
+    make: Callable[..., ResilientCache], tls: dict[str, Entry]
 ) -> None:
     known = make()
     known.set("k", 1)
     assert state(known) == "redis"
-    location, pool = server["tls"]
+    location, pool = tls["tls"]
     authority = {"ssl_ca_certs": pool["ssl_ca_certs"]}
     stranger = make_cache(location, OPTIONS={**PATIENT, "CONNECTION_POOL_KWARGS": authority})
     stranger.set("k", 2)
