@@ -75,6 +75,7 @@ def counters(session: Session) -> tuple[int, int]:
     return session.message_count, session.last_sequence
 
 
+@pytest.mark.slow
 def test_processes_append_to_one_session(repository, session, run):
     processes, each = (8, 200) if connection.vendor == "postgresql" else (4, 25)
     workers = run(*[("append", session.id, each, f"w{n}") for n in range(processes)])

@@ -228,6 +228,7 @@ def test_a_server_that_was_replaced_is_read_only_after_it_was_emptied(
     assert compute() == 2
 
 
+@pytest.mark.slow
 def test_a_redis_that_answers_every_other_probe_is_not_trusted(
     cache: ResilientCache, proxy: Proxy, settings: Any
 ) -> None:
@@ -245,6 +246,7 @@ def test_a_redis_that_answers_every_other_probe_is_not_trusted(
     assert cache.get("k") is None
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_over_during_the_recovery_is_not_trusted(
     face: Any,
     cache: ResilientCache,

@@ -120,6 +120,7 @@ def test_no_schedule_serves_what_was_invalidated_before_the_read_began(store: st
     assert stale(range(SCHEDULES)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["redis"], indirect=True)
 def test_without_the_lease_some_schedule_does(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def unfenced(fill: Fill) -> tuple[Any, ...]:
