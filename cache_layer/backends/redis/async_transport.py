@@ -25,7 +25,7 @@ from redis.sentinel import SentinelConnectionPool as SyncSentinelConnectionPool
 
 from cache_layer.backends.operations.base import Operation, Read, Reply, Single
 from cache_layer.backends.redis import cluster, internals
-from cache_layer.backends.redis.errors import translated
+from cache_layer.backends.redis.errors import raise_outage
 from cache_layer.backends.redis.multiplexer import CommandQueue
 from cache_layer.backends.redis.pool import Callbacks, called_back
 from cache_layer.backends.redis.transport import (
@@ -88,7 +88,7 @@ class AsyncTransport:
 
     async def run(self, operation: Operation[T]) -> T:
         """See ``Transport.run``."""
-        with translated:
+        try:
             entry = self._loops.get(asyncio.get_running_loop()) or await self._open()
             queue = entry.queue
             if queue is None:
@@ -105,6 +105,9 @@ class AsyncTransport:
                 callback = entry.callbacks.get(command[0])
                 return single.parse(reply if callback is None else callback(reply))
             return await self._run_steps(entry, queue, operation)
+        except Exception as error:
+            raise_outage(error)
+            raise
 
     def sent(self, operation: Operation[T]) -> asyncio.Future[Reply] | None:
         """Send a read of one command; return the future of its reply, for ``received()``.
@@ -124,8 +127,11 @@ class AsyncTransport:
         # Redis-py leaves the replies to GET and MGET as they are.
         if not isinstance(reply, Exception):
             return read.parse(reply)
-        with translated:
+        try:
             return refused(read, reply)
+        except Exception as error:
+            raise_outage(error)
+            raise
 
     def after_fork(self) -> None:
         """Forget the parent's connections in a forked child.

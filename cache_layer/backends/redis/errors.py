@@ -157,22 +157,11 @@ def as_unavailable(error: BaseException) -> RedisUnavailableError | None:
     return None
 
 
-class _Translated:
-    """Replaces exceptions of the client that mean an outage.
+def raise_outage(error: Exception) -> None:
+    """Raise the outage that an exception of the client means; return if it is about one command.
 
-    It is a class, and faster than ``contextlib``, because every command runs inside it.
+    Raises:
+        RedisUnavailableError: Redis cannot be used.
     """
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _trace: object
-    ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, RedisUnavailableError):
-            unavailable = as_unavailable(error)
-            if unavailable is not None:
-                raise unavailable from error
-
-
-translated: Final = _Translated()
+    if not isinstance(error, RedisUnavailableError) and (outage := as_unavailable(error)):
+        raise outage from error

@@ -21,7 +21,7 @@ from cache_layer.backends.encoding import DEFAULT_SERIALIZER
 from cache_layer.backends.operations.base import Command, Operation, Reply, Single, raw
 from cache_layer.backends.operations.lua import Script
 from cache_layer.backends.redis.cluster import hash_tag, is_clustered, slot_of
-from cache_layer.backends.redis.errors import Meaning, meaning, raise_refusal, translated
+from cache_layer.backends.redis.errors import Meaning, meaning, raise_outage, raise_refusal
 from cache_layer.backends.redis.handshake import ServerIdentity
 from cache_layer.backends.redis.internals import Connection
 from cache_layer.backends.redis.pool import Executor, executor_for
@@ -81,12 +81,15 @@ class Transport:
         Raises:
             RedisUnavailableError: Redis cannot be used; a write may or may not have happened.
         """
-        with translated:
+        try:
             executor = self._executor()
             if isinstance(operation, Single):
                 single: Single[T] = operation
                 return self._run_single(executor, single)
             return self._run_steps(executor, operation)
+        except Exception as error:
+            raise_outage(error)
+            raise
 
     def probe(self) -> None:
         """Check that Redis can be read and written.
@@ -97,18 +100,18 @@ class Transport:
         # As many round trips as the most frequent calls, within their time.
         deadline = self.deadline()
         key = self._probe_key
-        with translated:
-            try:
-                for command in (("SET", key, b"1", "PX", 1000), ("GET", key)):
-                    reply = self._executor().execute(command)
-                    if isinstance(reply, Exception):
-                        raise reply
-                if time.monotonic() > deadline:
-                    raise TimeoutError("Redis is slow to answer")
-            except Exception:
-                # The next connection may lead to another server.
-                self.renew()
-                raise
+        try:
+            for command in (("SET", key, b"1", "PX", 1000), ("GET", key)):
+                reply = self._executor().execute(command)
+                if isinstance(reply, Exception):
+                    raise reply
+            if time.monotonic() > deadline:
+                raise TimeoutError("Redis is slow to answer")
+        except Exception as error:
+            # The next connection may lead to another server.
+            self.renew()
+            raise_outage(error)
+            raise
 
     def deadline(self, budgets: int = 1) -> float:
         """Return the deadline of a call that begins now and may take a number of budgets."""
