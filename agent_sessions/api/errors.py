@@ -26,10 +26,12 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import as_serializer_error
+from rest_framework.settings import api_settings
 
 from agent_sessions.api.parsers import BodyTooLarge
 from agent_sessions.api.renderers import AsciiJSONRenderer
 from agent_sessions.exceptions import (
+    AppendOutcomeUnknown,
     DecryptionFailed,
     IdempotencyConflict,
     SearchDisabled,
@@ -72,8 +74,22 @@ class Unavailable(exceptions.APIException):
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_detail = _("The service cannot answer now. Try again.")
     default_code = "unavailable"
-    wait = 1
+    wait: int | None = 1
     """Seconds until the next attempt."""
+
+
+class OutcomeUnknown(Unavailable):
+    """The connection was lost before the database said whether it had stored the messages (503).
+
+    Without Retry-After, because clients repeat by themselves what has one.
+    """
+
+    default_detail = _(
+        "The messages may be stored or not. Read them before you send them again, and send an "
+        "Idempotency-Key, with which sending twice is safe."
+    )
+    default_code = "outcome_unknown"
+    wait = None
 
 
 class KeyReused(exceptions.APIException):
@@ -100,7 +116,7 @@ def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | N
     request: Request | None = context.get("request")
     unavailable = isinstance(error, Unavailable)
     if unavailable and request is not None:
-        cause = str(exc).partition("\n")[0]
+        cause = str(exc.__cause__ or exc).partition("\n")[0]
         logger.error("%s %s: the database failed: %s", request.method, request.path, cause)
     undecryptable = isinstance(error, Undecryptable)
     if undecryptable and request is not None:
@@ -168,6 +184,8 @@ def _as_api_exception(exc: Exception) -> exceptions.APIException | None:
         return Undecryptable()
     if isinstance(exc, DjangoValidationError):
         return exceptions.ValidationError(as_serializer_error(exc))
+    if isinstance(exc, AppendOutcomeUnknown):
+        return OutcomeUnknown()
     if isinstance(exc, OperationalError | InterfaceError):
         return Unavailable()
     if isinstance(exc, RequestDataTooBig):
@@ -179,8 +197,10 @@ def _as_api_exception(exc: Exception) -> exceptions.APIException | None:
 
 def _leaves(detail: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
     if isinstance(detail, dict):
+        # DRF's own errors have the name that the project has chosen.
+        of_all = ("non_field_errors", api_settings.NON_FIELD_ERRORS_KEY)
         for key, value in detail.items():
-            yield from _leaves(value, path if key == "non_field_errors" else (*path, str(key)))
+            yield from _leaves(value, path if key in of_all else (*path, str(key)))
     elif isinstance(detail, list):
         for index, value in enumerate(detail):
             nested = isinstance(value, dict | list)

@@ -71,3 +71,31 @@ def test_a_timeout_of_the_database_is_503(
     finally:
         other.close()
         connection.close()
+
+
+@pytest.mark.postgres
+def test_an_append_whose_outcome_is_unknown_is_503_without_a_time_to_repeat_it(
+    stored: tuple[APIClient, Session], caplog: pytest.LogCaptureFixture
+) -> None:
+    api, session = stored
+    other = connection.copy()
+
+    def losing(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if "agent_sessions_append" in sql:
+            with other.cursor() as cursor:
+                pid = connection.connection.info.backend_pid
+                cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(losing):
+        answer = api.post(url(session, "messages"), MESSAGE, format="json")
+    other.close()
+    assert answer.status_code == 503
+    assert answer["Content-Type"] == "application/problem+json"
+    assert answer.json()["code"] == "outcome_unknown"
+    assert "Retry-After" not in answer
+    [line] = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "the database failed" in line.getMessage()
+    assert line.exc_info is None
+    assert "\n" not in line.getMessage()
+    assert api.post(url(session, "messages"), MESSAGE, format="json").status_code == 201

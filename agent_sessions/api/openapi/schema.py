@@ -29,7 +29,7 @@ _ERRORS = {
     415: "The body is not application/json, or it is compressed.",
     422: "The Idempotency-Key was used with another body.",
     429: "Too many requests: see Retry-After.",
-    503: "The database does not answer: see Retry-After.",
+    503: "The database does not answer. With Retry-After the request may be sent again.",
 }
 _BODY_METHODS = ("POST", "PUT", "PATCH")
 
