@@ -31,8 +31,10 @@ from agent_sessions.api.permissions import (
     Reader,
     ReadThrottle,
     WriteThrottle,
+    decides_by_object,
     host_permissions,
     host_throttles,
+    key_of_caller,
     owner_of_request,
     tenant_of_request,
 )
@@ -154,6 +156,8 @@ class OwnedSessionsView(ApiView):
     same 404.
     """
 
+    caller_id: Any = None
+    """The key of the user who asks."""
     owner_id: Any = None
     """The key of the user whose sessions the request is about; with None there are none."""
     tenant = ""
@@ -210,7 +214,14 @@ class OwnedSessionsView(ApiView):
         permission = f"agent_sessions.{self.permission_for_staff()}"
         self.tenant = tenant_of_request(request)
         self.owner_id = owner_of_request(request, permission)
-        self.reader = Reader(request.user.pk, self.owner_id, permission, self.tenant)
+        self.caller_id = key_of_caller(request)
+        self.reader = Reader(self.caller_id, self.owner_id, permission, self.tenant)
+        if "id" in self.kwargs and self.asks_for_objects():
+            self.check_object_permissions(request, self.find_session())
+
+    def asks_for_objects(self) -> bool:
+        """Return whether a permission of the view or of the project may refuse one session."""
+        return any(decides_by_object(permission) for permission in self.get_permissions())
 
     def permission_for_staff(self) -> str:
         """Return the codename of the permission that the request needs."""

@@ -60,7 +60,7 @@ class MessageActions(OwnedSessionsView):
 
     def _append(self, messages: list[Any], key: str | None) -> list[Message]:
         repository, check = self.repository, self.expected_state()
-        caller = self.request.user.pk
+        caller = self.caller_id
         # Keys of a header, and those of staff, are the caller's own: no key that the user puts
         # into a message meets them.
         own = key is None and caller == self.owner_id

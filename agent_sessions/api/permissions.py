@@ -59,7 +59,9 @@ class RateThrottle(BaseThrottle):
     def key(self, request: Request) -> str:
         """Return the key of the counted user or address."""
         user = request.user
-        return f"user {user.pk}" if user.is_authenticated else self.get_ident(request)
+        # A project may have None for nobody: UNAUTHENTICATED_USER.
+        known = getattr(user, "is_authenticated", False)
+        return f"user {user.pk}" if known else self.get_ident(request)
 
     def count(self, key: str, rate: str, amount: int = 1) -> int:
         """Add *amount* to the requests of *key* in this window and return their number."""
@@ -170,6 +172,25 @@ def tenant_of_request(request: Request) -> str:
     return tenant
 
 
+def key_of_caller(request: Request) -> Any:
+    """Return the primary key of the caller; a user of a stateless token has it as text.
+
+    Raises:
+        PermissionDenied: The caller's key is that of no user of the database.
+    """
+    key = get_user_model()._meta.pk
+    try:
+        return key.to_python(getattr(request.user, "pk", None))
+    except ValidationError:
+        raise PermissionDenied from None
+
+
+def decides_by_object(permission: Any) -> bool:
+    """Return whether the permission may refuse one object."""
+    decide = getattr(type(permission), "has_object_permission", None)
+    return decide is not BasePermission.has_object_permission
+
+
 def owner_of_request(request: Request, permission: str) -> Any:
     """Return the primary key of the user whose sessions *request* may read or change.
 
@@ -180,7 +201,7 @@ def owner_of_request(request: Request, permission: str) -> Any:
         PermissionDenied: The caller may not name another user, whether or not that user exists.
         InvalidParameter: There is no such user.
     """
-    own = request.user.pk
+    own = key_of_caller(request)
     named = request.query_params.get(USER_PARAMETER)
     if named is None or named == str(own):
         return own

@@ -123,8 +123,10 @@ class SessionChangeSerializer(_RefusesOthers):
     metadata = ObjectField(required=False)
 
 
-class BulkStatusSerializer(AnySerializer):
+class BulkStatusSerializer(_RefusesOthers):
     """One status for many sessions."""
+
+    refusal = _("This cannot be set here.")
 
     session_ids = BoundedListField(
         child=CanonicalUUIDField(), allow_empty=True, max_length=MAX_BULK_IDS
@@ -132,8 +134,10 @@ class BulkStatusSerializer(AnySerializer):
     status = StatusField()
 
 
-class ConfirmSerializer(AnySerializer):
+class ConfirmSerializer(_RefusesOthers):
     """A confirmation that cannot be given by accident."""
+
+    refusal = _("This cannot be chosen here.")
 
     confirm = serializers.BooleanField()
 

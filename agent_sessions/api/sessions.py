@@ -138,8 +138,12 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
             raise InvalidParameter({"If-Match": [_("It names the state of one session.")]})
         wanted = _valid(BulkStatusSerializer, request)
         ids = set(wanted["session_ids"])
-        if self.sessions().filter(pk__in=ids).count() != len(ids):
+        named = self.sessions().filter(pk__in=ids)
+        if named.count() != len(ids):
             raise Http404
+        if self.asks_for_objects():
+            for session in named:
+                self.check_object_permissions(request, session)
         updated = self.repository.bulk_update_session_status(ids, wanted["status"])
         return Response({"updated": updated})
 

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import AllowAny, BasePermission
-from rest_framework.test import APIClient, APIRequestFactory
+from rest_framework.test import APIClient, APIRequestFactory, force_authenticate
 from rest_framework.throttling import SimpleRateThrottle
 
 from agent_sessions.api.base import ApiView
+from agent_sessions.api.permissions import permitted_readers
 from agent_sessions.api.sessions import SessionViewSet
 from agent_sessions.models import Session
+from agent_sessions.repository import SyncSessionRepository
 from tests.api.conftest import API, Client, client_of, make_user, url
 
 pytestmark = pytest.mark.django_db
@@ -28,6 +30,21 @@ class NobodyMay(BasePermission):
 class OwnerMay(BasePermission):
     def has_permission(self, request: Any, view: Any) -> bool:
         return request.user.username == "owner"
+
+
+class NotOnHold(BasePermission):
+    def has_object_permission(self, request: Any, view: Any, obj: Session) -> bool:
+        return obj.title != "held"
+
+
+class TokenUser:
+    """A user as the claims of a token describe it: its key is text."""
+
+    is_authenticated = is_active = True
+    is_staff = False
+
+    def __init__(self, user: Any) -> None:
+        self.pk = str(user.pk)
 
 
 class TwoPerHour(SimpleRateThrottle):
@@ -102,6 +119,86 @@ def test_a_view_of_a_project_that_lets_everybody_in_gives_nobody_the_sessions_of
     assert answer.status_code in (401, 403)
     session.refresh_from_db()
     assert session.message_count == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "body"),
+    [
+        ("get", [], None),
+        ("get", ["messages"], None),
+        ("get", ["context"], None),
+        ("get", ["export"], None),
+        ("get", ["events"], None),
+        ("post", ["messages"], {"role": "user", "content": "?"}),
+        ("patch", ["context"], {"a": 1}),
+        ("patch", [], {"title": "x"}),
+        ("delete", [], None),
+    ],
+)
+def test_a_permission_of_the_project_may_refuse_one_session(
+    api: APIClient, owner: Any, session: Session, host: Any, method: str, more: Any, body: Any
+) -> None:
+    host(DEFAULT_PERMISSION_CLASSES=[f"{__name__}.NotOnHold"])
+    held = SyncSessionRepository().create(Session(user=owner, agent_id="a", title="held"))
+    ask = getattr(api, method)
+    assert ask(url(held, *more), body, format="json").status_code == 403
+    assert ask(url(session, *more), body, format="json").status_code < 300
+    stored = Session.objects.get(pk=held.pk)
+    assert (stored.title, stored.context, stored.message_count) == ("held", {}, 0)
+
+
+def test_a_permission_of_the_project_may_refuse_one_of_many_sessions(
+    api: APIClient, owner: Any, session: Session, host: Any
+) -> None:
+    host(DEFAULT_PERMISSION_CLASSES=[f"{__name__}.NotOnHold"])
+    held = SyncSessionRepository().create(Session(user=owner, agent_id="a", title="held"))
+    change = {"session_ids": [str(session.pk), str(held.pk)], "status": "failed"}
+    assert api.post(f"{SESSIONS}bulk-status/", change, format="json").status_code == 403
+    assert {*Session.objects.values_list("status", flat=True)} == {"active"}
+    change["session_ids"] = [str(session.pk)]
+    assert api.post(f"{SESSIONS}bulk-status/", change, format="json").data == {"updated": 1}
+
+
+def test_health_is_answered_where_the_project_has_nobody_for_the_user(db: None, host: Any) -> None:
+    host(UNAUTHENTICATED_USER=None)
+    assert Client().get(f"{API}health/").status_code == 200
+    assert Client().get(SESSIONS).status_code == 401
+
+
+def test_errors_of_a_whole_body_are_those_of_the_body_by_any_name(
+    api: APIClient, session: Session, host: Any
+) -> None:
+    host(NON_FIELD_ERRORS_KEY="__all__")
+    for answer in (
+        api.patch(url(session), [], format="json"),
+        api.post(url(session, "messages"), [], format="json"),
+    ):
+        assert [error["pointer"] for error in answer.json()["errors"]] == ["#"]
+
+
+def test_a_user_of_a_token_without_a_row_keeps_the_stream_and_the_keys_of_messages(
+    owner: Any, session: Session
+) -> None:
+    api = client_of(TokenUser(owner))
+    assert [each["id"] for each in api.get(SESSIONS).json()["results"]] == [str(session.pk)]
+    message = {"role": "user", "content": "?", "idempotency_key": "k"}
+    assert api.post(url(session, "messages"), message, format="json").status_code == 201
+    again = client_of(owner).post(url(session, "messages"), message, format="json")
+    assert again.json()["sequence"] == 1
+
+    readers = []
+
+    class Watched(SessionViewSet):
+        def events(self, request: Any, **kwargs: Any) -> Any:
+            readers.append(self.reader)
+            return super().events(request, **kwargs)
+
+    request = APIRequestFactory().get("/")
+    force_authenticate(request, TokenUser(owner))
+    answer = Watched.as_view({"get": "events"})(request, id=str(session.pk))
+    assert answer.status_code == 200
+    assert permitted_readers(readers) == {*readers}
+    assert readers[0].owner_id == session.user_id
 
 
 def test_the_projects_default_throttles_count_requests_of_the_api(

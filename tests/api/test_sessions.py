@@ -168,6 +168,8 @@ def test_bulk_status_changes_the_sessions_named(
     assert set(Session.objects.values_list("status", flat=True)) == {"completed"}
     empty = {"session_ids": [], "status": "active"}
     assert api.post(f"{SESSIONS}bulk-status/", empty, format="json").json() == {"updated": 0}
+    misspelt = {**empty, "titel": "x"}
+    assert api.post(f"{SESSIONS}bulk-status/", misspelt, format="json").status_code == 400
 
 
 def test_bulk_status_with_an_id_of_another_user_or_of_none_is_the_same_404(
@@ -274,7 +276,11 @@ def test_erase_deletes_all_of_the_callers_data_and_nobody_elses(
     say(session, "one", "two")
     kept = SyncSessionRepository().create(Session(user=stranger, agent_id="a"))
     say(kept, "mine")
-    for unconfirmed in ({}, {"confirm": False}, {"confirm": "yes"}, {"confirm": 1}):
+    # The last two would erase more than they say.
+    for unconfirmed in (
+        *({}, {"confirm": False}, {"confirm": "yes"}, {"confirm": 1}),
+        *({"confirm": True, "user": stranger.pk}, {"confirm": True, "tenant": "acme"}),
+    ):
         response = api.post(f"{SESSIONS}erase/", unconfirmed, format="json")
         assert response.status_code == 400
     assert Session.objects.count() == 2

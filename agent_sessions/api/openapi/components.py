@@ -312,7 +312,20 @@ class _Confirm(OpenApiSerializerExtension):
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
         confirm = {"type": "boolean", "not": {"enum": [False]}}
-        return {"type": "object", "required": ["confirm"], "properties": {"confirm": confirm}}
+        return {
+            "type": "object",
+            "required": ["confirm"],
+            "properties": {"confirm": confirm},
+            "additionalProperties": False,
+        }
+
+
+class _BulkStatus(OpenApiSerializerExtension):
+    target_class = "agent_sessions.api.serializers.BulkStatusSerializer"
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
+        schema = auto_schema._map_basic_serializer(self.target, direction)
+        return {**schema, "additionalProperties": False}
 
 
 class _Object(OpenApiSerializerFieldExtension):
