@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -63,28 +63,26 @@ class Bystander:
                 self.delays.append((now, delay))
 
 
-def waited(pids: Iterable[str]) -> float:
-    """Seconds that the living threads of the processes have waited for a processor."""
-    nanoseconds = 0
+def waits(pids: Iterable[str]) -> Iterator[tuple[Path, int]]:
+    """The nanoseconds that each living thread of the processes has waited for a processor."""
     for pid in pids:
         for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
             # It may have ended meanwhile.
             with contextlib.suppress(OSError, ValueError, IndexError):
-                nanoseconds += int(task.read_text().split()[1])
-    return nanoseconds / 1e9
+                yield task, int(task.read_text().split()[1])
 
 
 def watch(pids: list[str]) -> None:
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
-    most = 0.0
+    # What a thread that has ended had waited still counts.
+    waited: dict[Path, int] = {}
     while not ended.is_set():
         began = time.monotonic()
         time.sleep(PAUSE)
         now = time.monotonic()
-        # The sum falls when a thread ends.
-        most = max(most, waited(pids))
-        print(now, most, max(0.0, now - began - PAUSE))
+        waited.update(waits(pids))
+        print(now, sum(waited.values()) / 1e9, max(0.0, now - began - PAUSE))
 
 
 if __name__ == "__main__":
