@@ -73,12 +73,14 @@ class JsonFacts(NamedTuple):
     """Whether a JSON column gives it back equal on every database."""
     size: int
     """The bytes it has at most, written as JSON."""
+    least: int
+    """The bytes it has at least."""
 
 
 def inspect_json(value: object) -> JsonFacts:
     """Inspect a JSON value, without recursion."""
     clean = exact = True
-    size = _LONGEST_SMALL_ITEM
+    size, least = _LONGEST_SMALL_ITEM, 0
     waiting = [(value, 0)]
     while waiting:
         item, depth = waiting.pop()
@@ -86,6 +88,7 @@ def inspect_json(value: object) -> JsonFacts:
             continue
         if isinstance(item, str):
             size += _most_bytes(item)
+            least += len(item)
             clean = clean and is_storable(item)
         elif isinstance(item, int):
             if item.bit_length() > _LONGEST_INTEGER:
@@ -104,6 +107,7 @@ def inspect_json(value: object) -> JsonFacts:
                 if not isinstance(key, str):
                     return _not_json(_("The key %.100r is not a string.") % (key,))
                 size += _most_bytes(key) + _LONGEST_SMALL_ITEM
+                least += len(key)
                 clean = clean and is_storable(key)
                 waiting.append((inner, depth + 1))
         elif isinstance(item, list | tuple):
@@ -111,7 +115,7 @@ def inspect_json(value: object) -> JsonFacts:
             waiting.extend((inner, depth + 1) for inner in item)
         else:
             return _not_json(_("%s is not a JSON type.") % type(item).__name__)
-    return JsonFacts(None, clean, clean and exact, size)
+    return JsonFacts(None, clean, clean and exact, size, least)
 
 
 def _most_bytes(text: str) -> int:
@@ -120,7 +124,7 @@ def _most_bytes(text: str) -> int:
 
 
 def _not_json(problem: object) -> JsonFacts:
-    return JsonFacts(str(problem), clean=False, exact=False, size=0)
+    return JsonFacts(str(problem), clean=False, exact=False, size=0, least=0)
 
 
 def validate_message(message: object) -> JsonObject:
@@ -152,6 +156,7 @@ def validate_message(message: object) -> JsonObject:
     if key is not None and not is_idempotency_key(key):
         errors["idempotency_key"] = _("A key is a string of 1 to 255 printable characters.")
     sizes = []
+    least = 0
     for name, value in checked.items():
         if not isinstance(name, str):
             errors["message"] = _("The key %.100r is not a string.") % (name,)
@@ -159,14 +164,16 @@ def validate_message(message: object) -> JsonObject:
         sizes.append(_most_bytes(name))
         if isinstance(value, str):
             sizes.append(_most_bytes(value))
+            least += len(value)
         elif name not in errors:
             facts = inspect_json(value)
             sizes.append(facts.size)
+            least += facts.least
             if facts.problem:
                 errors[name] = facts.problem
     # Few messages come near the limit: only those are measured.
     if not errors and sum(sizes) > settings.MAX_MESSAGE_BYTES:
-        _refuse_too_large(checked)
+        _refuse_too_large(checked, least)
     if errors:
         raise ValidationError(errors)
     return checked
@@ -315,13 +322,17 @@ def _may_be_empty(message: Mapping[str, object]) -> bool:
     return role == MessageRole.ASSISTANT and not _KEYS_OF_DUMPS.isdisjoint(message)
 
 
-def _refuse_too_large(message: JsonObject) -> None:
+def _refuse_too_large(message: JsonObject, least: int) -> None:
     limit = settings.MAX_MESSAGE_BYTES
+    problem = _("The message has %(size)d bytes; %(limit)d are allowed.")
+    if least > limit:
+        # Written, a text with one wide character takes many times the memory of the request.
+        problem = _("The message has more than %(size)d bytes; %(limit)d are allowed.")
+        raise ValidationError({"content": problem % {"size": least, "limit": limit}})
     try:
         written = json.dumps(message, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValidationError({"content": _("It cannot be written as JSON: %s.") % error}) from None
     size = len(written.encode("utf-8", "surrogatepass"))
     if size > limit:
-        problem = _("The message has %(size)d bytes; %(limit)d are allowed.")
         raise ValidationError({"content": problem % {"size": size, "limit": limit}})

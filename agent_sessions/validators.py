@@ -51,5 +51,7 @@ def validate_object(value: object) -> None:
         raise ValidationError(_("Null characters and lone surrogates are not allowed."))
     limit = settings.MAX_OBJECT_BYTES
     # The estimate is never too low, and costs less than writing the JSON.
-    if facts.size > limit and len(json.dumps(value, ensure_ascii=False).encode()) > limit:
+    if facts.least > limit or (
+        facts.size > limit and len(json.dumps(value, ensure_ascii=False).encode()) > limit
+    ):
         raise ValidationError(_("This has more than %d bytes of JSON.") % limit)

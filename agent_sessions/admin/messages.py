@@ -126,7 +126,9 @@ class MessageAdmin(ForgivingAdmin, NotesAdmin, _ModelAdmin):
         if match is not None and match.url_name == "agent_sessions_message_changelist":
             rows = messages.defer("content", "metadata", "payload")
             messages = with_excerpt(rows, _EXCERPT, _LONGEST_SEALED)
-        return messages.select_related("session")
+        # Of the session its title is shown.
+        hidden = ("session__context", "session__metadata")
+        return messages.select_related("session").defer(*hidden)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Message], search_term: str

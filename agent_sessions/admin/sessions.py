@@ -57,6 +57,8 @@ else:
     _ModelForm = forms.ModelForm
 
 _SEARCHED = 10_000
+# Sessions that the audit log names when many are exported at once.
+_NAMED = 100
 
 
 class SessionForm(_ModelForm):
@@ -347,7 +349,12 @@ class SessionAdmin(ForgivingAdmin, DeletingAdmin, NotesAdmin):
         chosen = Session.objects.using(queryset.db).filter(
             pk__in=queryset.order_by().select_related(None).values("pk")
         )
-        return self._download(request, chosen, "sessions.jsonl")
+        named = chosen.order_by("-id").values_list("pk", "user_id")[:_NAMED]
+        what = ", ".join(f"{pk} of user {user_id}" for pk, user_id in named)
+        number = chosen.count()
+        if number > _NAMED:
+            what += f" and {number - _NAMED} more of “{request.GET.urlencode()}”"
+        return self._download(request, chosen, "sessions.jsonl", f"{number} sessions: {what}")
 
     def get_urls(self) -> list[URLPattern]:
         """Add the export of one session."""
@@ -366,12 +373,13 @@ class SessionAdmin(ForgivingAdmin, DeletingAdmin, NotesAdmin):
         if session is None:
             raise Http404
         chosen = Session.objects.using(session._state.db).filter(pk=session.pk)
-        return self._download(request, chosen, f"session-{session.pk}.jsonl")
+        what = f"session {session.pk} of user {session.user_id}"
+        return self._download(request, chosen, f"session-{session.pk}.jsonl", what)
 
     def _download(
-        self, request: HttpRequest, sessions: SessionQuerySet[Session], filename: str
+        self, request: HttpRequest, sessions: SessionQuerySet[Session], filename: str, what: str
     ) -> HttpResponseBase:
-        record(request, f"exports {filename}", VIEW_MESSAGE)
+        record(request, f"exports {what}", VIEW_MESSAGE)
         return ndjson_response(request, export_sessions(sessions), filename)
 
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import SyncSessionRepository
@@ -43,6 +45,15 @@ def test_the_messages_of_a_session_in_order(
     assert shown(response) == list(range(1, 101))
     response = admin_client.get(LIST, {"session__id__exact": str(session.pk), "p": "3"})
     assert shown(response) == list(range(201, 251))
+
+
+def test_a_list_of_messages_does_not_load_contexts_of_sessions(
+    admin_client: Client, session: Session
+) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        admin_client.get(LIST)
+    for column in ("context", "metadata"):
+        assert f'"agent_sessions_session"."{column}"' not in str(queries.captured_queries)
 
 
 def test_messages_of_all_sessions_name_theirs(admin_client: Client, session: Session) -> None:

@@ -92,7 +92,7 @@ def test_reads_searches_exports_and_deletions_are_in_the_audit_log(
     for address, line in (
         (f"{LIST}{session.pk}/change/", f"reads session and last messages {whose}"),
         (f"{LIST}?q=needle%0AUser", r"searches sessions for \u201cneedle\nUser\u201d"),
-        (f"{LIST}{session.pk}/export/", f"exports session-{session.pk}.jsonl"),
+        (f"{LIST}{session.pk}/export/", f"exports session {whose}"),
         (MESSAGES, r"lists messages \u201c\u201d"),
         (f"{MESSAGES}?q=needle", r"lists messages \u201cq=needle\u201d"),
         (
@@ -105,6 +105,11 @@ def test_reads_searches_exports_and_deletions_are_in_the_audit_log(
     client.get(f"{LIST}?status__exact=active")
     listed = r"lists sessions \u201cstatus__exact=active\u201d in the admin"
     assert lines() == [f"User {user} {listed} (agent_sessions.view_session)."]
+    other = SyncSessionRepository().create(Session(user_id=session.user_id, agent_id="coder"))
+    chosen = {"action": "export", "_selected_action": [str(session.pk), str(other.pk)]}
+    client.post(LIST, chosen)
+    both = f"{other.pk} of user {session.user_id}, {whose}"
+    assert f"User {user} exports 2 sessions: {both} {by}" in lines()
     client.post(f"{LIST}{session.pk}/delete/", {"post": "yes"})
     assert lines()[-1] == (
         f"User {user} deletes session {whose} in the admin (agent_sessions.delete_session)."

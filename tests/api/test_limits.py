@@ -7,12 +7,15 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.test import override_settings
 from rest_framework.exceptions import ParseError
 from rest_framework.test import APIClient
 
 from agent_sessions.api.parsers import BoundedJSONParser
+from agent_sessions.message_format import validate_message
 from agent_sessions.models import Message, Session
+from agent_sessions.validators import validate_object
 from tests.api.conftest import API, url
 from tests.api.test_requests import problem
 
@@ -35,6 +38,30 @@ def test_a_large_body_of_small_values_is_refused_in_little_memory(unit: str, end
     finally:
         tracemalloc.stop()
     assert peak < 100 * 1024 * 1024
+
+
+WIDE = "x" * 10_000_000 + "😀"
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [
+        lambda: validate_message({"role": "user", "content": WIDE}),
+        lambda: validate_message({"role": "user", "content": [{"type": "text", "text": WIDE}]}),
+        lambda: validate_message({"role": "user", "content": "?", "metadata": {WIDE: 1}}),
+        lambda: validate_object({"a": [WIDE]}),
+    ],
+    ids=["content", "part", "metadata", "context"],
+)
+def test_a_text_that_is_too_large_is_refused_before_it_is_written(refuse: Any) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValidationError, match="bytes"):
+            refuse()
+        _now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1024 * 1024
 
 
 def test_commas_and_brackets_within_text_are_not_counted(settings: Any) -> None:
