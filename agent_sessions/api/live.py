@@ -205,13 +205,16 @@ _is_told_to_end = False
 def _end_streams_at_shutdown() -> None:
     """End all streams, later ones too, at a SIGTERM or SIGINT, because servers wait for them.
 
-    The server's own handler runs afterwards. Handlers belong to the main thread: in another one
-    streams end after AGENT_SESSIONS_EVENTS_MAX_SECONDS.
+    The server's own handler runs afterwards. A signal that is ignored stays ignored, and a handler
+    that is not Python's, which could not be called, stays in place. Handlers belong to the main
+    thread: in another one streams end after AGENT_SESSIONS_EVENTS_MAX_SECONDS.
     """
     if threading.current_thread() is not threading.main_thread():
         return
     for number in {signal.SIGTERM, signal.SIGINT} - _ending:
         previous = signal.getsignal(number)
+        if previous is None or previous == signal.SIG_IGN:
+            continue
 
         def end(
             received: int,

@@ -42,8 +42,10 @@ from agent_sessions.api.streams import counted
 from agent_sessions.conf import settings
 from agent_sessions.models import Session
 from agent_sessions.ndjson import ndjson_response
-from agent_sessions.repository import SyncSessionRepository
+from agent_sessions.repository import SyncSessionRepository, search
 from agent_sessions.transfer import export_sessions
+
+_EXCERPTS = 3
 
 
 class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
@@ -161,7 +163,10 @@ class SessionViewSet(MessageActions, EventActions, GenericViewSet[Session]):
         match. Nothing is found for an empty term.
         """
         query = parse_query(SearchQuerySerializer, request)
-        found = self.repository.search_sessions(query["q"], query["limit"])
+        owner, using = self.repository.owner, self.repository.using
+        found = search.search(
+            owner, query["q"], query["limit"], _EXCERPTS, using, deferred=("context",)
+        )
         return Response({"results": [represent_found(session) for session in found]})
 
     @action(detail=True, url_path="export", renderer_classes=[NDJSONRenderer])

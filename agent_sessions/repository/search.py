@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from django.db import connections
@@ -39,14 +39,24 @@ _HAS_MESSAGE = (
 )
 
 
-def search(owner: Owner, term: str, limit: int, excerpts: int, using: str) -> list[Session]:
-    """Return the best matches. See SyncUserSessionRepository.search_sessions()."""
+def search(
+    owner: Owner,
+    term: str,
+    limit: int,
+    excerpts: int,
+    using: str,
+    deferred: Collection[str] = (),
+) -> list[Session]:
+    """Return the best matches. See SyncUserSessionRepository.search_sessions().
+
+    ``deferred`` names fields that are not loaded.
+    """
     words = words_of(term)
     encryption.refuse_search()
     if not words:
         return []
     kinds = _KINDS if any(map(has_boundaries, words)) else _KINDS[-1:]
-    sql, params = _statement(owner, words, kinds, limit, using)
+    sql, params = _statement(owner, words, kinds, limit, using, deferred)
     found = list(Session.objects.using(using).raw(sql, params))
     lookups = [_lookup(kinds, session.__dict__.pop("found_at")) for session in found]
     if found and excerpts:
@@ -68,7 +78,12 @@ class _Part(NamedTuple):
 
 
 def _statement(
-    owner: Owner, words: Sequence[str], kinds: Sequence[str], limit: int, using: str
+    owner: Owner,
+    words: Sequence[str],
+    kinds: Sequence[str],
+    limit: int,
+    using: str,
+    deferred: Collection[str],
 ) -> tuple[str, list[object]]:
     """Return one statement that searches for each kind of match only if better ones are too few.
 
@@ -110,11 +125,18 @@ def _statement(
         sql = _NEWEST.format(session=_SESSIONS, place=at, owned=owned, condition=exists)
         parts.append(_Part(at, sql, [*owned_params, user, *params, limit]))
     shortcut = len(parts) - len(kinds) - 1 if few else None
-    return _joined(parts, owned, owned_params, limit, shortcut)
+    fields = [each for each in Session._meta.local_concrete_fields if each.name not in deferred]
+    columns = ", ".join(f's."{field.column}"' for field in fields)
+    return _joined(parts, columns, owned, owned_params, limit, shortcut)
 
 
 def _joined(
-    parts: Sequence[_Part], owned: str, owned_params: Sequence[object], limit: int, few: int | None
+    parts: Sequence[_Part],
+    columns: str,
+    owned: str,
+    owned_params: Sequence[object],
+    limit: int,
+    few: int | None,
 ) -> tuple[str, list[object]]:
     """Join the parts; ``few`` is the one that stands for those behind it, if it is not cut."""
     materialized = "" if few is None else "MATERIALIZED"
@@ -143,7 +165,6 @@ def _joined(
                 )
         tables.append(f"p{number} (id, place) AS {materialized} ({sql})")
     every = " UNION ALL ".join(f"SELECT * FROM p{number}" for number in range(len(parts)))  # noqa: S608
-    columns = ", ".join(f's."{field.column}"' for field in Session._meta.local_concrete_fields)
     statement = (
         f"WITH {', '.join(tables)} SELECT {columns}, r.place AS found_at "  # noqa: S608
         f"FROM (SELECT id, MIN(place) AS place FROM ({every}) e GROUP BY id) r "

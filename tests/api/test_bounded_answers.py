@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client as DjangoClient
+from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from agent_sessions.api import messages
@@ -14,6 +16,19 @@ from agent_sessions.repository import SyncSessionRepository
 from tests.api.conftest import API, client_of, make_user, say, url
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize("query", ["", "?page=1", "?text=debug", "search/?q=debug"])
+def test_a_list_does_not_load_the_contexts_that_it_does_not_show(
+    api: APIClient, owner: Any, query: str
+) -> None:
+    SyncSessionRepository().create(
+        Session(user=owner, agent_id="a", title="Debug it", context={"a": "large"})
+    )
+    with CaptureQueriesContext(connection) as queries:
+        found = api.get(f"{API}sessions/{query}").json()["results"]
+    assert [each["title"] for each in found] == ["Debug it"]
+    assert not [each for each in queries.captured_queries if '"context"' in each["sql"]]
 
 
 def test_a_window_of_large_messages_is_cut_and_its_links_lead_to_all(

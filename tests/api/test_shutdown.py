@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import signal
 import subprocess
+from typing import Any
 
 import psycopg
 import pytest
 
+from agent_sessions.api import live
 from tests.api.test_servers import (  # noqa: F401  (fixtures)
     UVICORN,
     Server,
@@ -83,6 +85,18 @@ def test_a_stream_that_opens_when_the_server_is_ending_ends_too(
         second.close()
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, None], ids=["ignored", "not of Python"])
+def test_a_signal_that_cannot_be_passed_on_is_not_taken(
+    handler: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(live, "_ending", set())
+    monkeypatch.setattr(signal, "getsignal", lambda number: handler)
+    monkeypatch.setattr(signal, "signal", lambda number, new: taken.append(number))
+    live._end_streams_at_shutdown()
+    assert taken == []
 
 
 def waiting(site: Project) -> bool:  # noqa: F811
