@@ -252,3 +252,19 @@ def test_bytes_that_are_not_redis_protocol_are_refused(data: bytes) -> None:
     reader.feed(data)
     with pytest.raises(InvalidResponse):
         reader.gets()
+
+
+async def test_a_call_that_the_circuit_kept_from_redis_does_not_open_it_again(
+    cache: ResilientCache, default_timeouts: None
+) -> None:
+    circuit = cache.store.circuit
+
+    async def open_the_circuit() -> None:
+        circuit.breaker.failure("for a moment", decisive=True)
+        asyncio.get_running_loop().call_soon(circuit.breaker.close)
+
+    await cache.aset("k", 0)
+    # The first write goes out at once; the second waits for the end of the turn.
+    await asyncio.gather(cache.aset("k", 1), cache.aset("other", 2), open_the_circuit())
+    assert circuit.breaker.closed
+    assert circuit.breaker.failed == 0

@@ -263,7 +263,9 @@ def refuse(waiter: Waiter, error: BaseException) -> None:
     future: asyncio.Future[Reply] = waiter.future if isinstance(waiter, Batch) else waiter
     if future.done():
         return
-    if isinstance(error, RedisUnavailableError):
+    if isinstance(error, CircuitOpenError):
+        error = CircuitOpenError()
+    elif isinstance(error, RedisUnavailableError):
         own = RedisUnavailableError(error.reason, decisive=error.decisive)
         own.__cause__ = error.__cause__
         error = own
