@@ -81,7 +81,6 @@ def import_client() -> None:
         ImproperlyConfigured: It is not installed.
     """
     try:
-        import cache_layer.backends.near.tracking
         import cache_layer.backends.redis.async_transport  # noqa: F401
     except ImportError as missing:
         raise ImproperlyConfigured(
