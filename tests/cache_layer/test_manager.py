@@ -3,9 +3,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 from asgiref.sync import async_to_sync
 from django.core.cache import caches
 from django.test import override_settings
@@ -145,6 +148,46 @@ def test_the_counters_of_all_processes(redis_url: str, end: str) -> None:
     backend.clear()
     again = async_to_sync(manager.get_metrics_of_all_processes)()["metrics"]
     assert again["users:sets"] == after["users:sets"]
+
+
+@pytest.fixture
+def counted(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResilientCache]:
+    """The alias of the counters on Redis, whose next end of a request adds three sets up."""
+    entry = {"BACKEND": "cache_layer.backends.ResilientCache", "LOCATION": redis_url}
+    monkeypatch.setattr(shared_metrics, "_due", 0.0)
+    with override_settings(CACHES={"default": {**entry, "KEY_PREFIX": uuid.uuid4().hex}}):
+        cache = caches["default"]
+        shared_metrics.flush(cache)
+        for number in range(3):
+            SyncCache[Any](cache, "users").set("k", number)
+        yield cache
+        # Aliases share the store, and what it was refused.
+        cache.store.close()
+
+
+def shared_sets(cache: ResilientCache, url: str) -> int:
+    with redis.Redis.from_url(url) as client:
+        return int(client.hget(cache.own_key("counters"), "users:sets") or 0)
+
+
+@pytest.mark.parametrize("end", ["request", "exit"])
+def test_the_end_of_a_request_or_process_adds_its_counters_to_those_of_all(
+    counted: ResilientCache, redis_url: str, end: str
+) -> None:
+    before = shared_sets(counted, redis_url)
+    counted.close() if end == "request" else shared_metrics._flush_at_exit()
+    assert shared_sets(counted, redis_url) == before + 3
+
+
+def test_no_count_is_lost_where_redis_refuses_to_add_it(
+    counted: ResilientCache, redis_url: str
+) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(counted.own_key("counters"), "no hash")
+        counted.close()
+        client.delete(counted.own_key("counters"))
+    metrics.flush(shared_metrics.SharedCounters(counted))
+    assert shared_sets(counted, redis_url) == 3
 
 
 def test_the_counters_of_all_processes_without_redis_are_this_processs() -> None:

@@ -156,6 +156,28 @@ def test_with_lock_a_caller_waits_as_long_as_another_process_computes(
     assert compute() == 3
 
 
+def test_with_lock_a_caller_asks_less_and_less_often_while_another_process_computes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @cached(lock=True, key_prefix="elsewhere")
+    def compute() -> int:
+        return len(pauses)
+
+    def pause(sleep: Sleep) -> None:
+        pauses.append(sleep._seconds)
+        if len(pauses) == 10:
+            compute.invalidate()
+
+    pauses: list[float] = []
+    monkeypatch.setattr(Sleep, "do", pause)
+    monkeypatch.setattr(
+        "cache_layer.functions.compute.acquire", lambda token, owner: acquire(token, owner=False)
+    )
+    assert compute() == 10
+    assert pauses[:4] == sorted(set(pauses[:4]))
+    assert max(pauses) == pauses[-1] <= 0.1
+
+
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_who_waits_in_a_loop_that_is_closed_does_not_disturb_the_leader() -> None:
     token = uuid.uuid4().bytes

@@ -65,6 +65,23 @@ def test_an_interrupted_call_invalidates(number: Number, error: BaseException) -
     assert read() == 1
 
 
+def test_an_interrupted_call_invalidates_what_its_arguments_were_before_it(number: Number) -> None:
+    @cached(key_prefix="unknown")
+    def read(names: list[str]) -> int:
+        return number["is"]
+
+    @cache_invalidate("unknown:read:{names}")
+    def change(names: list[str]) -> None:
+        number["is"] += 1
+        names.clear()
+        raise KeyboardInterrupt
+
+    assert read(["a"]) == 0
+    with pytest.raises(KeyboardInterrupt):
+        change(["a"])
+    assert read(["a"]) == 1
+
+
 def test_an_exception_of_the_function_does_not_invalidate(number: Number) -> None:
     read = reader(number)
     read()
