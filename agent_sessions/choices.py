@@ -26,11 +26,11 @@ class MessageRole(models.TextChoices):
     TOOL = "tool", _("tool")
 
 
+#: Roles of providers' formats beside ``MessageRole``: of Gemini, OpenAI and AG-UI.
 PROVIDER_ROLES = ("model", "function", "activity", "reasoning")
-"""Roles of providers' formats beside :class:`MessageRole`: of Gemini, OpenAI and AG-UI."""
 
+#: What may expire.
 OPEN_STATUSES = (SessionStatus.ACTIVE, SessionStatus.PAUSED)
-"""What may expire."""
 
+#: The statuses that a new message reopens, and that old sessions must have to be purged.
 FINISHED_STATUSES = (SessionStatus.COMPLETED, SessionStatus.FAILED)
-"""The statuses that a new message reopens, and that old sessions must have to be purged."""

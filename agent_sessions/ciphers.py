@@ -29,7 +29,11 @@ class Cipher(Protocol):
         """Return the encrypted bytes."""
 
     def decrypt(self, data: bytes, associated: bytes) -> bytes:
-        """Return the plain bytes. Raises ValueError if they were not encrypted like this."""
+        """Return the plain bytes.
+
+        Raises:
+            ValueError: The bytes were not encrypted like this.
+        """
 
     def is_current(self, beginning: bytes) -> bool:
         """Return whether data with these first 48 bytes has the key of new data."""
@@ -39,8 +43,10 @@ class AESGCMCipher:
     """AES in Galois/Counter Mode, with the keys of AGENT_SESSIONS_CIPHER_KEYS.
 
     The setting maps ids of keys to keys of 16, 24 or 32 random bytes in Base64. The first one
-    encrypts; all of them decrypt. Needs the extra ``encryption``. Raises ImproperlyConfigured for
-    settings that are not so.
+    encrypts; all of them decrypt. Needs the extra ``encryption``.
+
+    Raises:
+        ImproperlyConfigured: The setting is something else, or the extra is not installed.
     """
 
     def __init__(self) -> None:
@@ -65,7 +71,11 @@ class AESGCMCipher:
         return header + nonce + self._keys[header].encrypt(nonce, plain, header + associated)
 
     def decrypt(self, data: bytes, associated: bytes) -> bytes:
-        """Return the plain bytes. Raises ValueError for an unknown key and tampered data."""
+        """Return the plain bytes.
+
+        Raises:
+            ValueError: The key is unknown, or the data was changed.
+        """
         header, nonce, encrypted = _split(data)
         if header not in self._keys:
             raise ValueError(f"there is no key {header[1:].decode(errors='replace')!r}")

@@ -56,7 +56,7 @@ class Settings(AppSettings, prefix="AGENT_SESSIONS_"):
     #: Dotted name of a function that gets the request of a REST view and returns the tenant in
     #: which the view works. None: the sessions without a tenant.
     API_TENANT: str | None = None
-    #: Dotted name of a class of :mod:`agent_sessions.ciphers`, or of one's own, with encrypt() and
+    #: Dotted name of a class of ``agent_sessions.ciphers``, or of one's own, with encrypt() and
     #: decrypt(): texts of conversations are encrypted in the database. None: they are not.
     CIPHER: str | None = None
     #: Keys of AESGCMCipher by id: 16, 24 or 32 bytes in Base64. The first one encrypts.

@@ -26,14 +26,14 @@ from agent_sessions.ciphers import Cipher
 from agent_sessions.conf import settings
 from agent_sessions.exceptions import DecryptionFailed, SearchDisabled
 
+#: What an encrypted text begins with.
 MARK = "enc:"
-"""What an encrypted text begins with."""
 
+#: Characters of an encrypted text that tell its key.
 BEGINNING = len(MARK) + 64
-"""Characters of an encrypted text that tell its key."""
 
+#: The fields of a session that are encrypted.
 SESSION_FIELDS = frozenset({"title", "context", "metadata"})
-"""The fields of a session that are encrypted."""
 
 NOTE = "(cannot be decrypted)"
 
@@ -43,12 +43,12 @@ logger = logging.getLogger("agent_sessions")
 class OnFailure(Enum):
     """What happens as a row is loaded that has a text that cannot be decrypted."""
 
+    #: The row is loaded. Reading the text raises DecryptionFailed.
     LATER = auto()
-    """The row is loaded. Reading the text raises DecryptionFailed."""
+    #: The row is loaded with a note in place of the text, and an empty object.
     NOTE = auto()
-    """The row is loaded with a note in place of the text, and an empty object."""
+    #: DecryptionFailed is raised.
     RAISE = auto()
-    """DecryptionFailed is raised."""
 
 
 _on_failure: ContextVar[OnFailure] = ContextVar(
@@ -97,7 +97,11 @@ def seal(text: str, *belongs_to: object) -> str:
 
 
 def unseal(sealed: str, *belongs_to: object) -> str:
-    """Return the text of a sealed one. Raises DecryptionFailed."""
+    """Return the text of a sealed one.
+
+    Raises:
+        DecryptionFailed: The text cannot be decrypted.
+    """
     what = " ".join(map(str, belongs_to))
     if not is_on():
         raise DecryptionFailed(what, "AGENT_SESSIONS_CIPHER is not set")
@@ -111,7 +115,8 @@ def unseal(sealed: str, *belongs_to: object) -> str:
 def sealed_among(changes: Mapping[str, object], fields: AbstractSet[str]) -> AbstractSet[str]:
     """Return which of the fields are changed and belong to a text that may be encrypted.
 
-    Raises ValueError if one is set to an expression, which only the database could compute.
+    Raises:
+        ValueError: A field is set to an expression, which only the database could compute.
     """
     sealed = fields & changes.keys() if is_on() else frozenset()
     for name in sorted(sealed):
@@ -152,7 +157,11 @@ def report(failure: DecryptionFailed) -> None:
 
 
 def cipher() -> Cipher:
-    """Return the cipher. Raises ImproperlyConfigured if the setting names none."""
+    """Return the cipher.
+
+    Raises:
+        ImproperlyConfigured: AGENT_SESSIONS_CIPHER names none.
+    """
     return _cipher(settings.CIPHER)
 
 

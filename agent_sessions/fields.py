@@ -59,7 +59,11 @@ class SealedAttribute(DeferredAttribute):
     """
 
     def __get__(self, instance: Any, cls: Any = None) -> Any:
-        """Return the text. Raises DecryptionFailed."""
+        """Return the text.
+
+        Raises:
+            DecryptionFailed: The text cannot be decrypted.
+        """
         # What was loaded is found without this method.
         if instance is not None and (failures := instance._undecryptable):
             name = self.field.attname

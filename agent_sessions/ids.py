@@ -11,27 +11,28 @@ from typing import NamedTuple, TypeAlias
 
 from django.db import models
 
+#: A primary key of the project's user model.
 UserKey: TypeAlias = int | str | uuid.UUID
-"""A primary key of the project's user model."""
 
 
 class Owner(NamedTuple):
     """The user and the tenant whose sessions an operation may touch."""
 
+    #: The key of the user; None: anybody's sessions.
     user: UserKey | None
-    """The key of the user; None: anybody's sessions."""
+    #: The tenant; None: sessions of every tenant.
     tenant: str | None
-    """The tenant; None: sessions of every tenant."""
 
 
+#: Every session may be touched.
 ANYBODY = Owner(None, None)
-"""Every session may be touched."""
 
 
 def key_of(row: models.Model | UserKey) -> UserKey:
     """Return the primary key of a row, given the row or the key.
 
-    Raises ValueError for a row that is not saved, because its key None would match any row.
+    Raises:
+        ValueError: The row is not saved; its key None would match any row.
     """
     if not isinstance(row, models.Model):
         return row

@@ -17,18 +17,18 @@ from agent_sessions.encryption import OnFailure
 from agent_sessions.exceptions import DecryptionFailed
 from agent_sessions.message_format import JsonObject
 
+#: Fields whose columns may hold an approximation; the payload then has the exact value.
 EXACT = frozenset({"content", "metadata"})
-"""Fields whose columns may hold an approximation; the payload then has the exact value."""
 
+#: Fields of a message that an encrypted payload is bound to.
 BOUND = frozenset({"role", "session", "session_id"})
-"""Fields of a message that an encrypted payload is bound to."""
 
 
 class MayBeUndecryptable:
     """The part of a session or a message that knows which of its texts cannot be decrypted.
 
-    These are deferred, and :class:`agent_sessions.fields.SealedAttribute` raises DecryptionFailed
-    for them.
+    These are deferred, and ``agent_sessions.fields.SealedAttribute`` raises DecryptionFailed for
+    them.
     """
 
     _undecryptable: Mapping[str, tuple[str, str]] = MappingProxyType({})
@@ -39,13 +39,17 @@ class MayBeUndecryptable:
         return bool(self._undecryptable)
 
     def require_decrypted(self) -> Self:
-        """Return the row. Raises DecryptionFailed if one of its texts cannot be decrypted."""
+        """Return the row.
+
+        Raises:
+            DecryptionFailed: One of its texts cannot be decrypted.
+        """
         for arguments in self._undecryptable.values():
             raise DecryptionFailed(*arguments)
         return self
 
     def readable(self, name: str, otherwise: Any) -> Any:
-        """Return the value of a field; *otherwise* if it cannot be decrypted."""
+        """Return the value of a field; ``otherwise`` if it cannot be decrypted."""
         lacks = name in self._undecryptable and name not in self.__dict__
         return otherwise if lacks else getattr(self, name)
 
@@ -137,7 +141,11 @@ class RemembersLoaded(MayBeUndecryptable, models.Model):
         fields: Iterable[str] | None = None,
         from_queryset: models.QuerySet[Self] | None = None,
     ) -> None:
-        """Load fields again: they count as unchanged. Raises DecryptionFailed."""
+        """Load fields again: they count as unchanged.
+
+        Raises:
+            DecryptionFailed: A text cannot be decrypted.
+        """
         fields = None if fields is None else [*fields]
         if fields is not None and "title" in fields:
             fields.append("sealed_title")
@@ -194,7 +202,7 @@ class ExactlyLoaded(MayBeUndecryptable, models.Model):
     def from_rows(
         cls, using: str, field_names: Collection[str], rows: Iterable[Collection[object]]
     ) -> list[Self]:
-        """Return a message for each row of all fields, in half the time of :meth:`from_db`."""
+        """Return a message for each row of all fields, in half the time of ``from_db()``."""
         if cls._is_watched():
             return [cls.from_db(using, field_names, row) for row in rows]
         found = []
@@ -278,7 +286,8 @@ class ExactlyLoaded(MayBeUndecryptable, models.Model):
     ) -> None:
         """Load fields again; the payload goes with the content and the metadata.
 
-        Raises DecryptionFailed.
+        Raises:
+            DecryptionFailed: A text cannot be decrypted.
         """
         kept: JsonObject = {}
         if fields is not None:

@@ -22,11 +22,11 @@ from agent_sessions.choices import PROVIDER_ROLES, MessageRole
 from agent_sessions.conf import settings
 from agent_sessions.message_texts import text_of_message as text_of_message
 
+#: What a JSON object is in Python.
 JsonObject: TypeAlias = dict[str, Any]
-"""What a JSON object is in Python."""
 
+#: Deepest nesting of lists and objects in a message, in a context and in metadata.
 MAX_DEPTH = 500
-"""Deepest nesting of lists and objects in a message, in a context and in metadata."""
 
 _ROLES = (*MessageRole.values, *PROVIDER_ROLES)
 _OWN_KEYS = frozenset({"role", "content", "metadata", "idempotency_key"})
@@ -63,18 +63,18 @@ def text_of(content: object) -> str:
 
 
 class JsonFacts(NamedTuple):
-    """The result of :func:`inspect_json` for a value."""
+    """The result of ``inspect_json()`` for a value."""
 
+    #: What keeps it from being JSON, if anything does.
     problem: str | None
-    """What keeps it from being JSON, if anything does."""
+    #: Whether every database can hold its texts.
     clean: bool
-    """Whether every database can hold its texts."""
+    #: Whether a JSON column gives it back equal on every database.
     exact: bool
-    """Whether a JSON column gives it back equal on every database."""
+    #: The bytes it has at most, written as JSON.
     size: int
-    """The bytes it has at most, written as JSON."""
+    #: The bytes it has at least.
     least: int
-    """The bytes it has at least."""
 
 
 def inspect_json(value: object) -> JsonFacts:
@@ -131,11 +131,12 @@ def validate_message(message: object) -> JsonObject:
     """Return the message as a new dict.
 
     Content is a string, a part, or a list of parts (strings and objects); it may be None or left
-    out only where another key (``tool_calls``, ``refusal``, …) says what the message says, or
-    where a provider's format has nothing to say. The role may be left out by items of formats
-    that have a ``type``, ``kind`` or ``author`` instead: see :func:`role_of`.
+    out only where another key (``tool_calls``, ``refusal``, …) says what the message says, or where
+    a provider's format has nothing to say. The role may be left out by items of formats that have a
+    ``type``, ``kind`` or ``author`` instead: see ``role_of()``.
 
-    Raises ValidationError, keyed by field, if a message of this form is not accepted.
+    Raises:
+        ValidationError: A message of this form is not accepted; keyed by field.
     """
     if not isinstance(message, Mapping):
         raise ValidationError({"message": _("A message is a mapping of names to values.")})
@@ -242,7 +243,7 @@ def pack(message: Mapping[str, object], whole: bool = False) -> str | None:
 
 
 def unpack(payload: str) -> JsonObject:
-    """Return what :func:`pack` kept.
+    """Return what ``pack()`` kept.
 
     That is under ``content``, ``metadata``, ``extra``, ``absent`` and ``roleless``.
     """
@@ -279,7 +280,7 @@ def _approximate(value: object) -> Any:
 
 
 def packed(kept: JsonObject) -> str:
-    """Return the text that :func:`unpack` reads."""
+    """Return the text that ``unpack()`` reads."""
     text = json.dumps(kept, ensure_ascii=False, allow_nan=False)
     if text.isascii():
         return text

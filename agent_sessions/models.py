@@ -57,19 +57,19 @@ def default_expiry(now: datetime | None = None) -> datetime | None:
 class Session(RemembersLoaded):
     """One conversation of a user with an agent.
 
-    :meth:`save` writes the fields that were changed since the session was loaded.
-    ``message_count``, ``last_sequence`` and the times of the last append belong to the
-    repository: saving never writes them.
+    ``save()`` writes the fields that were changed since the session was loaded. ``message_count``,
+    ``last_sequence`` and the times of the last append belong to the repository: saving never writes
+    them.
 
-    A subclass may add fields. The repository returns plain sessions: ``TeamSession.objects``
-    has the whole rows.
+    A subclass may add fields. The repository returns plain sessions: ``TeamSession.objects`` has
+    the whole rows.
     """
 
     # The repository updates them with the messages, under the lock of the row.
     COUNTERS = frozenset({"message_count", "last_sequence", "last_message_at", "last_activity_at"})
 
+    #: What search found in the messages, on the sessions that it returns.
     excerpts: Sequence[Excerpt] = ()
-    """What search found in the messages, on the sessions that it returns."""
 
     id = models.UUIDField(_("id"), primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(
@@ -229,7 +229,8 @@ class Session(RemembersLoaded):
     def clean_fields(self, exclude: Collection[str] | None = None) -> None:
         """Validate each field; context and metadata are objects, never null.
 
-        Raises ValidationError, keyed by field.
+        Raises:
+            ValidationError: A value is not acceptable; keyed by field.
         """
         checked = {"title", "context", "metadata", "expires_at"} - {*(exclude or ())}
         errors: dict[str, list[ValidationError]] = {}
@@ -359,7 +360,7 @@ class Message(ExactlyLoaded):
 
     @property
     def text(self) -> str:
-        """The readable text of the message: see :mod:`agent_sessions.message_texts`."""
+        """The readable text of the message: see ``agent_sessions.message_texts``."""
         if isinstance(self.content, str) and not self.payload:
             return self.content
         return message_format.text_of_message(self.as_dict())

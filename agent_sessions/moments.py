@@ -11,7 +11,8 @@ from django.utils import timezone
 def in_utc(moment: datetime) -> datetime:
     """Return the moment in UTC; without a zone it is in TIME_ZONE.
 
-    Raises OverflowError if UTC cannot express it.
+    Raises:
+        OverflowError: UTC cannot express it.
     """
     if timezone.is_naive(moment):
         moment = timezone.make_aware(moment, timezone.get_default_timezone())

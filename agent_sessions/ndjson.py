@@ -14,7 +14,7 @@ _CHUNK_BYTES = 64 * 1024
 def ndjson_response(
     request: HttpRequest, pieces: Iterator[bytes], filename: str
 ) -> StreamingHttpResponse:
-    """Return *pieces* as a download named *filename*, in bounded memory."""
+    """Return ``pieces`` as a download named ``filename``, in bounded memory."""
     # Under ASGI Django would read a synchronous iterator to its end before it sends a byte.
     body = _async_chunks(pieces) if isinstance(request, ASGIRequest) else _chunks(pieces)
     return StreamingHttpResponse(

@@ -19,9 +19,14 @@ _pubsub = PubSub("agent_sessions.messages")
 
 
 def subscribe(handler: Callable[[UUID, int, str], object]) -> Callable[[], None]:
-    """Call *handler* with session id, last sequence and database alias of each append.
+    """Call a handler in a separate thread for each append.
 
-    The handler runs in a separate thread. Returns a function that ends the subscription.
+    Args:
+        handler: Called with the id of the session, its last sequence number and the alias of the
+            database.
+
+    Returns:
+        A function that ends the subscription.
     """
 
     def receive(text: str) -> None:

@@ -97,7 +97,8 @@ class SessionWrites(models.QuerySet[Row]):
     ) -> list[Row]:
         """Create as Django does; a conflict updates the encrypted title with the title.
 
-        Raises ValueError where an encrypted text would be written to a row of another id.
+        Raises:
+            ValueError: An encrypted text would be written to a row of another id.
         """
         if update_conflicts and update_fields is not None:
             update_fields = _names(self.model, update_fields)
@@ -197,8 +198,9 @@ class MessageWrites(models.QuerySet[Row]):
     ) -> list[Row]:
         """Create as Django does; a conflict updates the payload with the content and the metadata.
 
-        Raises ValueError where a part of a message would be updated whose other parts, stored
-        with it in one text, are not.
+        Raises:
+            ValueError: A part of a message would be updated whose other parts, stored with it in
+                one text, are not.
         """
         if update_conflicts and update_fields is not None:
             update_fields = _names(self.model, update_fields)

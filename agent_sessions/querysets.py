@@ -32,11 +32,11 @@ from agent_sessions.search import lookups
 # Each order has an index of the user's sessions.
 _ORDER_FIELDS = {"created": ("id",), "activity": ("last_activity_at", "id")}
 
+#: The orders of lists of sessions; a minus sign puts the newest first.
 ORDERS = ("-created", "created", "-activity", "activity")
-"""The orders of lists of sessions; a minus sign puts the newest first."""
 
+#: The longest retention: some more days reach behind the first year of the calendar.
 LONGEST_DAYS = 700_000
-"""The longest retention: some more days reach behind the first year of the calendar."""
 
 
 class _Bytes(Func):
@@ -116,7 +116,8 @@ class SessionQuerySet(SessionWrites[Row]):
     def finished_for(self, days: float) -> Self:
         """Keep COMPLETED and FAILED sessions that did not change for a number of days.
 
-        Raises ValueError if the days are negative, or more than there are in the calendar.
+        Raises:
+            ValueError: The days are negative, or more than there are in the calendar.
         """
         if not 0 <= days <= LONGEST_DAYS:
             raise ValueError(f"The days are {days}; they must be 0 to {LONGEST_DAYS:,}.")
@@ -126,12 +127,14 @@ class SessionQuerySet(SessionWrites[Row]):
     def search(self, term: str, newest: int | None = None) -> Self:
         """Keep sessions whose title, or one of whose messages, has all words of the term.
 
-        Case does not matter, parts of words count, and every character stands for itself.
-        An empty term keeps nothing. Put :meth:`for_user` before it: the indexes of messages
-        then serve one user. Ranking is the repository's ``search_sessions``.
+        Case does not matter, parts of words count, and every character stands for itself. An empty
+        term keeps nothing. Put ``for_user()`` before it: the indexes of messages then serve one
+        user. Ranking is the repository's ``search_sessions``.
 
-        ``newest`` limits the number of latest matching messages to examine, so that a common word
-        is not looked up in all messages of all users.
+        Args:
+            term: The words.
+            newest: Largest number of latest matching messages to examine, so that a common word is
+                not looked up in all messages of all users; None for all.
         """
         words = lookups.words_of(term)
         encryption.refuse_search()

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 from django.dispatch import Signal
 
+#: A session was created. Arguments: ``session``, ``using``.
 session_created = Signal()
-"""A session was created. Arguments: ``session``, ``using``."""
 
+#: Messages were appended. Arguments: ``session_id``, ``messages`` (a list), ``using``.
 message_added = Signal()
-"""Messages were appended. Arguments: ``session_id``, ``messages`` (a list), ``using``."""
 
+#: The status was set. Arguments: ``session_ids`` (a list of UUID), ``status``, ``using``.
+#:
+#: A session that an append reopened is told by ``message_added`` alone.
 session_status_changed = Signal()
-"""The status was set. Arguments: ``session_ids`` (a list of UUID), ``status``, ``using``.
 
-A session that an append reopened is told by ``message_added`` alone.
-"""
-
+#: Sessions were deleted with their messages. Arguments: ``session_ids``, ``using``.
 sessions_deleted = Signal()
-"""Sessions were deleted with their messages. Arguments: ``session_ids``, ``using``."""

@@ -17,8 +17,8 @@ from agent_sessions.message_format import JsonObject
 # A token is a string, the beginning of an object or array, or a comma between values.
 _TOKEN = re.compile(rb'"[^"]*+"?|[\[{,]')
 
+#: Levels of objects and arrays: a message as deep as allowed, in a batch.
 MAX_DEPTH = MESSAGE_DEPTH + 3
-"""Levels of objects and arrays: a message as deep as allowed, in a batch."""
 
 
 class RefusedJSON(ValueError):  # noqa: N818
@@ -28,13 +28,17 @@ class RefusedJSON(ValueError):  # noqa: N818
 def parse_json(data: bytes, max_items: int) -> Any:
     """Return the value of JSON text; refuse JSON that databases or other readers could not read.
 
-    Refused are NaN and infinities (also `1e999`), more than *max_items* strings, containers and
-    values, nesting beyond MAX_DEPTH, text that is not UTF-8, and an object that names a key twice,
-    because readers choose different values. A lone surrogate written as an escape is text like any
-    other.
+    Refused are NaN and infinities (also `1e999`), too many values, nesting beyond MAX_DEPTH, text
+    that is not UTF-8, and an object that names a key twice, because readers choose different
+    values. A lone surrogate written as an escape is text like any other.
 
-    Raises RefusedJSON for too many values or levels, and ValueError (also its subclasses
-    JSONDecodeError and UnicodeDecodeError) for text that is not JSON.
+    Args:
+        data: The text, in UTF-8.
+        max_items: Largest number of strings, containers and values.
+
+    Raises:
+        RefusedJSON: There are too many values or levels.
+        ValueError: The text is not JSON; also as JSONDecodeError and UnicodeDecodeError.
     """
     if _has_more_items(data, max_items):
         raise RefusedJSON(_("The JSON has too many values."))
@@ -54,7 +58,7 @@ def parse_json(data: bytes, max_items: int) -> Any:
 
 
 def _has_more_items(body: bytes, limit: int) -> bool:
-    """Return whether the JSON has more strings, containers and values than *limit*.
+    """Return whether the JSON has more strings, containers and values than ``limit``.
 
     A value of two bytes in the body takes tens of bytes in memory, so values are counted before
     they are made.

@@ -31,7 +31,11 @@ class FormDecoder(json.JSONDecoder):
     """Decodes JSON; too deep or too long JSON is a JSONDecodeError, which forms report."""
 
     def decode(self, s: str, *args: Any, **options: Any) -> Any:
-        """Return the value. Raises JSONDecodeError."""
+        """Return the value.
+
+        Raises:
+            JSONDecodeError: The text is not JSON, or its JSON is too deep or too long.
+        """
         try:
             value = super().decode(s, *args, **options)
         except json.JSONDecodeError:

@@ -73,7 +73,7 @@ def _rendered(response: Any) -> Any:
 def with_excerpt(rows: QuerySet[Message], length: int, longest: int) -> QuerySet[Message]:
     """Annotate the beginning of each text as `excerpt`, with one character more if there is more.
 
-    An encrypted message has its payload as `sealed` instead, if it has at most *longest*
+    An encrypted message has its payload as `sealed` instead, if it has at most ``longest``
     characters.
     """
     begins_sealed = When(content="", payload__startswith=encryption.MARK, then=Length("payload"))
@@ -89,7 +89,7 @@ def with_excerpt(rows: QuerySet[Message], length: int, longest: int) -> QuerySet
 
 
 def excerpt_of(row: Any, length: int) -> str:
-    """Return the beginning of the text of a row of :func:`with_excerpt`."""
+    """Return the beginning of the text of a row of ``with_excerpt()``."""
     if row["sealed"] is None:
         if row["sealed_length"]:
             return gettext("(a long text: open the message)")

@@ -57,7 +57,11 @@ class Negotiation(DefaultContentNegotiation):
         renderers: Iterable[BaseRenderer],
         format: str,  # noqa: A002
     ) -> list[BaseRenderer]:
-        """Return the renderers of the format. Raises NotAcceptable if there is none."""
+        """Return the renderers of the format.
+
+        Raises:
+            NotAcceptable: No renderer has the format.
+        """
         found = [renderer for renderer in renderers if renderer.format == format]
         if not found:
             raise NotAcceptable(available_renderers=list(renderers))
@@ -156,14 +160,17 @@ class OwnedSessionsView(ApiView):
     same 404.
     """
 
+    #: The key of the user who asks.
     caller_id: Any = None
-    """The key of the user who asks."""
+    #: The key of the user whose sessions the request is about; with None there are none.
     owner_id: Any = None
-    """The key of the user whose sessions the request is about; with None there are none."""
+    #: The tenant in which the request works.
     tenant = ""
-    """The tenant in which the request works."""
     reader: Reader
     action: str
+    #: By action, the model permission that staff need to act for another user with `?user=`.
+    #:
+    #: Other actions need view_session.
     staff_permissions: ClassVar[dict[str, str]] = {
         "create": "add_session",
         "partial_update": "change_session",
@@ -179,16 +186,13 @@ class OwnedSessionsView(ApiView):
         "add_messages": "add_message",
         "events": "view_message",
     }
-    """By action, the model permission that staff need to act for another user with `?user=`.
-
-    Other actions need view_session.
-    """
 
     @property
     def repository(self) -> SyncUserSessionRepository:
         """The repository in which the sessions of this user and tenant exist, and no others.
 
-        Raises NotAuthenticated before ``initial()`` has found the owner.
+        Raises:
+            NotAuthenticated: ``initial()`` has not found the owner yet.
         """
         # Without a user it would be the repository of everybody's sessions.
         if self.owner_id is None:
@@ -198,7 +202,11 @@ class OwnedSessionsView(ApiView):
 
     @property
     def session_id(self) -> UUID:
-        """The id in the address. Raises Http404 if it is not a UUID in its canonical form."""
+        """The id in the address.
+
+        Raises:
+            Http404: It is not a UUID in its canonical form.
+        """
         text = self.kwargs["id"]
         try:
             session_id = UUID(text)
@@ -236,9 +244,10 @@ class OwnedSessionsView(ApiView):
         return sessions.for_user(self.owner_id).in_tenant(self.tenant)
 
     def find_session(self, *fields: str) -> Session:
-        """Return the session of the address, with *fields* alone if any are given.
+        """Return the session of the address, with ``fields`` alone if any are given.
 
-        Raises Http404.
+        Raises:
+            Session.DoesNotExist: The owner has no such session; the response is 404.
         """
         sessions = self.sessions().only(*fields) if fields else self.sessions()
         # Unlike first(), get() does not sort. The handler of errors makes DoesNotExist a 404.
@@ -247,7 +256,7 @@ class OwnedSessionsView(ApiView):
     def expected_state(self) -> Check:
         """Return a check that a locked session has the state that If-Match names.
 
-        The check raises PreconditionFailed. None without the header.
+        The check raises PreconditionFailed. Without the header there is none.
         """
         if "If-Match" not in self.request.headers:
             return None
@@ -256,7 +265,7 @@ class OwnedSessionsView(ApiView):
     def session_response(
         self, session: Session, data: object = None, status: int = 200
     ) -> Response:
-        """Return the session, or *data* of it, with its ETag; 304 if the client has this state."""
+        """Return the session, or data of it, with its ETag; 304 if the client has this state."""
         represented = represent_session(session)
         etag = etag_of(represented)
         headers = {"ETag": etag, "Cache-Control": "private, no-cache"}

@@ -43,8 +43,8 @@ logger = logging.getLogger("agent_sessions")
 
 PROBLEM_TYPE = "application/problem+json"
 
+#: The keys that lead to a value in a request.
 Path = tuple[str, ...]
-"""The keys that lead to a value in a request."""
 
 ExceptionHandler = Callable[[Exception, Mapping[str, object]], Response | None]
 
@@ -74,8 +74,8 @@ class Unavailable(exceptions.APIException):
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_detail = _("The service cannot answer now. Try again.")
     default_code = "unavailable"
+    #: Seconds until the next attempt.
     wait: int | None = 1
-    """Seconds until the next attempt."""
 
 
 class OutcomeUnknown(Unavailable):
@@ -109,7 +109,7 @@ class Undecryptable(exceptions.APIException):
 
 
 def problem_response(exc: Exception, context: Mapping[str, Any]) -> Response | None:
-    """Return the problem document of *exc*, None for an unexpected one, which Django reports."""
+    """Return the problem document of ``exc``, None for an unexpected one, which Django reports."""
     error = _as_api_exception(exc)
     if error is None:
         return None

@@ -87,16 +87,20 @@ class _Reading:
     def __init__(self, session_id: UUID, reader: Reader, after: int, using: str) -> None:
         self.session_id = session_id
         self.reader = reader
+        #: The sequence up to which messages were read.
         self.after = after
-        """The sequence up to which messages were read."""
         self.using = using
+        #: Whether the last window was full.
         self.has_more: bool
-        """Whether the last window was full."""
         self._repository = SyncSessionRepository(using).for_user(reader.owner_id, reader.tenant)
         self._size = _FIRST_WINDOW
 
     def next_events(self) -> list[bytes]:
-        """Return the next events. Raises Session.DoesNotExist, also for another's session."""
+        """Return the next events.
+
+        Raises:
+            Session.DoesNotExist: There is no such session, or it is another user's.
+        """
         messages = self._repository.get_messages(
             self.session_id, after=self.after, limit=self._size
         )

@@ -32,7 +32,11 @@ class TextField(serializers.CharField):
     """A string; numbers are refused, not converted."""
 
     def to_internal_value(self, data: object) -> str:
-        """Return the string. Raises ValidationError for other types, NUL and lone surrogates."""
+        """Return the string.
+
+        Raises:
+            ValidationError: The value has another type, or contains NUL or a lone surrogate.
+        """
         if not isinstance(data, str):
             self.fail("invalid")
         return super().to_internal_value(data)
@@ -42,7 +46,11 @@ class CanonicalUUIDField(serializers.UUIDField):
     """A UUID as a string in its canonical form."""
 
     def to_internal_value(self, data: UUID | str | int) -> UUID:
-        """Return the UUID. Raises ValidationError for other forms."""
+        """Return the UUID.
+
+        Raises:
+            ValidationError: The value has another form.
+        """
         value = super().to_internal_value(data)
         if not isinstance(data, str) or str(value) != data.lower():
             self.fail("invalid", value=data)
@@ -53,7 +61,11 @@ class BoundedListField(serializers.ListField):
     """A list of limited length; the items of a longer one are not looked at."""
 
     def run_child_validation(self, data: Any) -> Any:
-        """Return the items. Raises ValidationError, one for a list that is too long."""
+        """Return the items.
+
+        Raises:
+            ValidationError: An item is not valid, or there are too many; then there is one error.
+        """
         self.run_validators(data)
         return super().run_child_validation(data)
 
@@ -64,7 +76,11 @@ class ObjectField(_ObjectField):
     default_error_messages = {"invalid": _("This is not an object.")}
 
     def to_internal_value(self, data: object) -> JsonObject:
-        """Return the object. Raises ValidationError for other types."""
+        """Return the object.
+
+        Raises:
+            ValidationError: The value has another type.
+        """
         if not isinstance(data, dict):
             self.fail("invalid")
         return data
@@ -104,7 +120,11 @@ class PageSizeField(serializers.IntegerField):
         super().__init__(min_value=1, required=False, **kwargs)
 
     def to_internal_value(self, data: float | str) -> int:
-        """Return the number. Raises ValidationError if it is not in the range."""
+        """Return the number.
+
+        Raises:
+            ValidationError: The number is not in the range.
+        """
         value = super().to_internal_value(data)
         if value > settings.MAX_PAGE_SIZE:
             self.fail("max_value", max_value=settings.MAX_PAGE_SIZE)

@@ -41,7 +41,10 @@ def session_key(request: Request) -> str | None:
     """Return the header's idempotency key for a new session, None without it.
 
     The caller is a part of it, so that a key never equals one of another caller who acts for the
-    same user. Raises InvalidParameter as :func:`idempotency_key` does.
+    same user.
+
+    Raises:
+        InvalidParameter: The key is not 1 to 200 visible ASCII characters.
     """
     key = idempotency_key(request)
     return None if key is None else f"{request.user.pk}{_CALLER_SEPARATOR}{key}"
@@ -62,12 +65,12 @@ def etag_of(representation: Mapping[str, object]) -> str:
 
 
 def is_not_modified(request: Request, etag: str) -> bool:
-    """Return whether If-None-Match names *etag*: the client has this state already."""
+    """Return whether If-None-Match names ``etag``: the client has this state already."""
     return _matches(request.headers.get("If-None-Match", ""), etag)
 
 
 def require_match(request: Request, etag: str) -> None:
-    """Raise PreconditionFailed if there is an If-Match header that does not name *etag*."""
+    """Raise PreconditionFailed if there is an If-Match header that does not name ``etag``."""
     header = request.headers.get("If-Match")
     if header is not None and not _matches(header, etag):
         raise PreconditionFailed

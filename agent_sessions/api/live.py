@@ -51,14 +51,14 @@ class Subscription:
     def __init__(self, session_id: UUID, reader: Reader, seen: int) -> None:
         self.session_id = session_id
         self.reader = reader
+        #: Whether the reader may no longer read.
         self.ended = False
-        """Whether the reader may no longer read."""
+        #: The sequence up to which the stream has looked.
         self.seen = seen
-        """The sequence up to which the stream has looked."""
+        #: The last sequence in the database at the last look; None once the session is gone.
         self.latest: int | None = 0
-        """The last sequence in the database at the last look; None once the session is gone."""
+        #: Set when the stream should look at the database.
         self.wake = asyncio.Event()
-        """Set when the stream should look at the database."""
 
     def update(self, latest: int | None) -> None:
         """Remember the last sequence; wake the stream if it has not seen it."""
@@ -86,7 +86,7 @@ class Hub:
     async def subscribe(
         self, session_id: UUID, reader: Reader, seen: int
     ) -> AsyncIterator[Subscription]:
-        """Yield a subscription to the messages after the sequence *seen*; end it with the block."""
+        """Yield a subscription to the messages after a sequence number; end it with the block."""
         subscription = Subscription(session_id, reader, seen)
         self._subscriptions.add(subscription)
         if self._polling is None:
@@ -236,7 +236,7 @@ def _end_streams_at_shutdown() -> None:
 
 
 def hub(using: str) -> Hub:
-    """Return the hub of the running event loop for the database alias *using*.
+    """Return the hub of the running event loop for the database alias ``using``.
 
     It lives as long as it has subscriptions.
     """

@@ -26,8 +26,8 @@ from agent_sessions.api.serializers import (
 from agent_sessions.models import Message
 from agent_sessions.repository.locking import lock_one
 
+#: Bytes of messages in an answer, which has at least one message.
 LARGEST_ANSWER = 8 * 1024 * 1024
-"""Bytes of messages in an answer, which has at least one message."""
 
 
 class MessageActions(OwnedSessionsView):

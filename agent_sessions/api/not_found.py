@@ -15,7 +15,7 @@ from agent_sessions.api.errors import PROBLEM_TYPE, problem_document
 
 @csrf_exempt
 def not_found(request: HttpRequest, path: str, **kwargs: object) -> HttpResponse:
-    """Answer 404 as a problem document; 308 if *path* with a slash at its end exists."""
+    """Answer 404 as a problem document; 308 if ``path`` with a slash at its end exists."""
     # Where an address leads here, so does at least the one with a slash at its end.
     if not path.endswith("/") and resolve(f"{request.path_info}/").func is not not_found:
         address = escape_leading_slashes(request.get_full_path(force_append_slash=True))

@@ -27,7 +27,11 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def parse_query(serializer_class: type[AnySerializer], request: Request) -> dict[str, Any]:
-    """Return the validated query parameters. Raises InvalidParameter."""
+    """Return the validated query parameters.
+
+    Raises:
+        InvalidParameter: A query parameter is not valid.
+    """
     serializer = serializer_class(data=request.query_params.dict())
     if not serializer.is_valid():
         raise InvalidParameter(serializer.errors)
@@ -68,7 +72,11 @@ class SessionPagination(BasePagination):
     def paginate_queryset(  # type: ignore[override]
         self, queryset: SessionQuerySet[Session], request: Request, view: object = None
     ) -> list[Session]:
-        """Return the sessions of the page. Raises InvalidParameter."""
+        """Return the sessions of the page.
+
+        Raises:
+            InvalidParameter: A query parameter is not valid.
+        """
         query = parse_query(PageQuerySerializer, request)
         self._url = request.build_absolute_uri()
         size, cursor = query["page_size"], query.get("cursor")

@@ -57,7 +57,12 @@ class BoundedJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, object] | None = None,
     ) -> Any:
-        """Return the decoded body. Raises BodyTooLarge (413) or ParseError (400)."""
+        """Return the decoded body.
+
+        Raises:
+            BodyTooLarge: The body has more bytes than AGENT_SESSIONS_MAX_REQUEST_BYTES (413).
+            ParseError: The body is not the JSON that this parser accepts (400).
+        """
         limit = settings.MAX_REQUEST_BYTES
         body = stream.read(limit + 1)
         if len(body) > limit:

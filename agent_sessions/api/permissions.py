@@ -64,7 +64,7 @@ class RateThrottle(BaseThrottle):
         return f"user {user.pk}" if known else self.get_ident(request)
 
     def count(self, key: str, rate: str, amount: int = 1) -> int:
-        """Add *amount* to the requests of *key* in this window and return their number."""
+        """Add ``amount`` to the requests of ``key`` in this window and return their number."""
         limit, _slash, period = rate.partition("/")
         self.limit = int(limit)
         self.duration = _SECONDS[period[0]]
@@ -149,7 +149,7 @@ class Reader(NamedTuple):
 
 
 def tenant_of_request(request: Request) -> str:
-    """Return the tenant in which *request* works: see AGENT_SESSIONS_API_TENANT.
+    """Return the tenant in which ``request`` works: see AGENT_SESSIONS_API_TENANT.
 
     Exceptions of the project's function are raised: PermissionDenied is a 403.
 
@@ -192,10 +192,10 @@ def decides_by_object(permission: Any) -> bool:
 
 
 def owner_of_request(request: Request, permission: str) -> Any:
-    """Return the primary key of the user whose sessions *request* may read or change.
+    """Return the primary key of the user whose sessions ``request`` may read or change.
 
     It is the caller's or, with `?user=<key>`, that key. Naming another user takes staff with the
-    model permission *permission*, and writes a line to the audit log.
+    model permission ``permission``, and writes a line to the audit log.
 
     Raises:
         PermissionDenied: The caller may not name another user, whether or not that user exists.

@@ -25,8 +25,8 @@ from agent_sessions.models import Message, Session
 from agent_sessions.moments import in_utc
 from agent_sessions.repository import Erased
 
+#: The problem of a session or a message in a list that has a text that cannot be decrypted.
 UNDECRYPTABLE = "decryption_failed"
-"""The problem of a session or a message in a list that has a text that cannot be decrypted."""
 
 MAX_BULK_IDS = 1_000
 MAX_BATCH_MESSAGES = 1_000
@@ -93,7 +93,11 @@ class _RefusesOthers(AnySerializer):
     refusal: ClassVar[Any]
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Return the values. Raises ValidationError, keyed by name, for other ones."""
+        """Return the values.
+
+        Raises:
+            ValidationError: There are other names; keyed by name.
+        """
         taken = {name for name, field in self.fields.items() if not field.read_only}
         others = [name for name in self.initial_data if name not in taken]
         if others:
@@ -211,7 +215,11 @@ def _summary_without_texts(session: Session) -> JsonObject:
 
 
 def represent_session(session: Session) -> JsonObject:
-    """Return the session as SessionSerializer describes it. Raises DecryptionFailed."""
+    """Return the session as SessionSerializer describes it.
+
+    Raises:
+        DecryptionFailed: A text of the session cannot be decrypted.
+    """
     session.require_decrypted()
     return {**summarize_session(session), "context": session.context}
 

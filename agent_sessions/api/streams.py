@@ -37,9 +37,18 @@ def counted(
 ) -> StreamingHttpResponse:
     """Return the response, which has not begun to stream, counted until the server closes it.
 
-    *limit* is the most open responses of this kind and user in this process, *limit_of_kind* of
-    this kind, None for any number; all of a process together are limited by
-    AGENT_SESSIONS_MAX_STREAMS. Raises Throttled.
+    AGENT_SESSIONS_MAX_STREAMS limits all open responses of a process.
+
+    Args:
+        kind: What the response streams.
+        user_id: The key of the user who reads it.
+        limit: Largest number of open responses of this kind and user in this process.
+        response: The response.
+        limit_of_kind: Largest number of open responses of this kind in this process; None for any
+            number.
+
+    Raises:
+        Throttled: One of the limits is reached.
     """
     limits = {(kind, user_id): limit, ("all", None): settings.MAX_STREAMS}
     if limit_of_kind is not None:

@@ -41,7 +41,11 @@ class Output(io.TextIOBase):
         return self._stream.isatty()
 
     def write(self, text: str, /) -> int:
-        """Write the text. Raises CommandError if standard output cannot be written."""
+        """Write the text.
+
+        Raises:
+            CommandError: Standard output cannot be written.
+        """
         try:
             return self._stream.write(text)
         except OSError as error:
@@ -49,7 +53,11 @@ class Output(io.TextIOBase):
             return 0
 
     def flush(self) -> None:
-        """Write the buffers. Raises CommandError if standard output cannot be written."""
+        """Write the buffers.
+
+        Raises:
+            CommandError: Standard output cannot be written.
+        """
         try:
             self._stream.flush()
         except OSError as error:
@@ -102,7 +110,8 @@ def add_database(parser: CommandParser) -> None:
 def find_user(text: str, database: str) -> Any:
     """Return the user with this name or, failing that, with this primary key.
 
-    Raises CommandError (exit status 2) if there is neither.
+    Raises:
+        CommandError: There is neither; the exit status is 2.
     """
     model = get_user_model()
     users = model._default_manager.using(database)

@@ -24,13 +24,18 @@ def is_partitioned(connection: BaseDatabaseWrapper) -> bool:
 def partition_messages(connection: BaseDatabaseWrapper, partitions: int) -> None:
     """Divide the table of messages by the hash of the session, with all its rows.
 
-    One transaction: nobody reads or writes messages meanwhile, and after a failure everything
-    is as before. Constraints, indexes, triggers and privileges are made again under their
-    names; only the primary key becomes (id, session_id), because PostgreSQL wants the session
-    in every unique index.
+    One transaction: nobody reads or writes messages meanwhile, and after a failure everything is as
+    before. Constraints, indexes, triggers and privileges are made again under their names; only the
+    primary key becomes (id, session_id), because PostgreSQL wants the session in every unique
+    index.
 
-    Raises CannotPartition if this is not PostgreSQL, the table is divided already, another
-    table refers to it, or the number is not 1 to 1,000.
+    Args:
+        connection: The connection to the database.
+        partitions: The number of partitions, 1 to 1,000.
+
+    Raises:
+        CannotPartition: This is not PostgreSQL, the table is divided already, another table refers
+            to it, or the number is out of range.
     """
     if connection.vendor != "postgresql":
         raise CannotPartition("Only PostgreSQL divides tables.")

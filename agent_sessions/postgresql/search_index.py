@@ -3,19 +3,18 @@ r"""The search index of messages on PostgreSQL, and the spaced text that it hold
 One index of trigrams answers for whole words, beginnings and parts of words, in any script. The
 user's key in front of the text keeps one user's search from reading the matches of others. The
 index needs the extensions pg_trgm and btree_gin. A database owner may create them; where the
-migration may not, search answers without the index (slower) and a check of the database tells
-what is missing.
+migration may not, search answers without the index (slower) and a check of the database tells what
+is missing.
 
-The index holds each text in upper case and with more spaces (:data:`SPACED_SQL`): around the
-text and each sign beyond ASCII, so that it is known what can stand beside a word; behind a Latin
-letter where another script goes on, so that it is known what can follow a letter; around Chinese,
-Japanese and Korean, with a 0 before each character, so that one character (0X0) has a trigram of
-its own, and so have two side by side (X0Y). A word of a search term is spaced likewise
-(:func:`spaced`): what is part of a text is part of the spaced text.
+The index holds each text in upper case and with more spaces (``SPACED_SQL``): around the text and
+each sign beyond ASCII, so that it is known what can stand beside a word; behind a Latin letter
+where another script goes on, so that it is known what can follow a letter; around Chinese, Japanese
+and Korean, with a 0 before each character, so that one character (0X0) has a trigram of its own,
+and so have two side by side (X0Y). A word of a search term is spaced likewise (``spaced()``): what
+is part of a text is part of the spaced text.
 
-A change of :data:`SPACED_SQL` takes a new :data:`NAME`: nothing compares the index of a database
-with the text here. The classes of characters are for regular expressions of Python and of
-PostgreSQL alike.
+A change of ``SPACED_SQL`` takes a new ``NAME``: nothing compares the index of a database with the
+text here. The classes of characters are for regular expressions of Python and of PostgreSQL alike.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.backends.utils import CursorWrapper
 
+#: Chinese and Japanese characters.
 IDEOGRAPHS = (
     r"\u3005-\u3007"  # signs of repetition and zero, which stand for a character
     r"\u3041-\u3096\u309d-\u309f"  # hiragana
@@ -35,14 +35,14 @@ IDEOGRAPHS = (
     r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
     r"\uff66-\uff9d"  # katakana of half width
 )
-"""Chinese and Japanese characters."""
 
+#: Korean syllables.
 HANGUL = r"\uac00-\ud7a3"
-"""Korean syllables."""
 
+#: Characters of which two say as much as a word.
 SYLLABLES = IDEOGRAPHS + HANGUL
-"""Characters of which two say as much as a word."""
 
+#: What ends a word, beyond ASCII: neither letters nor digits.
 SIGNS = (
     r"\u0080-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7"  # Latin-1
     r"\u037e\u0387"  # Greek
@@ -62,10 +62,9 @@ SIGNS = (
     r"\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\uffe0-\ufffd"  # full and half width
     r"\U0001f000-\U0001f0ff\U0001f10d-\U0001fbef"  # emoji and game pieces
 )
-"""What ends a word, beyond ASCII: neither letters nor digits."""
 
+#: The letters beyond ASCII of most languages that are written in Latin letters.
 LATIN = r"\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f"
-"""The letters beyond ASCII of most languages that are written in Latin letters."""
 
 _ASCII = r"\u0001-\u007f"
 _LATIN_LETTERS_AND_MARKS = r"\u00c0-\u017f\u0300-\u036f"
@@ -74,19 +73,19 @@ _AFTER_A_SYLLABLE = rf"(?<=[{SYLLABLES}])(?=[^{SYLLABLES}])"
 _BEFORE_A_SYLLABLE = rf"(?<=[^{SYLLABLES}])(?=[{SYLLABLES}])"
 _BORDERS = f"[{SIGNS}]|{_AFTER_A_LATIN_LETTER}|{_AFTER_A_SYLLABLE}|{_BEFORE_A_SYLLABLE}"
 
+#: The text that the index holds, for ``.format(column=…)``.
 SPACED_SQL = (
     r"regexp_replace(regexp_replace(' ' || UPPER({column}::text) || ' ', "
     rf"'{_BORDERS}', ' \& ', 'g'), '[{SYLLABLES}]', '0\&', 'g')"
 )
-"""The text that the index holds, for ``.format(column=…)``."""
 
 NAME = "agent_message_text"
 TABLE = '"agent_sessions_message"'
 EXTENSIONS = ("pg_trgm", "btree_gin")
+#: In the schema that everybody sees: the tenant who came first may leave with theirs.
 EXTENSIONS_SQL = " ".join(
     f"CREATE EXTENSION IF NOT EXISTS {name} SCHEMA public;" for name in EXTENSIONS
 )
-"""In the schema that everybody sees: the tenant who came first may leave with theirs."""
 
 _BORDER, _SYLLABLE = re.compile(_BORDERS), re.compile(f"[{SYLLABLES}]")
 
@@ -99,9 +98,11 @@ def spaced(text: str) -> str:
 def create(connection: BaseDatabaseWrapper, concurrently: bool = False) -> None:
     """Create the extensions and the index where they are missing.
 
-    ``concurrently`` does not block writers while a filled table is indexed; it cannot run
-    inside a transaction. The partitions of a partitioned table are then indexed one by one.
-    Raises DatabaseError if the database does not allow it.
+    ``concurrently`` does not block writers while a filled table is indexed; it cannot run inside a
+    transaction. The partitions of a partitioned table are then indexed one by one.
+
+    Raises:
+        DatabaseError: The database does not allow it.
     """
     with connection.cursor() as cursor:
         _create_extensions(cursor)

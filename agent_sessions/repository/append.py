@@ -40,8 +40,8 @@ logger = logging.getLogger("agent_sessions")
 
 FIELD_NAMES = [field.attname for field in Message._meta.concrete_fields]
 
+#: Characters of a key for a whole call: the numbers of its messages stand behind it.
 LONGEST_CALL_KEY = 240
-"""Characters of a key for a whole call: the numbers of its messages stand behind it."""
 
 _SEPARATOR = "\x1f"
 _LONGEST_STORED_KEY = 255
@@ -91,7 +91,8 @@ def rows_of(
 ) -> list[Message]:
     """Return the messages as rows without numbers.
 
-    Raises ValidationError, keyed by the place of the message in the call and the field.
+    Raises:
+        ValidationError: A message is not acceptable; keyed by its place in the call and the field.
     """
     now = timezone.now()
     rows: list[Message] = []
@@ -129,7 +130,8 @@ def unrepeated(
 ) -> tuple[list[Message], dict[str, Message]]:
     """Return the rows to insert, and for each idempotency key the message that has it first.
 
-    Raises IdempotencyConflict if a key comes with two messages.
+    Raises:
+        IdempotencyConflict: A key comes with two messages.
     """
     waiting: list[Message] = []
     firsts = dict(stored)

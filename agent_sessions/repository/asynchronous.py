@@ -53,7 +53,7 @@ class UserSessionRepository(_Awaited[SyncUserSessionRepository]):
     """Operations on the sessions of one user in one tenant; no other sessions exist in it.
 
     ``SessionRepository.for_user()`` makes one. The methods are those of
-    :class:`SyncUserSessionRepository`, awaited.
+    ``SyncUserSessionRepository``, awaited.
     """
 
     create = _awaited(SyncUserSessionRepository.create)
@@ -76,8 +76,8 @@ class UserSessionRepository(_Awaited[SyncUserSessionRepository]):
 class SessionRepository(_Awaited[SyncSessionRepository]):
     """Operations on sessions and messages, for asynchronous code.
 
-    The methods are those of :class:`SyncSessionRepository`, each awaited with one change of thread
-    for any number of queries. Django runs the ORM calls of one request or task one after the other;
+    The methods are those of ``SyncSessionRepository``, each awaited with one change of thread for
+    any number of queries. Django runs the ORM calls of one request or task one after the other;
     gathering them does not overlap them.
 
     A cancelled operation goes on in its thread, and may or may not succeed. The CancelledError of

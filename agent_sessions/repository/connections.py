@@ -22,15 +22,15 @@ from cache_layer.exceptions import is_time_limit
 
 logger = logging.getLogger("agent_sessions")
 
+#: How often an operation is begun that others keep from being serialized.
 MOST_ATTEMPTS = 25
-"""How often an operation is begun that others keep from being serialized."""
 
 _LONGEST_WAIT = 0.2
 # Serialization failure and deadlock: PostgreSQL has rolled back.
 _CONFLICTS = frozenset({"40001", "40P01"})
 
+#: Whether the thread's connection outlives an operation, whoever opened it.
 keeps_connection: ContextVar[bool] = ContextVar("agent_sessions_keeps_connection", default=False)
-"""Whether the thread's connection outlives an operation, whoever opened it."""
 
 _thread = threading.local()
 
@@ -55,14 +55,14 @@ def operation(
 
     After a lost connection the method is called once more on a new one, so it must be safe to
     repeat. After a serialization failure or a deadlock, which leave nothing written, it is called
-    again, at most :data:`MOST_ATTEMPTS` times in all.
+    again, at most ``MOST_ATTEMPTS`` times in all.
 
     In a thread that serves no request, a connection that the call opened is closed again, because
     nobody else would close it. Inside a transaction of the caller the method is only called.
 
     Where the project commits by hand (AUTOCOMMIT is off), a thread that serves a request and the
-    main thread have a caller who does so. In another thread nobody would: there an operation
-    that begins outside a transaction commits its own work.
+    main thread have a caller who does so. In another thread nobody would: there an operation that
+    begins outside a transaction commits its own work.
     """
 
     @wraps(method)

@@ -27,8 +27,10 @@ def extend(
 ) -> int:
     """Append what follows the stored messages, with its times and numbers; return how many.
 
-    Raises ValidationError if the history does not begin with the stored messages, and what
-    appending raises.
+    Raises:
+        ValidationError: The history does not begin with the stored messages, or a message is not
+            acceptable.
+        SessionArchived: The session is archived.
     """
     rows = append.rows_of(session_id, messages, using, place="messages[{}]")
     history.date(rows)

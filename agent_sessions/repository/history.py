@@ -23,19 +23,20 @@ class History:
     The session then keeps its own ``last_message_at`` and ``last_activity_at`` as well.
     """
 
+    #: When each message was written.
     message_times: Sequence[datetime]
-    """When each message was written."""
+    #: The number of each message, ascending; None: 1, 2, 3, …
     message_numbers: Sequence[int] | None = None
-    """The number of each message, ascending; None: 1, 2, 3, …"""
+    #: The highest number that a message ever had, also one that was deleted.
     last_sequence: int = 0
-    """The highest number that a message ever had, also one that was deleted."""
+    #: When the session was changed last; None: now.
     updated_at: datetime | None = None
-    """When the session was changed last; None: now."""
 
     def date(self, rows: Sequence[Message]) -> None:
         """Give the messages their times and numbers.
 
-        Raises ValidationError, keyed by field, if they do not fit the messages.
+        Raises:
+            ValidationError: They do not fit the messages; keyed by field.
         """
         numbers = range(1, len(rows) + 1) if self.message_numbers is None else self.message_numbers
         for name, values in (("message_times", self.message_times), ("message_numbers", numbers)):

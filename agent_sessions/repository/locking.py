@@ -14,8 +14,8 @@ from agent_sessions.ids import Owner
 from agent_sessions.models import Session
 from agent_sessions.querysets import SessionQuerySet
 
+#: Looks at a locked session before it is changed, and raises where it must stay as it is.
 Check = Callable[[Session], None] | None
-"""Looks at a locked session before it is changed, and raises where it must stay as it is."""
 
 
 def locking(sessions: SessionQuerySet[Session]) -> SessionQuerySet[Session]:
@@ -39,8 +39,9 @@ def lock(sessions: SessionQuerySet[Session]) -> list[UUID]:
 def lock_one(session_id: UUID, owner: Owner, check: Check, using: str) -> Session:
     """Lock the session until the transaction ends and return it.
 
-    Raises Session.DoesNotExist, also if it is not the owner's, DecryptionFailed, and what the
-    check raises.
+    Raises:
+        Session.DoesNotExist: There is no such session, or it is not the owner's.
+        DecryptionFailed: A text of the session cannot be decrypted.
     """
     sessions = Session.objects.using(using).filter(pk=session_id).owned_by(owner)
     session = locking(sessions).order_by().get().require_decrypted()

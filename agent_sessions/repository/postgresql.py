@@ -28,8 +28,8 @@ from agent_sessions.repository.results import Window
 HAS_LATERAL = True
 
 _CALL = f"SELECT {NAME}(%s, %s, %s, %s, %s, %s, %s)"
+#: Largest number of bytes in one call: the limit of an array in PostgreSQL's binary JSON.
 LARGEST_CALL = 2**28 - 1
-"""Largest number of bytes in one call: the limit of an array in PostgreSQL's binary JSON."""
 
 # Made once: json.dumps would make one for each message.
 _encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -76,7 +76,8 @@ def insert(
 ) -> int | None:
     """Insert rows: one call of a function, one round trip. See Strategy.insert().
 
-    Raises ValidationError if PostgreSQL cannot take so many bytes at once.
+    Raises:
+        ValidationError: PostgreSQL cannot take so many bytes at once.
     """
     user_id = _column_value(owner, connection)
     if owner.user is not None and user_id is None:

@@ -21,8 +21,8 @@ class Remain(NamedTuple):
 
     table: str
     column: str
+    #: ``user`` for the user's key in a column that refers to users, ``text`` for a text.
     what: str
-    """``user`` for the user's key in a column that refers to users, ``text`` for a text."""
     rows: int
 
 

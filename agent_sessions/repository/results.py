@@ -62,11 +62,11 @@ class SessionStats:
     """Statistics of one user's sessions."""
 
     total_sessions: int
+    #: Sessions with status ACTIVE that are not past ``expires_at``.
     active_sessions: int
-    """Sessions with status ACTIVE that are not past ``expires_at``."""
     total_messages: int
+    #: The number of sessions by status, each status present.
     sessions_by_status: Mapping[str, int]
-    """The number of sessions by status, each status present."""
 
     @property
     def avg_messages_per_session(self) -> float:
@@ -82,12 +82,12 @@ class Erased:
     the texts they had, such as entries of the admin's log.
     """
 
+    #: The key of the user.
     user: str
-    """The key of the user."""
+    #: The tenant; None: all of them.
     tenant: str | None
-    """The tenant; None: all of them."""
+    #: Who asked for it; empty where that was not said.
     by: str
-    """Who asked for it; empty where that was not said."""
     started_at: datetime
     finished_at: datetime
     deleted: Mapping[str, int]

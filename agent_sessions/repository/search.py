@@ -71,8 +71,8 @@ def _lookup(kinds: Sequence[str], found_at: int) -> str:
 
 
 class _Part(NamedTuple):
+    #: What ranks below this place is better than anything in the part.
     place: int
-    """What ranks below this place is better than anything in the part."""
     sql: str
     params: list[object]
 

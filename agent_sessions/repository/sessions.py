@@ -28,8 +28,8 @@ from agent_sessions.repository.strategy import strategy_for
 from agent_sessions.signals import session_created, session_status_changed
 from agent_sessions.validators import validate_object
 
+#: The fields of a session that update_session() takes.
 CHANGEABLE = ("title", "agent_id", "status", "metadata", "expires_at")
-"""The fields of a session that update_session() takes."""
 
 
 def create(

@@ -16,7 +16,7 @@ from agent_sessions.repository.results import Window
 
 
 class Strategy(Protocol):
-    """The interface of the modules :mod:`.postgresql` and :mod:`.portable`."""
+    """The interface of the modules ``postgresql`` and ``portable``."""
 
     @property
     def HAS_LATERAL(self) -> bool:  # noqa: N802
@@ -27,13 +27,16 @@ class Strategy(Protocol):
     ) -> int | None:
         """Insert the rows behind the last message and complete them with their numbers.
 
-        Returns the session's count of messages; None if the session is missing, archived, not
-        the owner's or has a message with one of the idempotency keys. Raises IntegrityError if
-        such a message came at that moment.
+        Returns:
+            The session's count of messages; None if the session is missing, archived, not the
+            owner's or has a message with one of the idempotency keys.
+
+        Raises:
+            IntegrityError: A message with one of the keys came at that moment.
         """
 
     def is_usable_after_error(self, connection: BaseDatabaseWrapper) -> bool:
-        """Return whether statements can follow an error of :meth:`insert`."""
+        """Return whether statements can follow an error of ``insert()``."""
 
     def window(self, wanted: Window, connection: BaseDatabaseWrapper) -> list[Message] | None:
         """Return the first messages behind a number, in order, or the last ones from the end.

@@ -28,7 +28,7 @@ class SyncSessionRepository:
     sessions. Each operation is one transaction: it happens in whole or not at all, and may stand
     inside a transaction of the caller's (whose locks it then keeps until the end).
 
-    :meth:`for_user` returns a repository of one user's sessions, in which nobody else's exist: code
+    ``for_user()`` returns a repository of one user's sessions, in which nobody else's exist: code
     that serves users should use it. Here ``user_id`` (a user or the primary key) and ``tenant``
     limit one call in the same way, without a further query. With a user the tenant is the empty one
     unless it is given; without a user and without a tenant anybody's session is touched.
@@ -37,9 +37,8 @@ class SyncSessionRepository:
     ValidationError. ``check`` is called with the locked session before it is changed. Its
     exceptions are raised, and nothing has changed.
 
-    On SQLite give the database ``"OPTIONS": {"transaction_mode": "IMMEDIATE"}``: writers then
-    wait for each other (up to ``timeout``) also where the caller's transaction began by
-    reading.
+    On SQLite give the database ``"OPTIONS": {"transaction_mode": "IMMEDIATE"}``: writers then wait
+    for each other (up to ``timeout``) also where the caller's transaction began by reading.
     """
 
     def __init__(self, using: str | None = None) -> None:
@@ -53,8 +52,10 @@ class SyncSessionRepository:
     def for_user(self, user: User, tenant: str | None = "") -> SyncUserSessionRepository:
         """Return a repository of the sessions of one user (or primary key) in one tenant.
 
-        ``tenant`` is the empty text for sessions without a tenant, None for those of every
-        tenant. Raises ValueError for a user who is not saved, or None.
+        ``tenant`` is the empty text for sessions without a tenant, None for those of every tenant.
+
+        Raises:
+            ValueError: The user is not saved, or None.
         """
         if user is None:
             raise ValueError("A user is needed, or the primary key of one.")
@@ -164,10 +165,14 @@ class SyncSessionRepository:
     def delete_user_data(self, user_id: User, tenant: str | None = None, by: str = "") -> Erased:
         """Delete all sessions and messages of the user; return a report of the deleted rows.
 
-        In every tenant unless one is given. What a project keys to sessions goes with them, and
-        entries of the admin's log lose their texts. ``by`` is who asks for it, for the report.
-        Works in batches: after an interruption call it again. Writes one line to the logger
+        What a project keys to sessions goes with them, and entries of the admin's log lose their
+        texts. Works in batches: after an interruption call it again. Writes one line to the logger
         ``agent_sessions.audit``.
+
+        Args:
+            user_id: The user, or the user's primary key.
+            tenant: The tenant; None for every tenant.
+            by: Who asks for it, for the report.
         """
         return self.for_user(user_id, tenant).delete_user_data(by)
 
@@ -175,8 +180,11 @@ class SyncSessionRepository:
     def cleanup_expired_sessions(self, progress: Callable[[int], None] | None = None) -> int:
         """Complete the ACTIVE and PAUSED sessions past ``expires_at``; return how many.
 
-        Works in short batches and may run twice at once; a session that gets a message
-        meanwhile stays. ``progress`` is called after each batch with its number of sessions.
+        Works in short batches and may run twice at once; a session that gets a message meanwhile
+        stays.
+
+        Args:
+            progress: Called after each batch with its number of sessions.
         """
         return maintenance.cleanup(self.using, progress)
 
@@ -184,11 +192,15 @@ class SyncSessionRepository:
     def purge_old_sessions(
         self, days: float | None = None, progress: Callable[[int], None] | None = None
     ) -> int:
-        """Delete sessions COMPLETED or FAILED for more than ``days``; return how many.
+        """Delete sessions that have been COMPLETED or FAILED for long; return how many.
 
-        By default AGENT_SESSIONS_RETENTION_DAYS; where that is None nothing is deleted.
-        ``progress`` is called after each batch with its number of sessions. Raises ValueError
-        if the days are negative, or more than there are in the calendar.
+        Args:
+            days: For more than how many days; None for AGENT_SESSIONS_RETENTION_DAYS. If that is
+                None too, nothing is deleted.
+            progress: Called after each batch with its number of sessions.
+
+        Raises:
+            ValueError: The days are negative, or more than there are in the calendar.
         """
         days = settings.RETENTION_DAYS if days is None else days
         return 0 if days is None else maintenance.purge(days, self.using, progress)
@@ -199,9 +211,12 @@ class SyncSessionRepository:
     ) -> list[UUID]:
         """Return the ids of sessions whose counters disagree with their messages.
 
-        Messages written or deleted without the repository cause that. ``repair`` corrects the
-        counters; sequence numbers are never reused. ``progress`` is called after each batch with
-        its number of sessions.
+        Messages written or deleted without the repository cause that. Sequence numbers are never
+        reused.
+
+        Args:
+            repair: Whether to correct the counters.
+            progress: Called after each batch with its number of sessions.
         """
         return maintenance.verify(self.using, repair, progress)
 
@@ -210,9 +225,13 @@ class SyncSessionRepository:
         """Encrypt plain texts, and those with older keys, with the newest key.
 
         Where AGENT_SESSIONS_ENCRYPT is False, write encrypted texts as plain ones. Each batch is a
-        short transaction; after an interruption call it again. ``progress`` is called after each
-        batch with the number of rows looked at. Raises DecryptionFailed for a
-        text that cannot be decrypted, and where AGENT_SESSIONS_CIPHER is not set.
+        short transaction; after an interruption call it again.
+
+        Args:
+            progress: Called after each batch with the number of rows looked at.
+
+        Raises:
+            DecryptionFailed: A text cannot be decrypted, or AGENT_SESSIONS_CIPHER is not set.
         """
         return reencryption.reencrypt(self.using, progress)
 
@@ -220,10 +239,13 @@ class SyncSessionRepository:
     def find_undecryptable(
         self, limit: int = 1000, progress: Callable[[int], None] | None = None
     ) -> list[Undecryptable]:
-        """Return sessions and messages that cannot be decrypted, at most ``limit``.
+        """Return sessions and messages that cannot be decrypted.
 
-        Every row is read, and none is changed. ``progress`` is called after each batch with the
-        number of rows looked at.
+        Every row is read, and none is changed.
+
+        Args:
+            limit: Largest number of rows to return.
+            progress: Called after each batch with the number of rows looked at.
         """
         return undecryptable.find(self.using, limit, progress)
 

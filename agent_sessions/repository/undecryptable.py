@@ -19,15 +19,15 @@ class Undecryptable(NamedTuple):
     """A session, or a message of it, that has a text that cannot be decrypted."""
 
     session_id: UUID
+    #: The number of the message; None where it is a text of the session itself.
     sequence: int | None
-    """The number of the message; None where it is a text of the session itself."""
     reason: str
 
 
 def find(
     using: str, limit: int, progress: Callable[[int], None] | None = None
 ) -> list[Undecryptable]:
-    """Return at most *limit* rows. See SyncSessionRepository.find_undecryptable()."""
+    """Return at most ``limit`` rows. See SyncSessionRepository.find_undecryptable()."""
     found: list[Undecryptable] = []
     for model, failures in ((Session, of_sessions), (Message, of_messages)):
         rows: Any = model._default_manager.using(using).order_by("pk")

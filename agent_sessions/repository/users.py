@@ -18,11 +18,11 @@ from agent_sessions.repository.history import History
 from agent_sessions.repository.locking import Check
 from agent_sessions.repository.results import Erased, Page, SessionStats, Window
 
+#: A session, its id, or the text of its id.
 SessionId: TypeAlias = Session | UUID | str
-"""A session, its id, or the text of its id."""
 
+#: A user, or the user's primary key.
 User: TypeAlias = models.Model | UserKey
-"""A user, or the user's primary key."""
 
 _MOST_ROWS = 2**31
 
@@ -57,30 +57,46 @@ class SyncUserSessionRepository:
     ) -> Session:
         """Store a new session, with its first messages if there are any, and return it.
 
-        The session keeps the status and the expiry it has. The repository of one user gives it
-        that user and tenant. With an ``idempotency_key`` on it a retry returns the session that
-        the first call stored for this user and tenant. ``history`` has the times and numbers
-        of messages that were written elsewhere.
+        The session keeps the status and the expiry it has. The repository of one user gives it that
+        user and tenant. With an ``idempotency_key`` on it a retry returns the session that the
+        first call stored for this user and tenant.
 
-        Raises ValidationError, keyed by field, if a value is not acceptable, the user does
-        not exist or is another one, or the id is taken; IdempotencyConflict if the key was used
-        for a session with other contents. See add_message_to_session for messages.
+        Args:
+            session: A session that is not saved.
+            messages: Its first messages: see ``add_message_to_session()``.
+            history: The times and numbers of messages that were written elsewhere.
+
+        Raises:
+            ValidationError: A value is not acceptable, the user does not exist or is another one,
+                or the id is taken; keyed by field.
+            IdempotencyConflict: The key was used for a session with other contents.
         """
         return sessions.create(session, messages, history, self.owner, self.using)
 
     @operation
     def get(self, session_id: SessionId) -> Session:
-        """Return the session. Raises Session.DoesNotExist, and DecryptionFailed."""
+        """Return the session.
+
+        Raises:
+            Session.DoesNotExist: There is no such session, or it is not the owner's.
+            DecryptionFailed: A text of the session cannot be decrypted.
+        """
         return self._sessions.get(pk=_uuid(session_id)).require_decrypted()
 
     @operation
     def get_user_sessions(self, active_only: bool = True, limit: int = 50) -> list[Session]:
-        """Return the user's sessions, newest activity first, at most ``limit``.
+        """Return the user's sessions, newest activity first.
 
-        ``active_only`` keeps those with status ACTIVE that are not past ``expires_at``,
-        whether or not cleanup has run. One whose title, context or metadata cannot be decrypted
-        is among them, and reading that raises DecryptionFailed. Raises ValueError if the limit is
-        below 1.
+        A session whose title, context or metadata cannot be decrypted is among them, and reading
+        that raises DecryptionFailed.
+
+        Args:
+            active_only: Whether to leave out sessions that are not ACTIVE or are past
+                ``expires_at``, whether or not cleanup has run.
+            limit: Largest number of sessions.
+
+        Raises:
+            ValueError: The limit is below 1.
         """
         found = self._sessions.active() if active_only else self._sessions
         return list(found.newest_activity_first()[: _checked(limit)])
@@ -89,9 +105,12 @@ class SyncUserSessionRepository:
     def get_session_with_messages(self, session_id: SessionId) -> Session:
         """Return the session with all its messages loaded, in order.
 
-        ``len(session.messages)`` and iterating it cost no query, in async code too. Raises
-        Session.DoesNotExist, and DecryptionFailed for the session's own texts. Reading a message
-        that cannot be decrypted raises it later.
+        ``len(session.messages)`` and iterating it cost no query, in async code too. Reading a
+        message that cannot be decrypted raises DecryptionFailed.
+
+        Raises:
+            Session.DoesNotExist: There is no such session, or it is not the owner's.
+            DecryptionFailed: A text of the session cannot be decrypted.
         """
         messages = Prefetch("messages", queryset=Message.objects.using(self.using).in_order())
         found = self._sessions.prefetch_related(messages).get(pk=_uuid(session_id))
@@ -107,12 +126,19 @@ class SyncUserSessionRepository:
     ) -> list[Message]:
         """Return a window of the session's messages, in order.
 
-        With ``after`` (a sequence number) the first messages behind it, otherwise the last
-        ones, before ``before`` if it is given; at most ``limit``, all with None. A reader that
-        follows with ``after`` = the last sequence it saw misses nothing and sees nothing twice.
-        Reading a message that cannot be decrypted raises DecryptionFailed; the others can be read.
+        A reader that follows with ``after`` = the last sequence it saw misses nothing and sees
+        nothing twice. Reading a message that cannot be decrypted raises DecryptionFailed; the
+        others can be read.
 
-        Raises Session.DoesNotExist, and ValueError if the limit is below 1.
+        Args:
+            session_id: The session.
+            after: Return the first messages behind this sequence number; None for the last ones.
+            before: Return messages before this sequence number only.
+            limit: Largest number of messages; None for all.
+
+        Raises:
+            Session.DoesNotExist: There is no such session, or it is not the owner's.
+            ValueError: The limit is below 1.
         """
         limit = None if limit is None else _checked(limit)
         return reading.window(
@@ -125,22 +151,25 @@ class SyncUserSessionRepository:
     ) -> Message:
         """Append one message and return it.
 
-        The message is a dict in the chat format: ``role``, ``content`` (a string, a list of
-        parts, or None beside ``tool_calls``), optionally ``metadata`` and any other key. With
+        The message is a dict in the chat format: ``role``, ``content`` (a string, a list of parts,
+        or None beside ``tool_calls``), optionally ``metadata`` and any other key. With
         ``idempotency_key`` a retry returns the first message and adds nothing.
 
-        The session's counters, ``last_message_at`` and its sliding expiry move with it, all
-        or nothing. A COMPLETED or FAILED session becomes ACTIVE again. A session that grows
-        past AGENT_SESSIONS_MAX_MESSAGES logs one warning.
+        The session's counters, ``last_message_at`` and its sliding expiry move with it, all or
+        nothing. A COMPLETED or FAILED session becomes ACTIVE again. A session that grows past
+        AGENT_SESSIONS_MAX_MESSAGES logs one warning.
 
-        Appends to one session wait for each other: none is lost or repeated, and the order of
-        the numbers is the order of the commits. Inside a transaction of the caller's the
-        session stays locked until that ends. Where the connection is lost, a message with an
-        ``idempotency_key`` is sent once more.
+        Appends to one session wait for each other: none is lost or repeated, and the order of the
+        numbers is the order of the commits. Inside a transaction of the caller's the session stays
+        locked until that ends. Where the connection is lost, a message with an ``idempotency_key``
+        is sent once more.
 
-        Raises ValidationError, keyed by field; Session.DoesNotExist; SessionArchived;
-        IdempotencyConflict if the key came with another message before; AppendOutcomeUnknown if
-        the connection was lost and the message has no key.
+        Raises:
+            ValidationError: The message is not acceptable; keyed by field.
+            Session.DoesNotExist: There is no such session, or it is not the owner's.
+            SessionArchived: The session is archived.
+            IdempotencyConflict: The key came with another message before.
+            AppendOutcomeUnknown: The connection was lost, and the message has no key.
         """
         return append.append_one(_uuid(session_id), message, self.owner, self.using)
 
@@ -154,12 +183,21 @@ class SyncUserSessionRepository:
     ) -> list[Message]:
         """Append several messages at once, in consecutive numbers, all or none; return them.
 
-        Messages whose ``idempotency_key`` was used before are returned in their place and not
-        added again. ``idempotency_key`` of the call is one for all of them, of at most 240
-        characters: a retry returns them all, and IdempotencyConflict is raised also if there
-        were more or fewer of them before. It never meets a key of a message, nor the key of
-        another ``author``, a text that says whose keys these are: use it where others, such as
-        staff, write into the user's session. See add_message_to_session.
+        Messages whose ``idempotency_key`` was used before are returned in their place and not added
+        again.
+
+        Args:
+            session_id: The session.
+            messages: The messages: see ``add_message_to_session()``.
+            idempotency_key: One key for all of them, of at most 240 characters: a retry returns
+                them all. It never meets a key of a message, nor one of another author.
+            author: A text that says whose keys these are, for others who write into the user's
+                session, such as staff.
+
+        Raises:
+            IdempotencyConflict: The key came with other messages, or with more or fewer of them,
+                before.
+            ValidationError: As of ``add_message_to_session()``, like the other errors.
         """
         return append.append_many(
             _uuid(session_id), messages, self.owner, self.using, idempotency_key, author
@@ -175,11 +213,18 @@ class SyncUserSessionRepository:
     ) -> Session:
         """Merge the top-level keys into the session's context and return the session.
 
-        Two writers of different keys both succeed. ``replace`` puts the given context in
-        place of the old one. Calling it twice does no harm.
+        Two writers of different keys both succeed. Calling it twice does no harm.
 
-        Raises ValidationError if the context is not a JSON object that a database can hold;
-        Session.DoesNotExist; SessionArchived.
+        Args:
+            session_id: The session.
+            context: The keys to set.
+            replace: Whether to put the given context in place of the old one.
+            check: Called with the locked session before it is changed.
+
+        Raises:
+            ValidationError: The context is not a JSON object that a database can hold.
+            Session.DoesNotExist: There is no such session, or it is not the owner's.
+            SessionArchived: The session is archived.
         """
         return sessions.update_context(
             _uuid(session_id), context, replace, self.owner, check, self.using
@@ -193,9 +238,15 @@ class SyncUserSessionRepository:
 
         Writes the given fields and no others. Calling it twice does no harm.
 
-        Raises ValidationError, keyed by field, for other names and unacceptable values;
-        Session.DoesNotExist; SessionArchived unless the change takes the session out of the
-        archive.
+        Args:
+            session_id: The session.
+            changes: The new values, by name of the field.
+            check: Called with the locked session before it is changed.
+
+        Raises:
+            ValidationError: A name is another one, or a value is not acceptable; keyed by field.
+            Session.DoesNotExist: There is no such session, or it is not the owner's.
+            SessionArchived: The session is archived, and the change leaves it so.
         """
         return sessions.update(_uuid(session_id), changes, self.owner, check, self.using)
 
@@ -203,8 +254,9 @@ class SyncUserSessionRepository:
     def delete(self, session_id: SessionId, check: Check = None) -> None:
         """Delete the session with all its messages.
 
-        Raises Session.DoesNotExist, also where the connection was lost and the first try has
-        deleted it.
+        Raises:
+            Session.DoesNotExist: There is no such session, or it is not the owner's; also where the
+                connection was lost and the first try has deleted it.
         """
         maintenance.delete_session(_uuid(session_id), self.owner, check, self.using)
 
@@ -213,8 +265,11 @@ class SyncUserSessionRepository:
         """Delete all sessions and messages of the user; return a report of the deleted rows.
 
         What a project keys to sessions goes with them, and entries of the admin's log lose their
-        texts. ``by`` is who asks for it, for the report. Works in batches: after an interruption
-        call it again. Writes one line to the logger ``agent_sessions.audit``.
+        texts. Works in batches: after an interruption call it again. Writes one line to the logger
+        ``agent_sessions.audit``.
+
+        Args:
+            by: Who asks for it, for the report.
         """
         return erasure.delete_user_data(self.owner, by, self.using)
 
@@ -222,9 +277,11 @@ class SyncUserSessionRepository:
     def bulk_update_session_status(self, session_ids: Iterable[SessionId], status: str) -> int:
         """Set the status of several sessions; return how many of them changed.
 
-        Unknown and repeated ids, and sessions that have the status already, do not count.
-        Works in batches: after an interruption call it again. Raises ValidationError if the
-        status is none or an id is not a UUID.
+        Unknown and repeated ids, and sessions that have the status already, do not count. Works in
+        batches: after an interruption call it again.
+
+        Raises:
+            ValidationError: The status is none, or an id is not a UUID.
         """
         ids = [_uuid(session_id) for session_id in session_ids]
         return maintenance.set_status(ids, status, self.owner, self.using)
@@ -238,8 +295,13 @@ class SyncUserSessionRepository:
     def get_paginated_user_sessions(self, page: int, page_size: int) -> Page[Session]:
         """Return one page of all the user's sessions, newest activity first.
 
-        Pages count from 1; one past the end is empty. Raises ValueError if the page is below 1
-        or the page size is outside 1…AGENT_SESSIONS_MAX_PAGE_SIZE.
+        Args:
+            page: The number of the page, from 1; a page past the end is empty.
+            page_size: Largest number of sessions on it.
+
+        Raises:
+            ValueError: The page is below 1, or the page size is outside
+                1…AGENT_SESSIONS_MAX_PAGE_SIZE.
         """
         return reading.page(self._sessions, page, page_size)
 
@@ -249,14 +311,19 @@ class SyncUserSessionRepository:
     ) -> list[Session]:
         """Return the user's sessions with all words of the term in the title or in one message.
 
-        Case does not matter, parts of words count, every character stands for itself. Whole
-        words come before beginnings of words, those before other parts; then the title comes
-        before messages; then the most recent. An empty term finds nothing.
+        Case does not matter, parts of words count, every character stands for itself. Whole words
+        come before beginnings of words, those before other parts; then the title comes before
+        messages; then the most recent. An empty term finds nothing.
 
-        ``excerpts`` is the largest number of pieces of matching messages on each session: see
-        :class:`agent_sessions.search.excerpts.Excerpt`. They take one more query, which 0 avoids.
+        Args:
+            search_term: The words; every character stands for itself.
+            limit: Largest number of sessions.
+            excerpts: Largest number of pieces of matching messages on each session: see
+                ``agent_sessions.search.excerpts.Excerpt``. They take one more query, which 0
+                avoids.
 
-        Raises ValueError if the limit is below 1 or the number of excerpts below 0.
+        Raises:
+            ValueError: The limit is below 1, or the number of excerpts below 0.
         """
         if excerpts < 0:
             raise ValueError(f"The number of excerpts is {excerpts}; it must be at least 0.")

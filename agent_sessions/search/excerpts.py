@@ -12,8 +12,8 @@ from unicodedata import category
 from agent_sessions.search.terms import pattern_of
 from cache_layer.codec import register
 
+#: Most characters of an excerpt.
 LENGTH = 200
-"""Most characters of an excerpt."""
 
 _MAX_MATCHES = 100
 _LONGEST_CLUSTER = 32
@@ -34,17 +34,17 @@ class Segment(NamedTuple):
 class Excerpt:
     """A piece of a message around words that were found: plain text, without any markup."""
 
+    #: The number of the message in its session.
     sequence: int
-    """The number of the message in its session."""
     role: str
+    #: At most ``LENGTH`` characters, cut between words where there are any.
     text: str
-    """At most :data:`LENGTH` characters, cut between words where there are any."""
+    #: Where the words stand in the text: start and end, in characters (code points).
     matches: tuple[tuple[int, int], ...]
-    """Where the words stand in the text: start and end, in characters (code points)."""
+    #: Whether the message has text before it.
     begins_inside: bool
-    """Whether the message has text before it."""
+    #: Whether the message has text behind it.
     ends_inside: bool
-    """Whether the message has text behind it."""
 
     @property
     def segments(self) -> list[Segment]:

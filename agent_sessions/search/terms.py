@@ -11,11 +11,11 @@ from unicodedata import normalize
 
 from agent_sessions.postgresql.search_index import IDEOGRAPHS, LATIN, SYLLABLES
 
+#: A term of more words is looked for as one text.
 MAX_WORDS = 16
-"""A term of more words is looked for as one text."""
 
+#: Characters of a word that is looked for as a whole word, which takes a regular expression.
 LONGEST_WORD = 500
-"""Characters of a word that is looked for as a whole word, which takes a regular expression."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _PIECE = re.compile(r"[^\W_]+")
@@ -73,7 +73,7 @@ def forms_of(word: str) -> list[str]:
 
 
 def has_likes(word: str) -> bool:
-    """Tell whether there are more spellings than :func:`forms_of` lists."""
+    """Tell whether there are more spellings than ``forms_of()`` lists."""
     return not word.isascii() and _ARABIC_LETTER.search(word) is not None
 
 
@@ -127,7 +127,7 @@ def needs_second_look(word: str) -> bool:
 
 
 def word_pattern_of(word: str, *, prefix: bool = False) -> str:
-    """Return :func:`pattern_of` between the ends of a word, or (``prefix``) behind its beginning.
+    """Return ``pattern_of()`` between the ends of a word, or (``prefix``) behind its beginning.
 
     For Python.
     """

@@ -84,10 +84,15 @@ class _Element:
 
 
 def read_elements(file: BinaryIO, max_bytes: int, first: int = 1) -> Iterator[Line]:
-    """Yield the elements of the JSON list that *file* holds, numbered from *first*.
+    """Yield the elements of the JSON list in a file.
 
-    One that has more than *max_bytes* has its number and size only. What is no JSON is not seen
+    One that has more than ``max_bytes`` has its number and size only. What is no JSON is not seen
     here: an element ends where its brackets do.
+
+    Args:
+        file: The file, at the beginning of the list.
+        max_bytes: Largest size of an element that is read.
+        first: The number of the first element.
     """
     number = first
     element = _Element(max_bytes)

@@ -16,9 +16,10 @@ from agent_sessions.repository import History
 from agent_sessions.transfer.dates import read_moment, read_past
 from agent_sessions.transfer.lines import EXTRA_KEY
 
+#: Keys of a line with times of the past.
 TIMES = ("created_at", "updated_at", "last_message_at", "last_activity_at")
-"""Keys of a line with times of the past."""
 
+#: Keys of a line that mean something here.
 OWN_KEYS = frozenset(
     {
         *("id", "messages", "title", "agent_id", "agent", "metadata", "context", "status"),
@@ -27,7 +28,6 @@ OWN_KEYS = frozenset(
         "undecryptable",
     }
 )
-"""Keys of a line that mean something here."""
 
 
 @dataclass(slots=True)
@@ -39,13 +39,13 @@ class Conversation:
     """
 
     messages: list[object]
+    #: Further fields of the session, such as `title` and `status`.
     fields: JsonObject
-    """Further fields of the session, such as `title` and `status`."""
     id: UUID | None = None
+    #: What identifies the conversation in another application; the session's id follows it.
     source_id: str = ""
-    """What identifies the conversation in another application; the session's id follows it."""
+    #: Those of `TIMES` that are known.
     times: dict[str, datetime] = field(default_factory=dict)
-    """Those of `TIMES` that are known."""
     message_times: list[datetime | None] | None = None
     message_numbers: list[int] | None = None
     last_sequence: int = 0
@@ -106,7 +106,8 @@ class Conversation:
 def read_chat(line: JsonObject) -> Conversation:
     """Return the conversation of a line of an export, or of the chat fine-tuning format.
 
-    Raises ValidationError, keyed by the place in the line, if it is not acceptable.
+    Raises:
+        ValidationError: The line is not acceptable; keyed by the place in it.
     """
     rest = dict(line)
     if rest.pop("undecryptable", None):

@@ -37,8 +37,9 @@ def from_microseconds(count: int) -> datetime:
 def read_past(value: object, place: str) -> datetime | None:
     """Return the moment in UTC; None for null.
 
-    Raises ValidationError, keyed by *place*, if the value is no date and time, has no time zone,
-    or is in the future.
+    Raises:
+        ValidationError: The value is no date and time, has no time zone, or is in the future; keyed
+            by ``place``.
     """
     moment = read_moment(value, place)
     if moment is not None and moment > timezone.now().astimezone(UTC) + _SKEW:
@@ -47,7 +48,11 @@ def read_past(value: object, place: str) -> datetime | None:
 
 
 def read_moment(value: object, place: str) -> datetime | None:
-    """Return the moment in UTC; None for null. Raises ValidationError, keyed by *place*."""
+    """Return the moment in UTC; None for null.
+
+    Raises:
+        ValidationError: The value is no date and time, or has no time zone; keyed by ``place``.
+    """
     if value is None:
         return None
     moment: datetime | None = None
@@ -71,7 +76,8 @@ def read_moment(value: object, place: str) -> datetime | None:
 def read_past_seconds(value: object, place: str) -> datetime | None:
     """Return the moment of a number of seconds since 1970; None for null.
 
-    Raises ValidationError, keyed by *place*, if it is no number or in the future.
+    Raises:
+        ValidationError: It is no number or in the future; keyed by ``place``.
     """
     if value is None:
         return None

@@ -34,12 +34,15 @@ def export_sessions(
 ) -> Iterator[bytes]:
     """Yield the JSON Lines of the sessions, oldest first, in pieces of bounded size.
 
-    A piece may end anywhere in a line; only the last piece of a line ends with a newline.
-    Sessions and messages are read in pages by their keys, so that no cursor stays open and
-    memory grows neither with the number of sessions nor with their length.
+    A piece may end anywhere in a line; only the last piece of a line ends with a newline. Sessions
+    and messages are read in pages by their keys, so that no cursor stays open and memory grows
+    neither with the number of sessions nor with their length.
 
-    A line says where texts are missing because they cannot be decrypted. ``on_failure`` is called
-    with the session of each such line.
+    A line says where texts are missing because they cannot be decrypted.
+
+    Args:
+        sessions: The sessions.
+        on_failure: Called with the session of each line in which texts are missing.
     """
     ordered = _with_sizes(sessions).order_by("id")
     page = ordered[:_SESSIONS]

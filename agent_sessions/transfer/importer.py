@@ -38,10 +38,10 @@ class Outcome(enum.Enum):
     """The outcome of a line."""
 
     IMPORTED = "imported"
+    #: The session was there, and got the messages that it did not have.
     EXTENDED = "extended"
-    """The session was there, and got the messages that it did not have."""
+    #: An earlier run imported it.
     PRESENT = "present"
-    """An earlier run imported it."""
     REJECTED = "rejected"
 
 
@@ -54,8 +54,8 @@ class Result:
     reason: str = ""
     session_id: UUID | None = None
     message_count: int = 0
+    #: Branches of the conversation, beside the current one, that were not imported.
     branches_left_out: int = 0
-    """Branches of the conversation, beside the current one, that were not imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +72,19 @@ class Importer:
     """Imports lines as sessions of one user in one tenant.
 
     A line with an `id` becomes the session with that id, unless there is one: a session is never
-    overwritten. A conversation of another application is known by its id there, and another line
-    by *source*, its number and its contents. So importing the same input again, also after the
+    overwritten. A conversation of another application is known by its id there, and another line by
+    ``source``, its number and its contents. So importing the same input again, also after the
     process was killed, adds exactly what is missing.
 
-    With *update* a session that is there gets the messages that follow its own in the line; without
-    it a line with more messages is rejected. *agent_id* is the agent of lines that name none.
-    *format_name* is one of FORMATS. With *new_ids* sessions get ids of their own, which follow from
-    the user and the id in the line: for conversations of another user of the same database.
-    *max_items* bounds the values in the JSON of a line.
+    Args:
+        source: A name for the input, by which lines without an id are known again.
+        agent_id: The agent of lines that name none.
+        format_name: One of FORMATS.
+        update: Whether a session that is there gets the messages that follow its own in the line;
+            otherwise a line with more messages is rejected.
+        new_ids: Whether sessions get ids of their own, which follow from the user and the id in the
+            line: for conversations of another user of the same database.
+        max_items: Largest number of values in the JSON of a line.
     """
 
     def __init__(

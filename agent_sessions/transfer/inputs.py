@@ -63,7 +63,8 @@ class Input:
     def lines(self, max_bytes: int) -> Iterator[Line]:
         """Yield the lines, or the elements of the list. One that is too long has no data.
 
-        Raises UnreadableInput.
+        Raises:
+            UnreadableInput: The input cannot be read to its end.
         """
         last = 0
         for file in self._files():
@@ -119,8 +120,8 @@ class _Guarded(io.RawIOBase):
     def __init__(self, file: IO[bytes], packed: Callable[[], int] | None = None) -> None:
         self._source = file
         self._packed = packed
+        #: Bytes that were read.
         self.given = 0
-        """Bytes that were read."""
 
     def readable(self) -> bool:
         return True

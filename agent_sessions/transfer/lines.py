@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 DEFAULT_MAX_LINE_BYTES = 32 * 1024 * 1024
+#: Bytes of a line for each string, container and value in its JSON: fewer than messages have.
 BYTES_PER_ITEM = 8
-"""Bytes of a line for each string, container and value in its JSON: fewer than messages have."""
 
 DEFAULT_MAX_ITEMS = DEFAULT_MAX_LINE_BYTES // BYTES_PER_ITEM
 
+#: The key of a session's metadata for the keys of a line that mean nothing here (`tools`, …).
 EXTRA_KEY = "import_extra"
-"""The key of a session's metadata for the keys of a line that mean nothing here (`tools`, …)."""
 
+#: What some editors put before UTF-8.
 BOM = b"\xef\xbb\xbf"
-"""What some editors put before UTF-8."""
 
 _STEP = 1024 * 1024
 _BLANK_LINES = re.compile(rb"(?:[ \t\r]*+\n)*+")
@@ -27,16 +27,16 @@ _BLANK_LINES = re.compile(rb"(?:[ \t\r]*+\n)*+")
 class Line:
     """One line of the input, or one element of a JSON list."""
 
+    #: Counted from 1, empty lines included, as editors count.
     number: int
-    """Counted from 1, empty lines included, as editors count."""
+    #: The bytes without the line end; None if there are more than allowed.
     data: bytes | None
-    """The bytes without the line end; None if there are more than allowed."""
+    #: The bytes in the file, line end included.
     size: int
-    """The bytes in the file, line end included."""
+    #: Whether it is an element of a list.
     in_list: bool = False
-    """Whether it is an element of a list."""
+    #: Why it cannot be read, if something is wrong around it.
     problem: str = ""
-    """Why it cannot be read, if something is wrong around it."""
 
     @property
     def name(self) -> str:
@@ -56,10 +56,15 @@ def printable(text: str) -> str:
 def read_lines(
     file: BinaryIO, max_bytes: int = DEFAULT_MAX_LINE_BYTES, first: int = 1
 ) -> Iterator[Line]:
-    """Yield the lines of *file*, numbered from *first*.
+    """Yield the lines of a file.
 
-    One longer than *max_bytes* has its number and size only. Of blank lines that follow each other
-    only the last one is given, with the size of all: there may be millions.
+    One longer than ``max_bytes`` has its number and size only. Of blank lines that follow each
+    other only the last one is given, with the size of all: there may be millions.
+
+    Args:
+        file: The file.
+        max_bytes: Largest size of a line that is read.
+        first: The number of the first line.
     """
     number = first - 1
     peek: Callable[[int], bytes] | None = getattr(file, "peek", None)

@@ -74,7 +74,8 @@ SHARE = 0.2
 def modules(suite: Suite) -> list[Path]:
     """Return the modules to mutate, in order.
 
-    :raises SystemExit: a pattern has no module: names have moved.
+    Raises:
+        SystemExit: A pattern has no module: names have moved.
     """
     found: dict[Path, None] = {}
     for pattern in suite.modules:

@@ -134,7 +134,8 @@ class Warm:
     def _failed(self, session: pytest.Session, job: Change) -> str | None:
         """Return the first test that fails, if any does.
 
-        :raises ValueError: a function's code does not fit its closure any more.
+        Raises:
+            ValueError: A function's code does not fit its closure any more.
         """
         codes = _new_codes(job.old, job.new, str(self._folder / job.path))
         for function in self._functions[str(self._folder / job.path)]:

@@ -23,20 +23,20 @@ class Operation:
 
     id: str
     response: object
+    #: The statuses of success.
     statuses: tuple[int, ...] = (200,)
-    """The statuses of success."""
     media_type: str | None = None
     request: Any = None
+    #: Errors beside those that follow from the method, the address and the fields below.
     errors: tuple[int, ...] = ()
-    """Errors beside those that follow from the method, the address and the fields below."""
     parameters: tuple[Any, ...] = ()
     examples: tuple[OpenApiExample, ...] = ()
+    #: Whether it looks at If-Match, or If-None-Match if it reads.
     is_conditional: bool = False
-    """Whether it looks at If-Match, or If-None-Match if it reads."""
     has_etag: bool = False
     has_location: bool = False
+    #: Whether it looks at Idempotency-Key.
     takes_key: bool = False
-    """Whether it looks at Idempotency-Key."""
 
 
 def _request_example(name: str, value: JsonObject) -> tuple[OpenApiExample, ...]:

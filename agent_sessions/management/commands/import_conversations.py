@@ -231,7 +231,11 @@ class Rejects:
             raise self._problem(error, returncode=2) from error
 
     def add(self, result: Result) -> None:
-        """Write a rejected line. Raises CommandError if the file cannot be written."""
+        """Write a rejected line.
+
+        Raises:
+            CommandError: The file cannot be written.
+        """
         data = result.line.data
         text = None if data is None else data.decode("utf-8", "replace")
         report = {"line": result.line.number, "reason": result.reason, "text": text}

@@ -14,8 +14,8 @@ from agent_sessions.transfer.formats.chatgpt import read_chatgpt
 from agent_sessions.transfer.formats.claude import read_claude
 from agent_sessions.transfer.formats.sharegpt import read_sharegpt
 
+#: The format of each conversation is detected.
 AUTO = "auto"
-"""The format of each conversation is detected."""
 
 # By format: the key that shows it, and what reads it.
 _READERS: Mapping[str, tuple[str, Callable[[JsonObject], Conversation]]] = MappingProxyType(
@@ -27,14 +27,15 @@ _READERS: Mapping[str, tuple[str, Callable[[JsonObject], Conversation]]] = Mappi
     }
 )
 
+#: The names of the formats.
 FORMATS = (AUTO, *_READERS)
-"""The names of the formats."""
 
 
 def read_conversation(record: JsonObject, name: str = AUTO) -> Conversation:
     """Return the conversation that a JSON object describes in the format of that name.
 
-    Raises ValidationError, keyed by the place in the object, if it does not.
+    Raises:
+        ValidationError: It does not describe one; keyed by the place in the object.
     """
     if name == AUTO:
         known = (format_ for format_, (key, _reader) in _READERS.items() if key in record)

@@ -24,8 +24,11 @@ _TEXT_TYPES = ("text", "multimodal_text")
 def read_chatgpt(record: JsonObject) -> Conversation:
     """Return the current branch of a conversation of ChatGPT's `conversations.json`.
 
-    What has no place in the message format is kept under the keys of the source: `id`,
-    `recipient`, `status`, … Raises ValidationError, keyed by place.
+    What has no place in the message format is kept under the keys of the source: `id`, `recipient`,
+    `status`, …
+
+    Raises:
+        ValidationError: It is no such conversation; keyed by place.
     """
     rest = dict(record)
     nodes = {

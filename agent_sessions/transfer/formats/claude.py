@@ -27,8 +27,11 @@ def read_claude(record: JsonObject) -> Conversation:
     """Return a conversation of Claude's `conversations.json`.
 
     Where it names the last message of the current branch, the other branches are left out.
-    Attachments, files and what else has no place in the message format are kept under the keys
-    of the source. Raises ValidationError, keyed by place.
+    Attachments, files and what else has no place in the message format are kept under the keys of
+    the source.
+
+    Raises:
+        ValidationError: It is no such conversation; keyed by place.
     """
     rest = dict(record)
     given = [

@@ -21,7 +21,7 @@ def foreign_conversation(
     rest: JsonObject,
     branches_left_out: int,
 ) -> Conversation:
-    """Return a conversation; *rest* has its other keys, of which those with a value are kept."""
+    """Return a conversation; ``rest`` has its other keys, of which those with a value are kept."""
     extra = present(rest)
     title = extra.pop("title", None)
     fields: JsonObject = {}
@@ -47,7 +47,10 @@ def current_branch(
 ) -> tuple[list[str], int]:
     """Return the keys from the root to the leaf, and how many other branches there are.
 
-    Without a leaf the only one is taken. Raises ValidationError, keyed by *place*.
+    Without a leaf the only one is taken.
+
+    Raises:
+        ValidationError: The keys are no tree, or the leaf is not in it; keyed by ``place``.
     """
     leaves = parents.keys() - {parent for parent in parents.values() if parent is not None}
     if leaf is None and len(leaves) == 1:
@@ -79,21 +82,33 @@ def known(name: str, moment: datetime | None) -> dict[str, datetime]:
 
 
 def object_of(value: object, place: str) -> JsonObject:
-    """Return the object. Raises ValidationError, keyed by *place*, if it is none."""
+    """Return the object.
+
+    Raises:
+        ValidationError: It is none; keyed by ``place``.
+    """
     if not isinstance(value, dict):
         raise ValidationError({place: _("This is not an object.")})
     return value
 
 
 def list_of(value: object, place: str) -> list[object]:
-    """Return the list. Raises ValidationError, keyed by *place*, if it is none."""
+    """Return the list.
+
+    Raises:
+        ValidationError: It is none; keyed by ``place``.
+    """
     if not isinstance(value, list):
         raise ValidationError({place: _("This is not a list.")})
     return value
 
 
 def text_of(value: object, place: str) -> str:
-    """Return the text. Raises ValidationError, keyed by *place*, if it is none."""
+    """Return the text.
+
+    Raises:
+        ValidationError: It is none; keyed by ``place``.
+    """
     if not isinstance(value, str):
         raise ValidationError({place: _("This is not a string.")})
     return value

@@ -28,8 +28,10 @@ _USUAL = ("human", "gpt", "system", "tool")
 def read_sharegpt(record: JsonObject) -> Conversation:
     """Return a conversation of a list of `from` and `value`.
 
-    A `from` other than human, gpt, system and tool is kept in the message. Raises
-    ValidationError, keyed by place.
+    A `from` other than human, gpt, system and tool is kept in the message.
+
+    Raises:
+        ValidationError: It is no such conversation; keyed by place.
     """
     rest = dict(record)
     given = list_of(rest.pop("conversations"), "conversations")
