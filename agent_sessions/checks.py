@@ -92,6 +92,7 @@ RULES: Final = {
     "CIPHER": ("E024", Rule("the dotted name of a cipher", _is_importable).or_none()),
     # Its own check says what is wrong with the keys, and shows none of them.
     "CIPHER_KEYS": ("E025", Rule("a mapping of ids to keys", lambda value: True)),
+    "TOKEN_COUNTER": ("E027", Rule("the dotted name of a function", _is_function).or_none()),
     "ENCRYPT": ("E026", Rule("True or False", lambda value: isinstance(value, bool))),
     "LOGIN_RATE": ("E014", _RATE.or_none()),
     "PERMISSION_CLASSES": ("E015", _classes("permission", "has_permission").or_none()),

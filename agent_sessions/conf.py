@@ -22,6 +22,9 @@ class Settings(AppSettings, prefix="AGENT_SESSIONS_"):
     MAX_MESSAGE_BYTES: int = 8 * 1024 * 1024
     #: Message roles accepted beside the ones of ``MessageRole``.
     EXTRA_ROLES: Sequence[str] = ()
+    #: Dotted name of a function that gets a message as a dict and returns its tokens, for
+    #: ``get_messages(max_tokens=…)``. None: an estimate.
+    TOKEN_COUNTER: str | None = None
     #: Largest page that may be asked for by number.
     MAX_PAGE_SIZE: int = 100
     #: Rows changed in one transaction by cleanup, purge, bulk changes and erasure.

@@ -1,19 +1,17 @@
-"""Reads that need more than a queryset: statistics, numbered pages, windows of messages."""
+"""Reads that need more than a queryset: statistics and numbered pages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.db import connections
 from django.db.models import Count, Q, Sum, Value
 from django.utils import timezone
 
 from agent_sessions.choices import SessionStatus
 from agent_sessions.conf import settings
-from agent_sessions.models import Message, Session
+from agent_sessions.models import Session
 from agent_sessions.querysets import SessionQuerySet
-from agent_sessions.repository.results import Page, SessionStats, Window
-from agent_sessions.repository.strategy import strategy_for
+from agent_sessions.repository.results import Page, SessionStats
 
 
 def stats(sessions: SessionQuerySet[Session]) -> SessionStats:
@@ -71,11 +69,3 @@ def page(
         every = Session.objects.using(sessions.db).defer(*deferred)
         items = list(every.filter(pk__in=listed.values("pk")).sorted_by(order))
     return Page(items, number, size, total)
-
-
-def window(wanted: Window, using: str) -> list[Message]:
-    """Return messages in order. See SyncUserSessionRepository.get_messages()."""
-    found = strategy_for(using).window(wanted, connections[using])
-    if found is None:
-        raise Session.DoesNotExist(f"Session {wanted.session_id} does not exist.")
-    return found if wanted.follows else found[::-1]

@@ -101,9 +101,21 @@ class SyncSessionRepository:
         limit: int | None = 50,
         user_id: User | None = None,
         tenant: str = "",
+        *,
+        whole_turns: bool = False,
+        max_tokens: int | None = None,
+        max_bytes: int | None = None,
     ) -> list[Message]:
         """See SyncUserSessionRepository.get_messages()."""
-        return self._of(user_id, tenant).get_messages(session_id, after, before, limit)
+        return self._of(user_id, tenant).get_messages(
+            session_id,
+            after,
+            before,
+            limit,
+            whole_turns=whole_turns,
+            max_tokens=max_tokens,
+            max_bytes=max_bytes,
+        )
 
     def add_message_to_session(
         self,

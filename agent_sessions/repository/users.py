@@ -12,7 +12,15 @@ from django.db.models import Prefetch
 from agent_sessions.ids import Owner, UserKey
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import SessionQuerySet
-from agent_sessions.repository import append, erasure, maintenance, reading, search, sessions
+from agent_sessions.repository import (
+    append,
+    erasure,
+    maintenance,
+    reading,
+    search,
+    sessions,
+    windows,
+)
 from agent_sessions.repository.connections import operation
 from agent_sessions.repository.history import History
 from agent_sessions.repository.locking import Check
@@ -123,6 +131,10 @@ class SyncUserSessionRepository:
         after: int | None = None,
         before: int | None = None,
         limit: int | None = 50,
+        *,
+        whole_turns: bool = False,
+        max_tokens: int | None = None,
+        max_bytes: int | None = None,
     ) -> list[Message]:
         """Return a window of the session's messages, in order.
 
@@ -135,15 +147,28 @@ class SyncUserSessionRepository:
             after: Return the first messages behind this sequence number; None for the last ones.
             before: Return messages before this sequence number only.
             limit: Largest number of messages; None for all.
+            whole_turns: Leave messages out at the beginning until no tool's result lacks its call,
+                and no call the reasoning before it. Of results alone nothing is left.
+            max_tokens: End the window before the first message with which it has more tokens, as
+                the function that AGENT_SESSIONS_TOKEN_COUNTER names counts them, or estimated.
+            max_bytes: End the window before the first message with which it has more bytes, as
+                JSON in UTF-8.
 
         Raises:
             Session.DoesNotExist: There is no such session, or it is not the owner's.
-            ValueError: The limit is below 1.
+            ValueError: A limit is below 1.
         """
-        limit = None if limit is None else _checked(limit)
-        return reading.window(
-            Window(_uuid(session_id), after, before, limit, self.owner), self.using
+        wanted = Window(
+            _uuid(session_id),
+            after,
+            before,
+            None if limit is None else _checked(limit),
+            self.owner,
+            whole_turns,
+            None if max_tokens is None else _checked(max_tokens),
+            None if max_bytes is None else _checked(max_bytes),
         )
+        return windows.read(wanted, self.using)
 
     @operation
     def add_message_to_session(
