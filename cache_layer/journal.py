@@ -90,7 +90,6 @@ class Journal:
             covered = {each for each in changes.patterns if literal_start(each) == start}
             changes.patterns -= covered
             self._count -= len(covered)
-            changes.starts[start] = 0
             pattern = whole
         changes.patterns.add(pattern)
         changes.starts[start] = changes.starts.get(start, 0) + 1

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+
+from cache_layer.backends.recovery import Circuit
 from cache_layer.breaker import Breaker
 
 
@@ -84,3 +87,14 @@ def test_connections_made_before_or_during_an_outage_are_of_an_earlier_epoch() -
     assert len({before, during, breaker.epoch}) == 3
     breaker.close()
     assert breaker.epoch not in (before, during)
+
+
+def test_a_replay_that_fails_ends_the_draining() -> None:
+    circuit = Circuit(threading.RLock(), has_redis=True)
+    circuit.breaker.failure("hung", decisive=True)
+    circuit.breaker.drain()
+    assert not circuit.give_back({})
+    assert circuit.breaker.draining
+    assert not circuit.give_back({}, "full")
+    assert not circuit.breaker.draining
+    assert circuit.breaker.reason == "full"
