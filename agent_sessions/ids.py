@@ -24,10 +24,6 @@ class Owner(NamedTuple):
     tenant: str | None
 
 
-#: Every session may be touched.
-ANYBODY = Owner(None, None)
-
-
 def key_of(row: models.Model | UserKey) -> UserKey:
     """Return the primary key of a row, given the row or the key.
 

@@ -22,10 +22,6 @@ pytestmark = pytest.mark.django_db
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 
-MAKE_ALICE = (
-    "from django.contrib.auth import get_user_model; get_user_model().objects.create_user('alice')"
-)
-
 # What an export has beside what was imported.
 ADDED = {
     *("id", "created_at", "updated_at", "last_message_at", "last_activity_at", "expires_at"),
