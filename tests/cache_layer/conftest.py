@@ -8,7 +8,10 @@ import pytest
 from django.core.cache import cache
 from django.test import override_settings
 
+from cache_layer.backends import ResilientCache
 from tests import services
+from tests.cache_layer.caches import Awaited
+from tests.faults.proxy import Proxy
 
 # These tests are not about outages: a busy machine must not look like one.
 PATIENT = {"SOCKET_TIMEOUT": 10, "SOCKET_CONNECT_TIMEOUT": 10}
@@ -30,3 +33,18 @@ def store(request: pytest.FixtureRequest) -> Iterator[str]:
         cache.clear()
         yield request.param
         cache.clear()
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
+    """The methods of the module's cache, called, and the awaited ones."""
+    return cache if request.param == "sync" else Awaited(cache)
+
+
+@pytest.fixture
+def proxy(redis_server: services.RedisServer) -> Iterator[Proxy]:
+    """A proxy before the test's own redis-server."""
+    proxy = Proxy(redis_server.port)
+    proxy.start()
+    yield proxy
+    proxy.close()

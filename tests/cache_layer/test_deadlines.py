@@ -22,23 +22,10 @@ pytestmark = pytest.mark.usefixtures("default_timeouts")
 
 
 @pytest.fixture
-def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
-    proxy = Proxy(redis_server.port)
-    proxy.start()
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
 def cache(proxy: Proxy) -> Iterator[ResilientCache]:
     cache = make_cache(proxy.url)
     yield cache
     close(cache)
-
-
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
-    return cache if request.param == "sync" else Awaited(cache)
 
 
 def test_a_reply_that_trickles_is_an_outage(

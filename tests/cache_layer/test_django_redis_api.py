@@ -21,7 +21,7 @@ from redis.exceptions import LockNotOwnedError, ResponseError
 
 from cache_layer import cached
 from cache_layer.backends import CacheUnavailableError, ResilientCache
-from tests.cache_layer.caches import Awaited, Leases, make_cache, state
+from tests.cache_layer.caches import Leases, make_cache, state
 from tests.cache_layer.conftest import PATIENT
 
 pytestmark = pytest.mark.redis
@@ -45,11 +45,6 @@ def near(redis_url: str) -> Iterator[ResilientCache]:
     yield cache
     cache.clear()
     cache.store.close()
-
-
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
-    return cache if request.param == "sync" else Awaited(cache)
 
 
 def test_set_nx_stores_only_where_there_is_no_value(face: Any) -> None:

@@ -25,11 +25,6 @@ def cache(redis_server: RedisServer) -> Iterator[ResilientCache]:
     cache.store.close()
 
 
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
-    return cache if request.param == "sync" else Awaited(cache)
-
-
 @pytest.fixture
 def server_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_server.url, socket_timeout=10) as client:

@@ -20,7 +20,7 @@ from django.test import RequestFactory, override_settings
 from cache_layer import cache_invalidate, cached
 from cache_layer.backends import CacheUnavailableError, ResilientCache
 from cache_layer.interface import NamespacedCache, SyncCache
-from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
+from tests.cache_layer.caches import make_cache, state, wait_for
 from tests.processes import ROOT
 from tests.services import RedisServer
 
@@ -32,11 +32,6 @@ def cache(redis_server: RedisServer) -> Iterator[ResilientCache]:
     made = make_cache(redis_server.url, OPTIONS={"ON_OUTAGE": "raise"})
     yield made
     made.store.close()
-
-
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
-    return cache if request.param == "sync" else Awaited(cache)
 
 
 def test_the_error_of_an_outage_needs_no_redis_py() -> None:

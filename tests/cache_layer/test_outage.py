@@ -16,7 +16,7 @@ from cache_layer.backends import ResilientCache
 from cache_layer.codec import SafeSerializer
 from cache_layer.functions.refresh import background
 from cache_layer.signals import cache_state_changed
-from tests.cache_layer.caches import Awaited, Leases, make_cache, state, wait_for
+from tests.cache_layer.caches import Leases, make_cache, state, wait_for
 from tests.services import RedisServer
 
 pytestmark = pytest.mark.usefixtures("default_timeouts")
@@ -33,11 +33,6 @@ def cache(redis_server: RedisServer) -> Iterator[ResilientCache]:
 def server_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_server.url, socket_timeout=10) as client:
         yield client
-
-
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
-    return cache if request.param == "sync" else Awaited(cache)
 
 
 def default_alias(url: str, **params: str) -> override_settings:

@@ -12,7 +12,7 @@ import redis
 from cache_layer import cached
 from cache_layer.backends import ResilientCache
 from cache_layer.backends.recovery import PurgeKeyspaces
-from tests.cache_layer.caches import Awaited, close, make_cache, state, wait_for
+from tests.cache_layer.caches import close, make_cache, state, wait_for
 from tests.faults.proxy import Proxy
 from tests.services import RedisServer
 
@@ -25,24 +25,11 @@ def looks_often(settings: Any) -> None:
 
 
 @pytest.fixture
-def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
-    proxy = Proxy(redis_server.port)
-    proxy.start()
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
 def cache(proxy: Proxy) -> Iterator[ResilientCache]:
     cache = make_cache(proxy.url)
     yield cache
     proxy.refuse = ()
     close(cache)
-
-
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
-    return cache if request.param == "sync" else Awaited(cache)
 
 
 @pytest.fixture

@@ -34,11 +34,6 @@ def cache(redis_server: RedisServer, request: pytest.FixtureRequest) -> Iterator
     close(cache)
 
 
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
-    return cache if request.param == "sync" else Awaited(cache)
-
-
 @pytest.mark.usefixtures("default_timeouts")
 def test_a_limited_user_comes_back_from_an_outage(
     face: Any, cache: ResilientCache, redis_server: RedisServer, caplog: pytest.LogCaptureFixture

@@ -8,19 +8,11 @@ from typing import Any
 import pytest
 
 from cache_layer.backends import ResilientCache
-from tests.cache_layer.caches import Awaited, close, make_cache, state, wait_for
+from cache_layer.backends.redis.errors import RedisUnavailableError
+from tests.cache_layer.caches import close, make_cache, state, wait_for
 from tests.faults.proxy import Proxy
-from tests.services import RedisServer
 
 pytestmark = pytest.mark.usefixtures("default_timeouts")
-
-
-@pytest.fixture
-def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
-    proxy = Proxy(redis_server.port)
-    proxy.start()
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture
@@ -28,11 +20,6 @@ def cache(proxy: Proxy) -> Iterator[ResilientCache]:
     cache = make_cache(proxy.url)
     yield cache
     close(cache)
-
-
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
-    return cache if request.param == "sync" else Awaited(cache)
 
 
 def test_no_call_gets_the_value_of_another_key(
@@ -51,3 +38,25 @@ def test_no_call_gets_the_value_of_another_key(
     proxy.fault = "none"
     wait_for(lambda: face.set("k", 1) and state(cache) == "redis", "Redis answers again")
     assert [face.get(key, key) for key in keys] == keys
+
+
+def test_a_connection_that_was_in_use_when_an_outage_began_is_not_used_again(
+    cache: ResilientCache,
+) -> None:
+    executor: Any = cache.store.transport._executor()
+    in_use = executor._take()
+    (before,) = in_use.execute_all([("CLIENT", "ID")])
+    cache.store.transport.renew()
+    executor._give_back(in_use)
+    assert executor.execute(("CLIENT", "ID")) != before
+
+
+def test_a_probe_that_fails_leaves_no_connection_to_the_server_it_asked(
+    cache: ResilientCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport: Any = cache.store.transport
+    before = transport._executor().execute(("CLIENT", "ID"))
+    monkeypatch.setattr(transport, "deadline", lambda: float("-inf"))
+    with pytest.raises(RedisUnavailableError):
+        transport.probe()
+    assert transport._executor().execute(("CLIENT", "ID")) != before

@@ -10,7 +10,7 @@ import redis
 from django_redis.cache import RedisCache
 
 from cache_layer.backends import ResilientCache
-from tests.cache_layer.caches import Awaited, Left, make_cache, state, wait_for
+from tests.cache_layer.caches import Left, make_cache, state, wait_for
 from tests.cache_layer.conftest import PATIENT
 from tests.services import RedisServer
 
@@ -35,11 +35,6 @@ def cache(redis_url: str) -> Iterator[ResilientCache]:
     cache = make_cache(redis_url, OPTIONS=PATIENT)
     yield cache
     cache.clear()
-
-
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
-    return cache if request.param == "sync" else Awaited(cache)
 
 
 def test_a_structure_expires_when_it_is_told_to(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cache_layer.backends import ResilientCache
-from tests.cache_layer.caches import Awaited, close, make_cache, state, wait_for
+from tests.cache_layer.caches import close, make_cache, state, wait_for
 from tests.services import RedisServer
 
 _tenant = "a"
@@ -23,11 +23,6 @@ def cache(redis_server: RedisServer) -> Iterator[ResilientCache]:
     cache = make_cache(redis_server.url, KEY_FUNCTION=by_tenant)
     yield cache
     close(cache)
-
-
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
-    return cache if request.param == "sync" else Awaited(cache)
 
 
 def be(tenant: str) -> None:

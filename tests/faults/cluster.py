@@ -11,6 +11,9 @@ from tests.services import RedisServer, free_port
 
 SLOTS = 16384
 PRIMARIES = 3
+#: The hash tag of the aliases, and the option that puts them on a cluster.
+TAG = "{shop}"
+FACTORY = "cache_layer.backends.redis.cluster.ClusterConnectionFactory"
 
 
 class Cluster:

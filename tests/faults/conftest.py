@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from cache_layer.backends.redis.cluster import slot_of
 from cache_layer.conf import Settings
 from tests import services
+from tests.faults.cluster import TAG, Cluster
 from tests.faults.proxy import Proxy
 
 COLUMNS = (
@@ -69,3 +71,24 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         "others: the longest of all other calls, slow: how many of them took more than 10; "
         "bystander: the longest wait of a thread that never calls the cache. In milliseconds."
     )
+
+
+@pytest.fixture(scope="module")
+def quiet_cluster() -> Iterator[Cluster]:
+    """One that no test breaks."""
+    cluster = Cluster(slot_of(TAG), node_timeout=30_000)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster(slot_of(TAG))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()

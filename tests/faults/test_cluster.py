@@ -14,7 +14,6 @@ from django.test import override_settings
 
 from cache_layer import cached, invalidate_tags
 from cache_layer.backends import ResilientCache
-from cache_layer.backends.redis.cluster import slot_of
 from cache_layer.checks import check_entries
 from tests.cache_layer.caches import Awaited, make_cache, state, wait_for
 from tests.cache_layer.test_backend import (
@@ -23,11 +22,8 @@ from tests.cache_layer.test_backend import (
     LeaseContract,
     Synchronous,
 )
-from tests.faults.cluster import Cluster
+from tests.faults.cluster import FACTORY, TAG, Cluster
 from tests.faults.load import Load
-
-TAG = "{shop}"
-FACTORY = "cache_layer.backends.redis.cluster.ClusterConnectionFactory"
 
 
 def make(cluster: Cluster, **options: Any) -> ResilientCache:
@@ -42,27 +38,6 @@ def make(cluster: Cluster, **options: Any) -> ResilientCache:
             **options,
         },
     )
-
-
-@pytest.fixture(scope="module")
-def quiet_cluster() -> Iterator[Cluster]:
-    """One that no test breaks."""
-    cluster = Cluster(slot_of(TAG), node_timeout=30_000)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.close()
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(slot_of(TAG))
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.close()
 
 
 class OnCluster:

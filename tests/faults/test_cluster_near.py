@@ -19,11 +19,8 @@ from tests.cache_layer.test_backend import (
     LeaseContract,
     Synchronous,
 )
-from tests.faults.cluster import Cluster
+from tests.faults.cluster import FACTORY, TAG, Cluster
 from tests.faults.load import Load
-
-TAG = "{shop}"
-FACTORY = "cache_layer.backends.redis.cluster.ClusterConnectionFactory"
 
 
 def make(cluster: Cluster) -> ResilientCache:
@@ -37,27 +34,6 @@ def make(cluster: Cluster) -> ResilientCache:
             "NEAR_CACHE": True,
         },
     )
-
-
-@pytest.fixture(scope="module")
-def quiet_cluster() -> Iterator[Cluster]:
-    """One that no test breaks."""
-    cluster = Cluster(slot_of(TAG), node_timeout=30_000)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.close()
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(slot_of(TAG))
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.close()
 
 
 @pytest.fixture

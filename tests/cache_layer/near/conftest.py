@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import redis
 
 from cache_layer.backends import ResilientCache
-from tests.cache_layer.caches import Awaited
 from tests.cache_layer.near.helpers import (
     default_alias,
     listening,
@@ -46,11 +44,6 @@ def cache(url: str) -> Iterator[ResilientCache]:
 def client(url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(url, socket_timeout=10) as client:
         yield client
-
-
-@pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
-    return cache if request.param == "sync" else Awaited(cache)
 
 
 @pytest.fixture
