@@ -37,7 +37,7 @@ def _is_rate(value: object) -> bool:
 
 
 def _imported(value: object) -> object:
-    """Return what the dotted name names; None if it is no name, or names nothing."""
+    """Return the object with the dotted name; None if there is none."""
     try:
         return import_string(value) if isinstance(value, str) else None
     except (ImportError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What the admin shows of encrypted texts, and in place of those that it cannot decrypt."""
+"""Shows encrypted texts in the admin, and notes in place of those that cannot be decrypted."""
 
 from __future__ import annotations
 

@@ -86,8 +86,8 @@ class _Element:
 def read_elements(file: BinaryIO, max_bytes: int, first: int = 1) -> Iterator[Line]:
     """Yield the elements of the JSON list in a file.
 
-    One that has more than ``max_bytes`` has its number and size only. What is no JSON is not seen
-    here: an element ends where its brackets do.
+    One that has more than ``max_bytes`` has its number and size only. Text that is not JSON is not
+    noticed here: an element ends where its brackets do.
 
     Args:
         file: The file, at the beginning of the list.

@@ -1,4 +1,4 @@
-"""A conversation as it was read from a file, before it is a session."""
+"""A conversation that was read from a file, before it becomes a session."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class UnreadableInput(Exception):  # noqa: N818
 
 
 class Input:
-    """A file of conversations. What it is shows in its first bytes, not in its name.
+    """A file of conversations. Its first bytes tell its format, not its name.
 
     Of a zip archive the files `conversations.json` are read, or the only JSON file. Nothing is
     unpacked to disk, and what decompresses to more than a hundred times its size is refused.

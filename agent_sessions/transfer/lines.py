@@ -40,7 +40,7 @@ class Line:
 
     @property
     def name(self) -> str:
-        """What people call it, such as "line 3"."""
+        """The name of the line for people, such as "line 3"."""
         return f"conversation {self.number}" if self.in_list else f"line {self.number}"
 
 

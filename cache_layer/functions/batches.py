@@ -88,7 +88,7 @@ def cached_many(
 
 
 class _Many(Wrapper):
-    """What both kinds of functions of many items share."""
+    """The common part of both kinds of functions of many items."""
 
     def __init__(self, spec: BatchSpec) -> None:
         super().__init__(spec.one)

@@ -1,4 +1,4 @@
-"""From many items to their results: which are kept, which are computed, who computes them."""
+"""Finds the results of many items that are kept, and computes the others at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generator functions whose chunks are kept: what ``cached`` makes of them."""
+"""The objects that ``cached`` makes of generator functions, whose chunks are kept."""
 
 from __future__ import annotations
 

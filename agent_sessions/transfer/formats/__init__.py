@@ -1,4 +1,4 @@
-"""What a file may hold: the project's own lines, and exports of other applications."""
+"""The formats of files: the project's own lines, and exports of other applications."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def _message(message: JsonObject, place: str) -> JsonObject:
 
 
 def _content(content: object, place: str) -> object:
-    """Return the content: a text, or parts as they are. What is no text is one part."""
+    """Return the content: a text, or parts as they are. Anything but text is one part."""
     if content is None:
         return ""
     given = present(object_of(content, f"{place}.content"))

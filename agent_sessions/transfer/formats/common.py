@@ -1,4 +1,4 @@
-"""What the readers of other applications' exports share."""
+"""The common parts of the readers of other applications' exports."""
 
 from __future__ import annotations
 
