@@ -148,7 +148,9 @@ def test_search_finds_a_session_by_its_id(admin_client: Client, session: Session
     assert titles(admin_client.get(LIST, {"q": str(other)})) == []
 
 
-def test_filters(admin_client: Client, session: Session, repository: SyncSessionRepository) -> None:
+def test_filters_work_alone_and_beside_a_search(
+    admin_client: Client, session: Session, repository: SyncSessionRepository
+) -> None:
     archived = SessionStatus.ARCHIVED
     repository.create(Session(user=session.user, agent_id="o&'<", title="other", status=archived))
     assert titles(admin_client.get(LIST, {"status__exact": "archived"})) == ["other"]

@@ -77,7 +77,7 @@ class TestLimit:
         warned = [record.getMessage().split(" has ")[1][:2] for record in caplog.records]
         assert warned == ["3 ", "5 ", "9 ", "20"]
 
-    def test_off(self, repository, session, settings, caplog):
+    def test_without_a_limit_nothing_is_logged(self, repository, session, settings, caplog):
         settings.AGENT_SESSIONS_MAX_MESSAGES = None
         repository.add_messages(session.id, [say()] * 101)
         assert caplog.records == []
@@ -129,7 +129,7 @@ def test_a_bad_message_names_its_field_and_writes_nothing(repository, session, m
     assert (stored.message_count, stored.last_sequence) == (0, 0)
 
 
-def test_size_limit(repository, session, settings):
+def test_a_message_above_the_size_limit_is_refused(repository, session, settings):
     settings.AGENT_SESSIONS_MAX_MESSAGE_BYTES = 1_000
     repository.add_message_to_session(session.id, say("x" * 900))
     long_key = {"k" * 1_000: 1}
@@ -167,7 +167,7 @@ def test_circular_structures_are_refused(repository, session):
         repository.add_message_to_session(session.id, say([{"x": circle}]))
 
 
-def test_extra_roles(repository, session, settings):
+def test_a_role_of_the_project_is_accepted(repository, session, settings):
     settings.AGENT_SESSIONS_EXTRA_ROLES = ["function_call_output"]
     message = {"role": "function_call_output", "content": "4"}
     assert repository.add_message_to_session(session.id, message).role == "function_call_output"
@@ -259,7 +259,7 @@ class TestIdempotency:
 
 
 class TestOwner:
-    def test_may_append(self, repository, session, user):
+    def test_the_owner_appends_without_a_further_query(self, repository, session, user):
         with CaptureQueriesContext(connection) as free:
             repository.add_message_to_session(session.id, say("1"))
         with CaptureQueriesContext(connection) as owned:

@@ -65,7 +65,7 @@ def test_an_archived_session_is_read_only(repository, session):
 
 
 class TestExpiry:
-    def test_slides_forward(self, repository, make_session, settings):
+    def test_an_append_moves_the_expiry_forward(self, repository, make_session, settings):
         settings.AGENT_SESSIONS_EXPIRY_HOURS = 2
         session = make_session(expires_at=timezone.now() + timedelta(minutes=1))
         repository.add_message_to_session(session.id, say())
@@ -83,7 +83,9 @@ class TestExpiry:
         repository.add_message_to_session(session.id, say())
         assert repository.get(session.id).expires_at is None
 
-    def test_turned_off(self, repository, make_session, settings):
+    def test_without_the_setting_an_append_ends_the_expiry(
+        self, repository, make_session, settings
+    ):
         settings.AGENT_SESSIONS_EXPIRY_HOURS = None
         assert make_session().expires_at is None
         session = make_session(expires_at=timezone.now() + timedelta(hours=1))

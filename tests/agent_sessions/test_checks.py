@@ -119,7 +119,7 @@ def in_database() -> list[str]:
 
 
 class TestDatabase:
-    def test_is_fine(self):
+    def test_a_database_in_order_has_no_messages(self):
         assert in_database() == []
 
     @pytest.mark.postgres

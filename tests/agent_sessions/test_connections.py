@@ -112,7 +112,7 @@ class TestPgBouncerInTransactionMode:
     def alias(self, connect: Connect, bouncer: services.PgBouncer) -> str:
         return connect(HOST="127.0.0.1", PORT=str(bouncer.port), DISABLE_SERVER_SIDE_CURSORS=True)
 
-    def test_every_operation(self, repository, user):
+    def test_every_operation_works_through_the_pooler(self, repository, user):
         every_operation(repository, user)
 
     def test_more_writers_than_connections(self, session):

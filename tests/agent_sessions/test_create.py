@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestCreate:
-    def test_with_defaults(self, repository, user):
+    def test_a_session_is_stored_with_defaults(self, repository, user):
         before = timezone.now()
         session = repository.create(Session(user_id=user.pk, agent_id="code_agent", title="Debug"))
         stored = repository.get(session.id)
@@ -103,7 +103,7 @@ class TestCreate:
         with pytest.raises(ValidationError):
             repository.create({"agent_id": "x"})
 
-    def test_idempotency(self, repository, user, other_user):
+    def test_a_retry_with_the_key_returns_the_first_session(self, repository, user, other_user):
         def create(owner: Any, title: str = "a") -> Session:
             return repository.create(
                 Session(user=owner, agent_id="x", title=title, idempotency_key="k")
@@ -117,7 +117,7 @@ class TestCreate:
             create(user, title="b")
         assert Session.objects.count() == 2
 
-    def test_with_messages(self, repository, user, other_user):
+    def test_first_messages_are_stored_with_the_session(self, repository, user, other_user):
         first = say("one", idempotency_key="m")
         session = repository.create(
             Session(user=user, agent_id="x", status=SessionStatus.ARCHIVED),
@@ -163,7 +163,9 @@ class TestCreate:
                 create(*other)
         assert Message.objects.count() == 2
 
-    def test_signal(self, repository, user, received, django_capture_on_commit_callbacks):
+    def test_the_signal_is_sent_after_the_commit(
+        self, repository, user, received, django_capture_on_commit_callbacks
+    ):
         with django_capture_on_commit_callbacks(execute=True):
             session = repository.create(Session(user=user, agent_id="x"))
             assert received == []

@@ -37,7 +37,7 @@ class TestBulkStatus:
         assert changed == 1
         assert repository.get(theirs.id).status == "active"
 
-    def test_validates(self, repository, session):
+    def test_a_wrong_status_or_id_changes_nothing(self, repository, session):
         with pytest.raises(ValidationError) as error:
             repository.bulk_update_session_status([session.id], "asleep")
         assert set(error.value.message_dict) == {"status"}
@@ -45,7 +45,7 @@ class TestBulkStatus:
             repository.bulk_update_session_status([session.id, "x"], "failed")
         assert repository.get(session.id).status == "active"
 
-    def test_many(
+    def test_many_sessions_are_changed_in_batches(
         self, repository, make_session, settings, received, django_capture_on_commit_callbacks
     ):
         settings.AGENT_SESSIONS_CLEANUP_BATCH_SIZE = 2
@@ -78,7 +78,9 @@ class TestCleanup:
         repository.add_message_to_session(session.id, say())
         assert repository.cleanup_expired_sessions() == 0
 
-    def test_purge(self, repository, make_session, settings):
+    def test_a_purge_deletes_finished_sessions_past_their_retention(
+        self, repository, make_session, settings
+    ):
         old = {s: make_session(status=s) for s in SessionStatus.values}
         for session in old.values():
             age(session, days=10)

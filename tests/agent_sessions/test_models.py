@@ -39,7 +39,7 @@ class TestIds:
 
 
 class TestPublicNames:
-    def test_are_importable(self):
+    def test_public_names_are_importable(self):
         for name in agent_sessions.__all__:
             assert getattr(agent_sessions, name).__name__ == name
             assert name in dir(agent_sessions)
@@ -139,11 +139,11 @@ class TestAppendFunction:
 
 @pytest.mark.django_db
 class TestSession:
-    def test_text(self, make_session):
+    def test_the_text_of_a_session_is_its_title_or_its_agent(self, make_session):
         assert str(make_session(title="Hello")) == "Hello"
         assert "code_agent" in str(make_session())
 
-    def test_is_active(self, make_session):
+    def test_a_session_past_its_expiry_is_not_active(self, make_session):
         session = make_session()
         assert session.is_active
         session.expires_at = timezone.now() - timedelta(seconds=1)
@@ -199,7 +199,7 @@ class TestMessage:
         assert stored.text == "a\nb\x00"
         assert str(stored) == "1 user"
 
-    def test_deferred_fields(self, repository, session):
+    def test_deferred_fields_are_loaded_exactly(self, repository, session):
         repository.add_message_to_session(
             session.id, {"role": "user", "content": ["a"], "metadata": {"big": 2**70}}
         )
@@ -361,7 +361,7 @@ class TestMessage:
         message.full_clean()
         assert message.content == ["a"]
 
-    def test_vocabulary(self, repository, session, other_user):
+    def test_querysets_select_windows_and_roles(self, repository, session, other_user):
         for role in ("user", "assistant", "tool"):
             repository.add_message_to_session(session.id, {"role": role, "content": role})
 

@@ -27,7 +27,7 @@ class TestLists:
             user_id
         )
 
-    def test_active_only(self, repository, make_session):
+    def test_active_sessions_are_those_that_have_not_expired(self, repository, make_session):
         active, expired, never = make_session(), make_session(), make_session(expires_at=None)
         age(expired, seconds=1)
         others = [make_session(status=s) for s in ("paused", "completed", "failed", "archived")]
@@ -37,7 +37,7 @@ class TestLists:
         assert set(everything) == {active, expired, never, *others}
 
     @pytest.mark.parametrize("limit", [0, -1])
-    def test_bad_limits(self, repository, session, limit):
+    def test_a_limit_below_one_is_refused(self, repository, session, limit):
         with pytest.raises(ValueError, match="limit"):
             repository.get_user_sessions(session.user_id, limit=limit)
         with pytest.raises(ValueError, match="limit"):
@@ -45,7 +45,7 @@ class TestLists:
         with pytest.raises(ValueError, match="limit"):
             repository.search_sessions(session.user_id, "x", limit=limit)
 
-    def test_pages(self, repository, make_session):
+    def test_pages_tell_their_place_and_totals(self, repository, make_session):
         sessions = [make_session() for _number in range(5)][::-1]
         user_id = sessions[0].user_id
         page = repository.get_paginated_user_sessions(user_id, 1, 2)
@@ -76,7 +76,7 @@ class TestLists:
         assert repository.search_sessions(session.user_id, "hello", limit=10**30) == [session]
 
     @pytest.mark.parametrize(("page", "size"), [(0, 10), (-1, 10), (1, 0), (1, -1), (1, 101)])
-    def test_bad_pages(self, repository, user, page, size):
+    def test_a_page_or_size_out_of_range_is_refused(self, repository, user, page, size):
         with pytest.raises(ValueError, match="page"):
             repository.get_paginated_user_sessions(user.pk, page, size)
 
@@ -95,7 +95,7 @@ class TestLists:
 
 
 class TestMessages:
-    def test_windows(self, repository, session):
+    def test_windows_are_the_last_the_next_or_the_previous_messages(self, repository, session):
         repository.add_messages(session.id, [say(str(n)) for n in range(1, 11)])
 
         def numbers(**window: Any) -> list[int]:
@@ -160,7 +160,7 @@ class TestMessages:
         found = repository.get_messages(session.id, limit=limit)
         assert [message.sequence for message in found] == ([2] if limit == 1 else [1, 2])
 
-    def test_missing(self, repository, session):
+    def test_a_missing_session_has_no_messages_to_read(self, repository, session):
         assert repository.get_messages(session.id) == []
         with pytest.raises(Session.DoesNotExist):
             repository.get_messages(uuid.uuid4())
@@ -219,7 +219,7 @@ class TestMessages:
         assert loaded.messages.filter(sequence=2).get() == added[1]
         assert loaded.messages.count() == 3
 
-    def test_without_messages(self, repository, session):
+    def test_a_session_without_messages_is_counted_without_a_query(self, repository, session):
         loaded = repository.get_session_with_messages(session.id)
         with CaptureQueriesContext(connection) as queries:
             assert len(loaded.messages) == 0
@@ -239,7 +239,9 @@ class TestMessages:
 
 
 class TestStats:
-    def test_counts(self, repository, make_session, user, other_user):
+    def test_statistics_count_one_users_sessions_and_messages(
+        self, repository, make_session, user, other_user
+    ):
         first, second = make_session(), make_session()
         repository.add_messages(first.id, [say()] * 3)
         age(make_session(), hours=1)
@@ -257,7 +259,7 @@ class TestStats:
         }
         assert second.message_count == 0
 
-    def test_of_nobody(self, repository, user):
+    def test_statistics_without_sessions_are_zero(self, repository, user):
         stats = repository.get_session_stats(user.pk)
         assert (stats.total_sessions, stats.total_messages) == (0, 0)
         assert stats.avg_messages_per_session == 0.0

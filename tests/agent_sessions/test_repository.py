@@ -90,7 +90,7 @@ class TestAwaited:
         await repository.delete(session.id)
         assert (await repository.delete_user_data(user.pk)).sessions == 0
 
-    async def test_errors_arrive(self, user):
+    async def test_errors_arrive_at_who_awaits(self, user):
         with pytest.raises(Session.DoesNotExist):
             await SessionRepository().get(uuid.uuid4())
 

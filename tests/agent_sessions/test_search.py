@@ -153,7 +153,7 @@ def test_what_is_another_users_is_not_found_whatever_messages_say(
 
 
 @pytest.mark.usefixtures("each_way")
-def test_ranking(repository, make_session, say):
+def test_words_rank_before_prefixes_and_titles_before_messages(repository, make_session, say):
     names = ["part", "prefix", "word", "title part", "title prefix", "title word", "newer word"]
     titles = {"title part": "Recatching", "title prefix": "Catching up", "title word": "A cat"}
     made = {name: make_session(title=titles.get(name, name)) for name in names}
@@ -380,7 +380,7 @@ def test_parts_and_unstorable_text_are_searchable(repository, session):
     assert repository.search_sessions(session.user_id, "tool_result") == []
 
 
-def test_searching_composes(make_session):
+def test_search_composes_with_other_querysets(make_session):
     found = make_session(title="python a")
     make_session(title="python b", status="archived")
     query = Session.objects.for_user(found.user).active().search("python").newest_first()

@@ -131,7 +131,7 @@ def test_spaces_of_a_text_are_its_own(repository, session, say, text, term):
 
 
 class TestIndex:
-    def test_is_there(self):
+    def test_migrations_make_the_index(self):
         assert not search_index.is_missing(connection)
 
     @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestUpdateSession:
-    def test_changes_fields(self, repository, session):
+    def test_an_update_changes_the_given_fields(self, repository, session):
         soon = timezone.now() + timedelta(hours=1)
         changes = {"title": "New", "metadata": {"a": 1}, "status": "paused", "expires_at": soon}
         assert repository.update_session(session.id, changes).title == "New"
@@ -41,14 +41,14 @@ class TestUpdateSession:
         assert set(error.value.message_dict) == {field}
         assert repository.get(session.id).agent_id == session.agent_id
 
-    def test_archived(self, repository, session):
+    def test_an_archived_session_changes_only_when_it_leaves_the_archive(self, repository, session):
         repository.update_session(session.id, {"status": "archived"})
         with pytest.raises(SessionArchived):
             repository.update_session(session.id, {"title": "x"})
         changed = repository.update_session(session.id, {"status": "active", "title": "x"})
         assert (changed.status, changed.title) == ("active", "x")
 
-    def test_missing(self, repository, db):
+    def test_a_missing_session_cannot_be_updated(self, repository, db):
         with pytest.raises(Session.DoesNotExist):
             repository.update_session(uuid.uuid4(), {"title": "x"})
 
@@ -67,13 +67,13 @@ def test_saving_an_old_instance_keeps_the_counters(repository, session):
 
 
 class TestContext:
-    def test_merges(self, repository, session):
+    def test_a_context_is_merged_by_its_top_level_keys(self, repository, session):
         repository.update_session_context(session.id, {"language": "python", "a": {"x": 1}})
         session = repository.update_session_context(session.id, {"mode": "debug", "a": {"y": 2}})
         assert session.context == {"language": "python", "mode": "debug", "a": {"y": 2}}
         assert repository.get(session.id).context == session.context
 
-    def test_replaces(self, repository, session):
+    def test_a_context_is_replaced_when_asked_for(self, repository, session):
         repository.update_session_context(session.id, {"a": 1})
         assert repository.update_session_context(session.id, {"b": 2}, replace=True).context == {
             "b": 2
@@ -102,7 +102,7 @@ class TestContext:
         ],
         ids=range(9),
     )
-    def test_refuses(self, repository, session, context):
+    def test_a_context_that_is_no_storable_object_is_refused(self, repository, session, context):
         with pytest.raises(ValidationError) as error:
             repository.update_session_context(session.id, context)
         assert set(error.value.message_dict) == {"context"}

@@ -99,7 +99,9 @@ def test_the_schema_has_the_routes() -> None:
 
 
 @every
-def test_anonymous(secret: Session, method: str, path: str, name: str) -> None:
+def test_a_stranger_sees_and_changes_nothing(
+    secret: Session, method: str, path: str, name: str
+) -> None:
     before = state()
     response = ask(Client(), method, path, name, secret)
     assert response.status_code == (200 if name == "getHealth" else 401)
@@ -109,7 +111,9 @@ def test_anonymous(secret: Session, method: str, path: str, name: str) -> None:
 
 
 @every
-def test_the_owner(owner: Any, secret: Session, method: str, path: str, name: str) -> None:
+def test_the_owner_reaches_every_route_but_those_of_staff(
+    owner: Any, secret: Session, method: str, path: str, name: str
+) -> None:
     response = ask(client_of(owner), method, path, name, secret)
     if name in STAFF_ONLY:
         assert response.status_code == 403

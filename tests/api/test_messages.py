@@ -126,7 +126,7 @@ def test_what_is_no_message_is_400_and_pointed_at(
     assert not Message.objects.exists()
 
 
-def test_windows(api: APIClient, session: Session) -> None:
+def test_windows_follow_after_before_and_limit(api: APIClient, session: Session) -> None:
     say(session, *(str(number) for number in range(1, 11)))
     address = url(session, "messages")
     assert sequences(api.get(f"{address}?limit=3").json()) == [8, 9, 10]

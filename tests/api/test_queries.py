@@ -78,7 +78,7 @@ def address_of(session: Session, path: str) -> str:
 
 
 @pytest.mark.parametrize(("method", "path", "body", "budget"), REQUESTS)
-def test_ones_own(
+def test_each_route_keeps_its_budget_of_queries(
     api: APIClient, session: Session, method: str, path: str, body: Any, budget: int
 ) -> None:
     say(session, *map(str, range(30)))
@@ -107,7 +107,7 @@ def test_staff_for_another_user(
         ("delete", "", None, 4),
     ],
 )
-def test_if_match(
+def test_a_condition_keeps_the_budget_of_queries(
     api: APIClient, session: Session, method: str, path: str, body: Any, budget: int
 ) -> None:
     seen = {"If-Match": api.get(url(session))["ETag"]}

@@ -40,7 +40,9 @@ SECONDS = int(os.environ.get("SCHEMATHESIS_SECONDS") or 8)
         ),
     ],
 )
-def test_generated_requests(live_server: Any, tmp_path: Path, options: list[str]) -> None:
+def test_generated_requests_get_documented_answers(
+    live_server: Any, tmp_path: Path, options: list[str]
+) -> None:
     user = get_user_model().objects.create_user("client", password="secret")  # type: ignore[attr-defined]
     generate(live_server.url, "client", user.pk, options, tmp_path)
 

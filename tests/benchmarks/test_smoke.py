@@ -55,7 +55,7 @@ def failures(tables: dict[str, dict[str, list[Any]]]) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("benchmarks")
-def test_cache(tmp_path: Path) -> None:
+def test_the_benchmarks_of_the_cache_run(tmp_path: Path) -> None:
     if not shutil.which("redis-server"):
         services.missing("redis-server", "install Redis")
     suites = ("calls", "products", "near", "invalidation", "stampede", "loops")
@@ -71,7 +71,7 @@ def test_cache(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.postgres
 @pytest.mark.xdist_group("benchmarks")
-def test_sessions(tmp_path: Path) -> None:
+def test_the_benchmarks_of_the_stores_run(tmp_path: Path) -> None:
     settings = connection.settings_dict
     address = f"{settings['HOST']}:{settings['PORT'] or 5432}"
     assert os.environ.get("DATABASE_URL"), address
@@ -98,7 +98,7 @@ def test_sessions(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.postgres
 @pytest.mark.xdist_group("benchmarks")
-def test_api() -> None:
+def test_the_benchmarks_of_the_api_run() -> None:
     lines = printed("benchmarks.api", "--rounds", "1", "--seconds", "0.2").splitlines()
     appends = [line for line in lines if line.startswith("| append |")]
     assert len(appends) == 2

@@ -26,14 +26,14 @@ pytestmark = pytest.mark.slow
 #: Features that a test of the contract needs, by its name or the end of its id. Without one of
 #: them it raises, and says what to do.
 NEEDS: dict[str, set[str]] = {
-    "test_timeouts": {"PTTL"},
+    "test_timeouts_decide_how_long_a_value_lives": {"PTTL"},
     "test_touch_changes_the_timeout_only": {"PTTL"},
     "test_incr_beyond_64_bits_and_back": {"EVAL", "PTTL"},
     "test_incr_refuses_what_is_no_integer": {"EVAL"},
     "test_incr_of_a_missing_key": {"EVAL"},
     "test_incr_version_moves_value_and_expiry": {"RENAME", "PTTL"},
     "test_keys_hold_any_text": {"SCAN"},
-    "test_patterns": {"SCAN"},
+    "test_patterns_find_keys_as_redis_reads_them": {"SCAN"},
     "test_deleting_thousands_by_pattern": {"SCAN"},
     "test_clear_takes_all_versions_and_nobody_elses_keys": {"SCAN"},
     "test_a_lease_is_a_missing_key_to_everyone_else": {"SCAN", "PTTL", "RENAME"},

@@ -44,7 +44,7 @@ class Contract(Stores):
         assert not cache.add("k", 1)
         assert not cache.has_key("other")
 
-    def test_timeouts(self, cache: Any) -> None:
+    def test_timeouts_decide_how_long_a_value_lives(self, cache: Any) -> None:
         left = Left()
         cache.set("default", 1)
         cache.set("minute", 1, 60)
@@ -83,7 +83,7 @@ class Contract(Stores):
         assert cache.delete("k") is True
         assert cache.delete("k") is False
 
-    def test_many(self, cache: Any) -> None:
+    def test_many_keys_are_stored_read_and_deleted(self, cache: Any) -> None:
         values = {f"k{number}": number for number in range(1200)}
         assert cache.set_many(values) == []
         assert cache.get_many([*values, "missing"]) == values
@@ -148,7 +148,7 @@ class Contract(Stores):
         with pytest.warns(CacheKeyWarning):
             cache.get_many(["without", key])
 
-    def test_patterns(self, cache: Any) -> None:
+    def test_patterns_find_keys_as_redis_reads_them(self, cache: Any) -> None:
         for key in ("users:1", "users:2", "users:12", "users2:1", "[x]", "a*b", "aXb"):
             cache.set(key, key)
         assert sorted(cache.keys("users:*")) == ["users:1", "users:12", "users:2"]
@@ -286,7 +286,7 @@ class LeaseContract(Stores):
         leases.claim("k")
         assert cache.delete_pattern("*") == 0
 
-    def test_release(self, cache: Any, leases: Leases) -> None:
+    def test_a_released_lease_stores_nothing(self, cache: Any, leases: Leases) -> None:
         lease = leases.claim("k")
         assert leases.release("k", lease)
         assert not leases.release("k", lease)

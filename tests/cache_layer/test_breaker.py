@@ -68,7 +68,7 @@ def test_good_probes_of_an_earlier_outage_do_not_count() -> None:
     assert not breaker.probe(healthy=True)
 
 
-def test_closing() -> None:
+def test_closing_forgets_reason_and_failures() -> None:
     breaker, clock = make()
     breaker.failure("timeout", decisive=True)
     clock.now += 60

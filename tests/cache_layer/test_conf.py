@@ -44,7 +44,9 @@ def test_an_empty_environment_means_memory_and_the_documented_defaults() -> None
         ("nonsense", "nonsense"),
     ],
 )
-def test_the_url(url: str, location: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_url_of_the_environment_is_the_location(
+    url: str, location: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("REDIS_URL", url)
     assert cache_from_env().get("LOCATION") == location
 

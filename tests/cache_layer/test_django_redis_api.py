@@ -197,7 +197,7 @@ def test_the_client_is_django_redis_s_own(cache: ResilientCache) -> None:
     assert cache.get("k") == [1]
 
 
-def test_hashes(face: Any) -> None:
+def test_hashes_hold_values_by_field(face: Any) -> None:
     assert face.hset("h", "a", {"deep": [1]}) == 1
     assert face.hset("h", mapping={"b": 2, "c": "3"}) == 2
     assert face.hget("h", "a") == {"deep": [1]}
@@ -210,7 +210,7 @@ def test_hashes(face: Any) -> None:
     assert face.hlen("h") == 2
 
 
-def test_sets(face: Any) -> None:
+def test_sets_hold_values_of_any_type(face: Any) -> None:
     assert face.sadd("s", 1, "1", ("t", 2)) == 3
     assert face.smembers("s") == {1, "1", ("t", 2)}
     assert face.smismember("s", 1, 2) == [True, False]
@@ -249,7 +249,7 @@ def test_compressed_members_cannot_be_matched(redis_url: str) -> None:
     cache.store.close()
 
 
-def test_sorted_sets(face: Any) -> None:
+def test_sorted_sets_order_values_by_score(face: Any) -> None:
     assert face.zadd("z", {"a": 1.5, ("b", 2): 2, "c": 3}) == 3
     assert face.zrange("z", 0, -1, withscores=True) == [("a", 1.5), (("b", 2), 2), ("c", 3)]
     assert face.zrevrangebyscore("z", 3, 2) == ["c", ("b", 2)]

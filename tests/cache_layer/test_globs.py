@@ -25,7 +25,7 @@ ALPHABET = "ab-[]^*?\\!x"
         (".+", [".+"], ["ab"]),
     ],
 )
-def test_patterns(pattern: str, yes: list[str], no: list[str]) -> None:
+def test_patterns_match_what_redis_matches(pattern: str, yes: list[str], no: list[str]) -> None:
     assert [text for text in yes if not glob_match(pattern, text)] == []
     assert [text for text in no if glob_match(pattern, text)] == []
 

@@ -61,7 +61,7 @@ class Contract(Stores):
             users.set("k", 1, ttl=ttl)
         assert users.get("k") is None
 
-    def test_ttl(self, users: Any) -> None:
+    def test_ttl_tells_the_seconds_left(self, users: Any) -> None:
         users.set("default", 1)
         users.set("minute", 1, ttl=60)
         users.set("half", 1, ttl=0.5)
@@ -89,7 +89,7 @@ class Contract(Stores):
             users.set("k", 1, ttl=ttl)
         assert users.exists("k") is False
 
-    def test_expire(self, users: Any) -> None:
+    def test_expire_changes_the_time_of_keys_that_are_there(self, users: Any) -> None:
         assert users.expire("k", 60) is False
         users.set("k", 1)
         assert users.expire("k", 1000) is True
@@ -97,7 +97,7 @@ class Contract(Stores):
         assert users.expire("k", FOREVER) is True
         assert users.ttl("k") is FOREVER
 
-    def test_increment(self, users: Any) -> None:
+    def test_increment_adds_and_keeps_the_time(self, users: Any) -> None:
         assert users.increment("n", 5) == 5
         assert users.ttl("n") == 300
         users.expire("n", 1000)
@@ -123,7 +123,7 @@ class Contract(Stores):
         assert not Leases(backend).fill("n", 99, lease, namespace="users")
         assert users.get("n") == 3
 
-    def test_many(self, users: Any) -> None:
+    def test_many_keys_are_stored_read_and_deleted(self, users: Any) -> None:
         assert users.set_many({"a": 1, "b": None}, ttl=100) is True
         assert users.get_many(["a", "b", "c"]) == {"a": 1, "b": None}
         assert users.ttl("a") == 100

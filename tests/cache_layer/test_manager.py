@@ -71,7 +71,9 @@ class TestManager(Stores):
         assert near.get("l") == 1
         near.clear()
 
-    def test_metrics(self, manager: RedisManager, backend: ResilientCache) -> None:
+    def test_metrics_count_by_namespace(
+        self, manager: RedisManager, backend: ResilientCache
+    ) -> None:
         metrics.reset()
         assert manager.get_hit_rate() == 0.0
         users = SyncCache[Any](backend, "users")

@@ -83,7 +83,7 @@ class TestPartitioning:
             call_command("partition_messages", partitions=3)
 
     @pytest.mark.parametrize("number", [0, 1_001])
-    def test_bad_numbers(self, number: int) -> None:
+    def test_a_number_out_of_range_is_refused(self, number: int) -> None:
         with pytest.raises(CommandError, match="1 to 1,000"):
             call_command("partition_messages", partitions=number)
 

@@ -147,7 +147,7 @@ def test_a_slot_that_moves_is_followed(cluster: Cluster) -> None:
     cache.store.close()
 
 
-def test_under_load(cluster: Cluster, record_property: Any) -> None:
+def test_calls_go_on_while_a_replica_is_promoted(cluster: Cluster, record_property: Any) -> None:
     cache = make(cluster)
     with Load(cache) as load:
         cluster.owner.kill()

@@ -171,7 +171,7 @@ def test_a_killed_owner_empties_the_near_cache(cluster: Cluster, cache: Resilien
     wait_for(lambda: cache.get("k") == 8, "reports come from the promoted replica")
 
 
-def test_under_load(cluster: Cluster, record_property: Any) -> None:
+def test_calls_go_on_while_a_replica_is_promoted(cluster: Cluster, record_property: Any) -> None:
     cache = make(cluster)
     with Load(cache) as load:
         cluster.owner.kill()

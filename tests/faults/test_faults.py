@@ -80,7 +80,9 @@ def test_killed_and_restarted_empty(redis_server: RedisServer, record_property: 
     )
 
 
-def test_stopped(redis_server: RedisServer, record_property: Any) -> None:
+def test_calls_go_on_while_redis_is_stopped(
+    redis_server: RedisServer, record_property: Any
+) -> None:
     scenario("stopped (SIGSTOP)", redis_server.url, record_property).run(
         redis_server.stop, redis_server.cont, rounds=3
     )
@@ -104,7 +106,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_refusing(
+def test_calls_go_on_while_redis_refuses(
     redis_server: RedisServer, admin: redis.Redis, name: str, record_property: Any
 ) -> None:
     break_it, heal_it = SETTINGS[name]

@@ -43,7 +43,9 @@ def find_again(cache: ResilientCache, proxy: Proxy) -> None:
     wait_for(lambda: state(cache) == "redis", "it finds Redis again")
 
 
-def test_values(reaching: ResilientCache, cut_off: ResilientCache, proxy: Proxy) -> None:
+def test_processes_agree_on_values_after_one_of_them_was_cut_off(
+    reaching: ResilientCache, cut_off: ResilientCache, proxy: Proxy
+) -> None:
     reaching.set_many({"deleted": "old", "changed": "old", "theirs": "old", "both": "old"})
     lose(cut_off, proxy)
     cut_off.delete("deleted")
