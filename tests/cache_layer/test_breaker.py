@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+from redis import exceptions
+
 from cache_layer.backends.recovery import Circuit
+from cache_layer.backends.redis.errors import as_unavailable
 from cache_layer.breaker import Breaker
 
 
@@ -98,3 +102,23 @@ def test_a_replay_that_fails_ends_the_draining() -> None:
     assert not circuit.give_back({}, "full")
     assert not circuit.breaker.draining
     assert circuit.breaker.reason == "full"
+
+
+@pytest.mark.parametrize(
+    ("error", "decisive"),
+    [
+        (exceptions.TimeoutError("no reply"), True),
+        (exceptions.ReadOnlyError("You can't write against a read only replica."), True),
+        (exceptions.ResponseError("unknown command"), True),
+        (exceptions.AuthenticationError("invalid password"), True),
+        (exceptions.ConnectionError("reset by peer"), False),
+        (OSError("no route to host"), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_a_lost_connection_is_tried_again_and_other_failures_open_at_once(
+    error: Exception, decisive: bool
+) -> None:
+    outage = as_unavailable(error)
+    assert outage is not None
+    assert outage.decisive is decisive

@@ -60,3 +60,8 @@ def test_a_probe_that_fails_leaves_no_connection_to_the_server_it_asked(
     with pytest.raises(RedisUnavailableError):
         transport.probe()
     assert transport._executor().execute(("CLIENT", "ID")) != before
+
+
+def test_calls_one_after_the_other_share_a_connection(cache: ResilientCache) -> None:
+    executor: Any = cache.store.transport._executor()
+    assert executor.execute(("CLIENT", "ID")) == executor.execute(("CLIENT", "ID"))
