@@ -21,7 +21,7 @@ from rest_framework.utils.encoders import JSONEncoder
 from agent_sessions.api.base import OwnedSessionsView
 from agent_sessions.api.errors import InvalidParameter
 from agent_sessions.api.fields import LARGEST_SEQUENCE
-from agent_sessions.api.live import hub
+from agent_sessions.api.live import hub, schemas_in_use
 from agent_sessions.api.permissions import Reader
 from agent_sessions.api.renderers import EventStreamRenderer
 from agent_sessions.api.serializers import represent_message
@@ -90,6 +90,7 @@ class _Reading:
         #: The sequence up to which messages were read.
         self.after = after
         self.using = using
+        self.schemas = schemas_in_use()
         #: Whether the last window was full.
         self.has_more: bool
         self._repository = SyncSessionRepository(using).for_user(reader.owner_id, reader.tenant)
@@ -116,7 +117,7 @@ class _Reading:
 
 async def _follow(reading: _Reading) -> AsyncIterator[bytes]:
     yield _RETRY
-    center = hub(reading.using)
+    center = hub(reading.using, reading.schemas)
     clock = asyncio.get_running_loop().time
     end = clock() + settings.EVENTS_MAX_SECONDS
     # The client of a deleted session connects again, gets 404 and stops.

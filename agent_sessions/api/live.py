@@ -26,11 +26,11 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from types import FrameType
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from django.db import Error as DatabaseFailure
@@ -72,14 +72,48 @@ class Subscription:
         self.wake.set()
 
 
-class Hub:
-    """The subscriptions of one event loop, and the thread that polls the database for them."""
+class Schemas(NamedTuple):
+    """The schemas that a thread's connections use, where a schema belongs to a tenant.
 
-    def __init__(self, using: str) -> None:
+    django-tenants keeps the tenant of a request on the connections of its thread, and no other
+    thread knows it.
+    """
+
+    #: The alias of a database and the name of its schema.
+    names: frozenset[tuple[str, str]]
+    #: The tenant by alias.
+    tenants: Mapping[str, Any]
+
+    def use(self) -> None:
+        """Let the connections of this thread use the schemas."""
+        for alias, tenant in self.tenants.items():
+            cast("Any", connections[alias]).set_tenant(tenant)
+
+
+def schemas_in_use() -> Schemas:
+    """Return the schemas of this thread's connections; none without schemas of tenants."""
+    tenants = {
+        connection.alias: tenant
+        for connection in connections.all()
+        if hasattr(connection, "set_tenant")
+        and (tenant := getattr(connection, "tenant", None)) is not None
+    }
+    names = frozenset((alias, tenant.schema_name) for alias, tenant in tenants.items())
+    return Schemas(names, tenants)
+
+
+class Hub:
+    """The subscriptions of one event loop, and the thread that polls the database for them.
+
+    Where tenants have schemas, those of each schema have a hub of their own.
+    """
+
+    def __init__(self, using: str, schemas: Schemas) -> None:
         self._using = using
+        self._key = (asyncio.get_running_loop(), using, schemas.names)
         self._subscriptions: set[Subscription] = set()
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="agent-sessions-live")
+        self._thread = ThreadPoolExecutor(1, "agent-sessions-live", initializer=schemas.use)
         self._polling: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -160,7 +194,7 @@ class Hub:
         sessions_deleted.connect(self._on_sessions_deleted)
 
     def _close(self) -> None:
-        _hubs.pop((self._loop, self._using), None)
+        _hubs.pop(self._key, None)
         self._unsubscribe()
         message_added.disconnect(self._on_message_added)
         sessions_deleted.disconnect(self._on_sessions_deleted)
@@ -195,7 +229,9 @@ class Hub:
                 self._loop.call_soon_threadsafe(wake)
 
 
-_hubs: dict[tuple[asyncio.AbstractEventLoop, str], Hub] = {}
+_Key = tuple[asyncio.AbstractEventLoop, str, frozenset[tuple[str, str]]]
+
+_hubs: dict[_Key, Hub] = {}
 
 
 _ending: set[signal.Signals] = set()
@@ -235,12 +271,12 @@ def _end_streams_at_shutdown() -> None:
         _ending.add(number)
 
 
-def hub(using: str) -> Hub:
-    """Return the hub of the running event loop for the database alias ``using``.
+def hub(using: str, schemas: Schemas) -> Hub:
+    """Return the hub of the running event loop for the database alias ``using`` and the schemas.
 
     It lives as long as it has subscriptions.
     """
-    key = (asyncio.get_running_loop(), using)
+    key = (asyncio.get_running_loop(), using, schemas.names)
     if key not in _hubs:
-        _hubs[key] = Hub(using)
+        _hubs[key] = Hub(using, schemas)
     return _hubs[key]

@@ -6,6 +6,7 @@ which each step runs), ``after()`` with looks of its own, and ``make_session(use
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import io
@@ -15,6 +16,7 @@ import traceback
 from typing import Any
 
 import django
+from django.db import connections
 
 
 class Tour:
@@ -22,7 +24,7 @@ class Tour:
 
     STEPS = (
         *("create", "append", "retry", "list", "page", "read", "change", "search", "stream"),
-        *("isolate", "awaited", "export", "admin_pages", "cleanup", "erase"),
+        *("follow", "isolate", "awaited", "export", "admin_pages", "cleanup", "erase"),
     )
 
     def __init__(self) -> None:
@@ -153,6 +155,40 @@ class Tour:
         response = self.ask(f"sessions/{self.sessions[0]}/events/", Accept="text/event-stream")
         text = b"".join(response.streaming_content).decode()
         assert text.count("event: message") == 4, text
+
+    def follow(self) -> None:
+        """Read a stream that stays open, as an asynchronous server sends it."""
+        from asgiref.sync import sync_to_async
+        from django.test import AsyncClient
+
+        messages = f"sessions/{self.sessions[0]}/messages/"
+
+        def append() -> None:
+            with self._around("append"):
+                self.ask(messages, {"role": "user", "content": "while the stream is open"})
+            connections.close_all()
+
+        async def read() -> None:
+            client = AsyncClient()
+            client.cookies = self.client.cookies
+            address = f"{self.api}sessions/{self.sessions[0]}/events/"
+            response = await client.get(address, headers={"Accept": "text/event-stream"})
+            assert response.status_code == 200, response
+            pieces = aiter(response.streaming_content)
+            text = b""
+            async with asyncio.timeout(30):
+                while text.count(b"event: message") < 4:
+                    text += await anext(pieces)
+                await asyncio.get_running_loop().run_in_executor(None, append)
+                while b"while the stream is open" not in text:
+                    text += await anext(pieces)
+            # The client goes; a server closes the response in the thread of the request.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    await anext(pieces)
+            await sync_to_async(response.close)()
+
+        asyncio.run(read())
 
     def isolate(self) -> None:
         self.ask(f"sessions/{self.sessions[0]}/", client=self.stranger, status=404)

@@ -57,7 +57,8 @@ class Command(DatabaseCommand):
         user = find_user(options["user"], database)
         if options["interactive"]:
             owned = Session.objects.using(database).owned_by(Owner(user.pk, tenant))
-            question = f"Delete {owned.count()} sessions of {user} {where} for ever? Type yes: "
+            what = f"{owned.count()} sessions of {printable(str(user))} {where}"
+            question = f"Delete {what} for ever? Type yes: "
             try:
                 answer = input(question)
             except EOFError:
@@ -65,7 +66,7 @@ class Command(DatabaseCommand):
             if answer.strip().lower() != "yes":
                 raise CommandError("Nothing was deleted.")
         titled, titles = _titles(user, database) if options["verify"] else (0, [])
-        by = options["by"] or _account()
+        by = printable(options["by"] or _account())
         erased = SyncSessionRepository(database).delete_user_data(user.pk, tenant, by=by)
         self.stdout.write(f"{erased.sessions} sessions with {erased.messages} messages deleted.")
         for done, tables in (("deleted", erased.deleted), ("redacted", erased.redacted)):
