@@ -218,3 +218,9 @@ def test_closing_what_was_not_used_asks_nothing_of_it(monkeypatch: pytest.Monkey
     }
     with override_settings(CACHES={"default": entry}):
         caches["default"].close()
+
+
+def test_a_store_knows_the_keys_of_every_alias_that_shares_it(redis_url: str) -> None:
+    one, other = make_cache(redis_url), make_cache(redis_url)
+    assert one.store is other.store
+    assert {one.keyspace, other.keyspace} <= one.store.circuit.keyspaces.keys()

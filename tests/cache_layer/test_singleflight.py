@@ -17,6 +17,7 @@ from django.core.cache import cache
 from django.test import override_settings
 
 from cache_layer import cache_invalidate, cached, metrics
+from cache_layer.backends.operations.leases import Claim, Lease
 from cache_layer.functions.compute import Sleep
 from cache_layer.functions.singleflight import acquire, finish
 
@@ -221,6 +222,26 @@ def test_a_failing_leader_fails_only_itself() -> None:
     outcomes = run_together(once_broken, 8)
     assert sum(isinstance(outcome, LookupError) for outcome in outcomes) == 1
     assert outcomes.count(5) == 7
+
+
+def test_a_leader_that_fails_gives_back_a_lease_that_another_process_placed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @cached()
+    def fail() -> int:
+        raise LookupError
+
+    def of_another(claim: Claim, token: bytes, owner: bool) -> Lease:
+        placed.append(owner)
+        return Lease(token, owner=False)
+
+    placed: list[bool] = []
+    monkeypatch.setattr(Claim, "_lease", of_another)
+    for _call in range(2):
+        with pytest.raises(LookupError):
+            fail()
+    # The second call found no lease of the first.
+    assert placed == [True, True]
 
 
 def test_who_waited_for_a_failure_does_not_queue_up() -> None:
