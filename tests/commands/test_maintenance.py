@@ -163,3 +163,9 @@ def test_who_may_not_create_the_search_index_learns_what_to_do() -> None:
             cursor.execute("RESET ROLE")
             cursor.execute(f"DROP ROLE {role}")
     run("create_search_index")
+
+
+def test_an_erasure_prints_no_control_characters_of_who_asks(user: Any) -> None:
+    report = run("delete_user_data", "alice", "--no-input", "--by", "dpo\x1b[2J")
+    assert "erased by dpo" in report
+    assert "\x1b" not in report
