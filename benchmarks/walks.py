@@ -66,9 +66,16 @@ def configure(url: str) -> None:
     settings.DATABASES["default"]["TEST"] = {"NAME": f"walks_{os.getpid()}"}
     settings.DATABASES["default"]["CONN_MAX_AGE"] = None
     settings.DEBUG = False
-    settings.AGENT_SESSIONS_WRITE_RATE = None
     settings.ALLOWED_HOSTS = ["testserver"]
+    for name in dir(settings):
+        if name.startswith("AGENT_SESSIONS_"):
+            # As in a project that leaves the settings alone.
+            delattr(settings, name)
     django.setup()
+
+    from agent_sessions.conf import settings as limits
+
+    vars(limits)["WRITE_RATE"] = None
 
 
 async def cache_walks(visits: Visits) -> dict[str, list[str]]:
@@ -109,15 +116,17 @@ def post_walk(visits: Visits) -> list[str]:
     handler = BaseHandler()
     handler.load_middleware()
     visits.thread = threading.get_ident()
-    for _ in range(4):
+    walks = []
+    for _ in range(6):
         request = APIRequestFactory().post(path, message, format="json")
         force_authenticate(request, user)
         request_started.send(handler)
         visits.counting = True
         response = handler.get_response(request)
-        visited = visits.take()
+        walks.append(visits.take())
         assert response.status_code == 201, response.content
-    return visited
+    # Now and then one looks whether anybody listens for notices.
+    return min(walks, key=len)
 
 
 def with_database(call: Callable[[], list[str]]) -> list[str]:
