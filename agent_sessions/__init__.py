@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from agent_sessions.exceptions import (
         AgentSessionsError,
         AppendOutcomeUnknown,
+        ChangeOutcomeUnknown,
         IdempotencyConflict,
         SessionArchived,
+        SessionChanged,
     )
     from agent_sessions.models import Message, MessageRole, Session, SessionStatus
     from agent_sessions.repository import (
@@ -26,8 +28,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "AgentSessionsError": "exceptions",
     "AppendOutcomeUnknown": "exceptions",
+    "ChangeOutcomeUnknown": "exceptions",
     "IdempotencyConflict": "exceptions",
     "SessionArchived": "exceptions",
+    "SessionChanged": "exceptions",
     "Message": "models",
     "MessageRole": "models",
     "Session": "models",
@@ -41,11 +45,13 @@ _HOMES = {
 __all__ = [
     "AgentSessionsError",
     "AppendOutcomeUnknown",
+    "ChangeOutcomeUnknown",
     "IdempotencyConflict",
     "Message",
     "MessageRole",
     "Session",
     "SessionArchived",
+    "SessionChanged",
     "SessionRepository",
     "SessionStatus",
     "SyncSessionRepository",

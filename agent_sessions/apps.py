@@ -18,9 +18,9 @@ class AgentSessionsConfig(AppConfig):
         """Register the checks, and the receivers of migrations and of new messages."""
         from agent_sessions import checks, notifications  # noqa: F401
         from agent_sessions.models import Session
-        from agent_sessions.postgresql import append_function
+        from agent_sessions.postgresql import functions
         from agent_sessions.repository import connections  # noqa: F401
         from agent_sessions.repository.locking import lock_before_delete
 
         pre_delete.connect(lock_before_delete, sender=Session)
-        post_migrate.connect(append_function.create_if_missing, sender=self)
+        post_migrate.connect(functions.create_missing, sender=self)

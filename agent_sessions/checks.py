@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 
 from agent_sessions import encryption
 from agent_sessions.conf import settings
-from agent_sessions.postgresql import append_function, search_index
+from agent_sessions.postgresql import functions, search_index
 from agent_sessions.querysets import LONGEST_DAYS
 from cache_layer.app_settings import COUNT, SECONDS, Rule, is_amount, unknown_names, wrong_values
 
@@ -184,24 +184,21 @@ def check_cleanup(**kwargs: object) -> list[CheckMessage]:
 
 
 @register(Tags.database)
-def check_append_function(
-    databases: Sequence[str] | None = None, **kwargs: object
-) -> list[CheckMessage]:
-    """Report PostgreSQL databases that cannot append messages (W004)."""
+def check_functions(databases: Sequence[str] | None = None, **kwargs: object) -> list[CheckMessage]:
+    """Report PostgreSQL databases that cannot append messages, or take them back (W004)."""
     from agent_sessions.models import Message
 
     return [
-        # A warning, because an error would stop the command that creates the function.
+        # A warning, because an error would stop the command that creates the functions.
         Warning(
-            f"The function {append_function.NAME} is missing in database {alias!r}: "
-            "no message can be appended.",
+            f"The function {name} is missing in database {alias!r}: "
+            "messages cannot be appended or taken back.",
             hint=f"manage.py migrate --database {alias} creates it.",
             id="agent_sessions.W004",
         )
         for alias in databases or ()
-        if connections[alias].vendor == "postgresql"
-        and router.allow_migrate_model(alias, Message)
-        and append_function.is_missing(connections[alias])
+        if connections[alias].vendor == "postgresql" and router.allow_migrate_model(alias, Message)
+        for name in functions.missing(connections[alias])
     ]
 
 

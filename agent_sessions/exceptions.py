@@ -40,6 +40,29 @@ class AppendOutcomeUnknown(AgentSessionsError):  # noqa: N818
         )
 
 
+class SessionChanged(AgentSessionsError):  # noqa: N818
+    """The session, or the message, is not in the state that the caller expected."""
+
+    def __init__(self, session_id: UUID, problem: str) -> None:
+        self.session_id = session_id
+        super().__init__(f"Session {session_id} has changed: {problem}.")
+
+
+class ChangeOutcomeUnknown(AgentSessionsError):  # noqa: N818
+    """The connection was lost, or the call cancelled, before the database answered.
+
+    Messages may or may not have been taken back or replaced. Look with ``get_messages()`` before
+    trying again.
+    """
+
+    def __init__(self, session_id: UUID | str) -> None:
+        self.session_id = session_id
+        super().__init__(
+            f"It is not known whether messages of session {session_id} were taken back: look "
+            "before trying again."
+        )
+
+
 class DecryptionFailed(AgentSessionsError):  # noqa: N818
     """An encrypted text cannot be decrypted: the key is another one, or the row was changed."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
-from django.db.models import F, Q, Value
+from django.db.models import Q
 from django.db.models.base import ModelBase
-from django.db.models.functions import Greatest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -36,6 +36,14 @@ from agent_sessions.fields import (
 from agent_sessions.ids import uuid7
 from agent_sessions.loading import BOUND, EXACT, ExactlyLoaded, RemembersLoaded, snapshot
 from agent_sessions.message_format import JsonObject
+from agent_sessions.message_numbers import (
+    PLACE,
+    VISIBLE,
+    locked_places,
+    note_change,
+    number_new,
+    refuse_moving,
+)
 from agent_sessions.querysets import MessageManager, SessionQuerySet
 from agent_sessions.search.excerpts import Excerpt
 from agent_sessions.validators import (
@@ -58,15 +66,18 @@ class Session(RemembersLoaded):
     """One conversation of a user with an agent.
 
     ``save()`` writes the fields that were changed since the session was loaded. ``message_count``,
-    ``last_sequence`` and the times of the last append belong to the repository: saving never writes
-    them.
+    ``last_sequence``, ``last_change`` and the times of the last append belong to the repository:
+    saving never writes them. ``last_sequence`` is the last number that was given out, to a message
+    or to a change of one, ``last_change`` the last one of a change.
 
     A subclass may add fields. The repository returns plain sessions: ``TeamSession.objects`` has
     the whole rows.
     """
 
     # The repository updates them with the messages, under the lock of the row.
-    COUNTERS = frozenset({"message_count", "last_sequence", "last_message_at", "last_activity_at"})
+    COUNTERS = frozenset(
+        {"message_count", "last_sequence", "last_change", "last_message_at", "last_activity_at"}
+    )
 
     #: What search found in the messages, on the sessions that it returns.
     excerpts: Sequence[Excerpt] = ()
@@ -102,6 +113,7 @@ class Session(RemembersLoaded):
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True, default=default_expiry)
     message_count = models.PositiveIntegerField(_("messages"), default=0, editable=False)
     last_sequence = models.PositiveIntegerField(_("last sequence"), default=0, editable=False)
+    last_change = models.PositiveIntegerField(default=0, db_default=0, editable=False)
     idempotency_key = models.CharField(  # noqa: DJ001  (no key is no value, for the constraint)
         _("idempotency key"), max_length=255, null=True, blank=True, editable=False
     )
@@ -260,8 +272,9 @@ class Message(ExactlyLoaded):
     """One message of a session, numbered 1, 2, 3, … in the order of commit.
 
     ``content`` (text, a list of parts or None) and ``metadata`` are exact; their columns hold the
-    nearest values that a database can hold, for search and display. Append messages with the
-    repository, which keeps the counters of the session and the numbering.
+    nearest values that a database can hold, for search and display. ``revision`` is the number
+    of the last change of the message, from the same line of numbers; None: it was never changed.
+    Append, change and delete messages with the repository, which looks at the owner, too.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -292,6 +305,7 @@ class Message(ExactlyLoaded):
         _("idempotency key"), max_length=255, null=True, blank=True, editable=False
     )
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+    revision = models.PositiveIntegerField(null=True, blank=True, editable=False)
 
     objects = MessageManager()
 
@@ -305,6 +319,13 @@ class Message(ExactlyLoaded):
                 fields=["session", "idempotency_key"],
                 condition=Q(idempotency_key__isnull=False),
                 name="agent_message_idempotency",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["session", "revision"],
+                condition=Q(revision__isnull=False),
+                name="agent_message_revision",
             ),
         ]
 
@@ -322,13 +343,59 @@ class Message(ExactlyLoaded):
     ) -> None:
         """Save the message; its payload follows the content and the metadata.
 
-        A new message is counted in its session. Append with the repository all the same, because
-        another process may have taken a number given by hand.
+        A new message is counted in its session, and gets the next number if it has none. A change
+        of a stored one draws a revision, so that readers learn of it.
+
+        Raises:
+            DatabaseError: The message was deleted meanwhile.
+            ValueError: It would change its session or its number.
         """
         if not self.user_id:
             self.user_id = self.session.user_id
+        alias = using or router.db_for_write(type(self), instance=self)
+        added = force_insert or not self._is_stored(alias)
+        update_fields = None if update_fields is None else {*update_fields}
+        if not added and update_fields is not None and (VISIBLE | PLACE).isdisjoint(update_fields):
+            self._write(alias, update_fields)
+            return
+        with transaction.atomic(using=alias):
+            if added:
+                number_new([self], alias)
+            else:
+                self._draw_revision(alias)
+                update_fields = None if update_fields is None else {*update_fields, "revision"}
+            self._write(alias, update_fields, force_insert=added, force_update=not added)
+
+    def rewrite(self, alias: str, update_fields: Collection[str] = EXACT) -> None:
+        """Write fields of a stored message, encrypted or not, and draw no revision for it."""
+        self._write(alias, {*update_fields}, force_update=True)
+
+    def delete(
+        self, using: str | None = None, keep_parents: bool = False
+    ) -> tuple[int, dict[str, int]]:
+        """Delete the message as Django does; counters of the session, and readers, follow."""
+        alias = using or router.db_for_write(type(self), instance=self)
+        deleted = type(self)._default_manager.using(alias).filter(pk=self.pk).delete()
+        self.pk = None
+        return deleted
+
+    def _is_stored(self, alias: str) -> bool:
+        if self._state.adding or alias == self._state.db:
+            return not self._state.adding
+        return type(self)._base_manager.using(alias).filter(pk=self.pk).exists()
+
+    def _draw_revision(self, alias: str) -> None:
+        last = locked_places(type(self), [self.session_id], alias).get(self.session_id, 0)
+        rows = type(self)._base_manager.using(alias).filter(pk=self.pk)
+        stored: JsonObject = dict(rows.values("session_id", "sequence").first() or {})
+        refuse_moving(
+            name for name, value in stored.items() if self.__dict__.get(name, value) != value
+        )
+        self.revision = last + 1
+        note_change(Session.objects.using(alias).filter(pk=self.session_id), last + 1)
+
+    def _write(self, alias: str, update_fields: set[str] | None, **options: Any) -> None:
         if update_fields is not None:
-            update_fields = {*update_fields}
             if update_fields & (BOUND | EXACT):
                 update_fields.add("payload")
                 if encryption.is_on() and not encryption.encrypts():
@@ -343,20 +410,7 @@ class Message(ExactlyLoaded):
         ):
             # Django leaves out deferred fields. An encrypted payload is bound to the role.
             self.refresh_from_db(fields=["payload"])
-        added = self._state.adding
-        alias = using or router.db_for_write(type(self), instance=self)
-        with transaction.atomic(using=alias) if added else nullcontext():
-            super().save(
-                force_insert=force_insert,
-                force_update=force_update,
-                using=alias,
-                update_fields=update_fields,
-            )
-            if added:
-                Session.objects.using(alias).filter(pk=self.session_id).update(
-                    last_sequence=Greatest("last_sequence", Value(self.sequence)),
-                    message_count=F("message_count") + 1,
-                )
+        super().save(using=alias, update_fields=update_fields, **options)
 
     @property
     def text(self) -> str:
@@ -382,3 +436,28 @@ class Message(ExactlyLoaded):
             message["metadata"] = self.metadata
         message.update(kept.get("extra", {}))
         return message
+
+
+class DeletedMessage(models.Model):
+    """What a deleted message leaves for readers who have seen it: its number.
+
+    It goes with its session.
+    """
+
+    session = models.ForeignKey(
+        Session, on_delete=models.CASCADE, related_name="deleted_messages", db_index=False
+    )
+    sequence = models.PositiveIntegerField()
+    revision = models.PositiveIntegerField()
+
+    class Meta:
+        verbose_name = _("deleted message")
+        verbose_name_plural = _("deleted messages")
+        # Nobody works on them by hand.
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(fields=["session", "revision"], name="agent_deleted_revision"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.sequence}"

@@ -1,4 +1,4 @@
-"""Notifications of appends to the processes that hold event streams, over the cache's Redis.
+"""Notifications of appends and changes to processes with event streams, over the cache's Redis.
 
 A lost notification costs time only: a stream then waits for the next poll of the database. See
 `agent_sessions.api.live`.
@@ -12,17 +12,17 @@ from uuid import UUID
 from django.dispatch import receiver
 
 from agent_sessions.models import Message
-from agent_sessions.signals import message_added
+from agent_sessions.signals import message_added, message_updated, messages_deleted
 from cache_layer import PubSub
 
 _pubsub = PubSub("agent_sessions.messages")
 
 
 def subscribe(handler: Callable[[UUID, int, str], object]) -> Callable[[], None]:
-    """Call a handler in a separate thread for each append.
+    """Call a handler in a separate thread for each append or change.
 
     Args:
-        handler: Called with the id of the session, its last sequence number and the alias of the
+        handler: Called with the id of the session, its last number and the alias of the
             database.
 
     Returns:
@@ -44,3 +44,13 @@ def subscribe(handler: Callable[[UUID, int, str], object]) -> Callable[[], None]
 @receiver(message_added, dispatch_uid="agent_sessions.notifications")
 def _on_append(session_id: UUID, messages: Sequence[Message], using: str, **kwargs: object) -> None:
     _pubsub.publish(f"{session_id} {messages[-1].sequence} {using}")
+
+
+@receiver(message_updated, dispatch_uid="agent_sessions.notifications.updated")
+def _on_update(session_id: UUID, message: Message, using: str, **kwargs: object) -> None:
+    _pubsub.publish(f"{session_id} {message.revision} {using}")
+
+
+@receiver(messages_deleted, dispatch_uid="agent_sessions.notifications.deleted")
+def _on_deletion(session_id: UUID, number: int, using: str, **kwargs: object) -> None:
+    _pubsub.publish(f"{session_id} {number} {using}")

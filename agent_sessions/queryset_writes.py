@@ -1,14 +1,17 @@
 """What querysets write: exact and encrypted texts, however rows are written.
 
 A text may have more than one column, and an encrypted one is bound to its row. So what Django
-would write in one statement is completed here, or written row by row.
+would write in one statement is completed here, or written row by row. Messages that are written or
+deleted here are counted in their sessions, and draw the numbers by which readers learn of it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from copy import copy
 from typing import Any, TypeVar
+from uuid import UUID
 
 from django.db import models, transaction
 from django.db.models import F, OuterRef, Subquery
@@ -16,10 +19,17 @@ from django.db.models import F, OuterRef, Subquery
 from agent_sessions import encryption
 from agent_sessions.ids import key_of
 from agent_sessions.loading import BOUND, EXACT
+from agent_sessions.message_numbers import (
+    AT_ONCE,
+    VISIBLE,
+    locked_places,
+    number_changes,
+    number_new,
+    refuse_moving,
+    remove,
+)
 
 Row = TypeVar("Row", bound=models.Model, covariant=True)
-
-_UPDATED_AT_ONCE = 500
 
 
 class SessionWrites(models.QuerySet[Row]):
@@ -124,10 +134,37 @@ class SessionWrites(models.QuerySet[Row]):
 
 
 class MessageWrites(models.QuerySet[Row]):
-    """The part of the queryset of messages that writes."""
+    """The part of the queryset of messages that writes.
+
+    Counters, numbers and readers follow, as with the operations of the repository, which also
+    look at the owner and send signals.
+    """
 
     def update(self, **changes: object) -> int:
-        """Update as Django does; content and metadata row by row, as each has its payload."""
+        """Update as Django does; content and metadata row by row, as each has its payload.
+
+        Readers learn of the changes.
+
+        Raises:
+            ValueError: Messages would change their session or their number.
+        """
+        refuse_moving(changes)
+        if VISIBLE.isdisjoint(changes):
+            return super().update(**changes)
+        self._for_write = True
+        every: Any = self.model._default_manager.using(self.db)
+        changed = 0
+        keys = [*self.order_by().values_list("pk", flat=True)]
+        with transaction.atomic(using=self.db):
+            number_changes(self, keys)
+            for start in range(0, len(keys), AT_ONCE):
+                found = every.filter(pk__in=keys[start : start + AT_ONCE])
+                changed += found._write(dict(changes))
+        return changed
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def _write(self, changes: dict[str, object]) -> int:
         if "payload" in changes:
             return super().update(**changes)
         exact_names = EXACT | encryption.sealed_among(changes, BOUND | EXACT)
@@ -139,27 +176,44 @@ class MessageWrites(models.QuerySet[Row]):
         if not exact:
             return super().update(**changes)
         others = {name: value for name, value in changes.items() if name not in exact}
-        self._for_write = True
         every: Any = self.model._default_manager.using(self.db)
-        changed = 0
-        with transaction.atomic(using=self.db):
-            keys = [*self.order_by().values_list("pk", flat=True)]
-            for start in range(0, len(keys), _UPDATED_AT_ONCE):
-                found = every.filter(pk__in=keys[start : start + _UPDATED_AT_ONCE])
-                if others:
-                    found.update(**others)
-                for message in (messages := [*found]):
-                    for name, value in exact.items():
-                        setattr(message, name, value)
-                changed += every.bulk_update(messages, exact)
-        return changed
-
-    update.alters_data = True  # type: ignore[attr-defined]
+        keys = [*self.order_by().values_list("pk", flat=True)]
+        if others:
+            super().update(**others)
+        messages = [*every.filter(pk__in=keys)]
+        for message in messages:
+            for name, value in exact.items():
+                setattr(message, name, value)
+        written: int = every.all()._bulk_write(messages, exact, None)
+        return written
 
     def bulk_update(
         self, objs: Iterable[Row], fields: Iterable[str], batch_size: int | None = None
     ) -> int:
-        """Update as Django does; the payload goes with the content and the metadata."""
+        """Update as Django does; the payload goes with the content and the metadata.
+
+        Readers learn of the changes.
+
+        Raises:
+            ValueError: Messages would change their session or their number.
+        """
+        objs, fields = [*objs], [*fields]
+        refuse_moving(fields)
+        if VISIBLE.isdisjoint(fields):
+            return super().bulk_update(objs, fields, batch_size)
+        self._for_write = True
+        with transaction.atomic(using=self.db):
+            revisions = number_changes(self, [message.pk for message in objs])
+            for message in objs:
+                if message.pk in revisions:
+                    message.revision = revisions[message.pk]  # type: ignore[attr-defined]
+            return self._bulk_write(objs, fields, batch_size)
+
+    bulk_update.alters_data = True  # type: ignore[attr-defined]
+
+    def _bulk_write(
+        self, objs: Iterable[Row], fields: Iterable[str], batch_size: int | None
+    ) -> int:
         given, fields = [*objs], [*fields]
         objs = given
         bound = encryption.is_on() and not (BOUND | EXACT).isdisjoint(fields)
@@ -183,9 +237,15 @@ class MessageWrites(models.QuerySet[Row]):
             for message, original in zip(objs, originals, strict=True):
                 vars(message)["payload"] = original.sealed_payload()
                 vars(message)["metadata"] = {}
-        return super().bulk_update(objs, fields, batch_size)
+        # Django's own calls update(), which would number the messages again.
+        plain: models.QuerySet[Row] = models.QuerySet(self.model, using=self.db)
+        return plain.bulk_update(objs, fields, batch_size)
 
-    bulk_update.alters_data = True  # type: ignore[attr-defined]
+    def insert(self, objs: Iterable[Row]) -> list[Row]:
+        """Insert new rows; their numbers and the counters of the session are up to the caller."""
+        return super().bulk_create(objs)
+
+    insert.alters_data = True  # type: ignore[attr-defined]
 
     def bulk_create(
         self,
@@ -198,10 +258,19 @@ class MessageWrites(models.QuerySet[Row]):
     ) -> list[Row]:
         """Create as Django does; a conflict updates the payload with the content and the metadata.
 
+        The messages are counted in their sessions, and those without a number get the next one.
+
         Raises:
             ValueError: A part of a message would be updated whose other parts, stored with it in
-                one text, are not.
+                one text, are not; conflicts are ignored, and what is ignored cannot be counted; or
+                they are not found by the id, or by session and sequence.
         """
+        objs = [*objs]
+        if ignore_conflicts:
+            raise ValueError(
+                "What is ignored cannot be counted: add_messages() of the repository adds messages "
+                "with an idempotency_key at most once."
+            )
         if update_conflicts and update_fields is not None:
             update_fields = _names(self.model, update_fields)
             needed = EXACT | ({"role", "session"} if encryption.is_on() else frozenset())
@@ -213,11 +282,58 @@ class MessageWrites(models.QuerySet[Row]):
                         f"{' and '.join(missing)} in update_fields, too."
                     )
                 update_fields.add("payload")
-        return super().bulk_create(
-            objs, batch_size, ignore_conflicts, update_conflicts, update_fields, unique_fields
-        )
+            update_fields.add("revision")
+        if not objs:
+            return objs
+        self._for_write = True
+        with transaction.atomic(using=self.db):
+            known = self._conflicting(objs, unique_fields) if update_conflicts else []
+            number_new(objs, self.db, known)
+            return super().bulk_create(
+                objs, batch_size, ignore_conflicts, update_conflicts, update_fields, unique_fields
+            )
 
     bulk_create.alters_data = True  # type: ignore[attr-defined]
+
+    def _conflicting(self, objs: list[Row], unique_fields: Collection[str] | None) -> list[Row]:
+        """Lock the sessions, and return which of the messages are stored already."""
+        given: list[Any] = [*objs]
+        unique = _names(self.model, unique_fields or ())
+        if unique not in ({"id"}, {"session", "sequence"}):
+            raise ValueError("Name the id in unique_fields, or session and sequence.")
+        locked_places(self.model, (message.session_id for message in given), self.db)
+        every: Any = self.model._default_manager.using(self.db)
+        if unique == {"id"}:
+            stored = {*every.filter(pk__in=[m.pk for m in given]).values_list("pk", flat=True)}
+            return [message for message in given if message.pk in stored]
+        rows = every.filter(
+            session_id__in={message.session_id for message in given},
+            sequence__in={message.sequence for message in given},
+        )
+        places = {*rows.values_list("session_id", "sequence")}
+        return [message for message in given if (message.session_id, message.sequence) in places]
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete as Django does; counters of the sessions, and readers, follow."""
+        self._for_write = True
+        places: dict[UUID, list[Any]] = {}
+        for pk, session_id in self.order_by().values_list("pk", "session_id"):
+            places.setdefault(session_id, []).append(pk)
+        every: Any = self.model._default_manager.using(self.db)
+        deleted: Counter[str] = Counter()
+        with transaction.atomic(using=self.db):
+            last_numbers = locked_places(self.model, places, self.db)
+            for session_id, last in last_numbers.items():
+                keys, number = places[session_id], last
+                for start in range(0, len(keys), AT_ONCE):
+                    batch = every.filter(pk__in=keys[start : start + AT_ONCE])
+                    removed = remove(batch, session_id, number)
+                    number = removed.number
+                    deleted.update(removed.rows)
+        return sum(deleted.values()), dict(deleted)
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
 
 
 def _names(model: type[models.Model], fields: Iterable[str]) -> set[str]:

@@ -18,6 +18,13 @@ session_created = Signal()
 #: Messages were appended. Arguments: ``session_id``, ``messages`` (a list), ``using``.
 message_added = Signal()
 
+#: A message was changed. Arguments: ``session_id``, ``message``, ``using``.
+message_updated = Signal()
+
+#: Messages were deleted, but not their session. Arguments: ``session_id``, ``sequences`` (a list),
+#: ``number`` (of the last deletion), ``using``.
+messages_deleted = Signal()
+
 #: The status was set. Arguments: ``session_ids`` (a list of UUID), ``status``, ``using``.
 #:
 #: A session that an append reopened is told by ``message_added`` alone.

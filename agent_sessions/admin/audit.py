@@ -9,6 +9,7 @@ from django.http import HttpRequest
 VIEW_SESSION = "agent_sessions.view_session"
 VIEW_MESSAGE = "agent_sessions.view_message"
 DELETE_SESSION = "agent_sessions.delete_session"
+DELETE_MESSAGE = "agent_sessions.delete_message"
 
 _logger = logging.getLogger("agent_sessions.audit")
 

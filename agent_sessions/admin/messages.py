@@ -1,11 +1,10 @@
-"""Messages in the admin, which are read-only."""
+"""Messages in the admin, which can be read and deleted."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -13,7 +12,7 @@ from django.utils.html import format_html
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from agent_sessions.admin.audit import VIEW_MESSAGE, record
+from agent_sessions.admin.audit import DELETE_MESSAGE, VIEW_MESSAGE, record
 from agent_sessions.admin.display import pretty_json, text_box
 from agent_sessions.admin.encrypted import NotesAdmin, excerpt_of, with_excerpt
 from agent_sessions.admin.listing import ForgivingAdmin, LongPaginator
@@ -79,13 +78,11 @@ class MessageAdmin(ForgivingAdmin, NotesAdmin, _ModelAdmin):
         """Return False: messages are not changed."""
         return False
 
-    # Django calls has_delete_permission() also before it deletes a user with all messages, so that
-    # method stays as it is, and the deletion of one message is refused here.
-    def delete_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, object] | None = None
-    ) -> Any:
-        """Raise PermissionDenied: sessions are deleted as a whole."""
-        raise PermissionDenied
+    def delete_model(self, request: HttpRequest, obj: Message) -> None:
+        """Delete the message; the counters of its session follow."""
+        what = f"deletes message {obj.sequence} of session {obj.session_id}"
+        super().delete_model(request, obj)
+        record(request, what, DELETE_MESSAGE)
 
     def change_view(
         self,
@@ -94,10 +91,8 @@ class MessageAdmin(ForgivingAdmin, NotesAdmin, _ModelAdmin):
         form_url: str = "",
         extra_context: dict[str, object] | None = None,
     ) -> Any:
-        """Show the message, without a delete button."""
-        response = super().change_view(
-            request, object_id, form_url, {**(extra_context or {}), "show_delete": False}
-        )
+        """Show the message."""
+        response = super().change_view(request, object_id, form_url, extra_context)
         message = getattr(response, "context_data", {}).get("original")
         if message is not None:
             what = f"reads message {message.sequence} of session {message.session_id}"

@@ -185,6 +185,13 @@ class OwnedSessionsView(ApiView):
         "messages": "view_message",
         "add_messages": "add_message",
         "events": "view_message",
+        "changes": "view_message",
+        "message": "view_message",
+        "replace_message": "change_message",
+        "delete_message": "delete_message",
+        "pop_message": "delete_message",
+        "replace_tail": "change_message",
+        "clear_messages": "delete_message",
     }
 
     @property

@@ -36,6 +36,7 @@ from agent_sessions.exceptions import (
     IdempotencyConflict,
     SearchDisabled,
     SessionArchived,
+    SessionChanged,
 )
 from agent_sessions.message_format import JsonObject
 
@@ -176,6 +177,8 @@ def _as_api_exception(exc: Exception) -> exceptions.APIException | None:
         return exceptions.PermissionDenied()
     if isinstance(exc, SessionArchived):
         return Conflict(_("The session is archived: it can be read only."), "session_archived")
+    if isinstance(exc, SessionChanged):
+        return Conflict(_("The messages have changed since they were read."), "session_changed")
     if isinstance(exc, IdempotencyConflict):
         return KeyReused()
     if isinstance(exc, SearchDisabled):

@@ -27,8 +27,8 @@ from agent_sessions.api.renderers import EventStreamRenderer
 from agent_sessions.api.serializers import represent_message
 from agent_sessions.api.streams import counted
 from agent_sessions.conf import settings
-from agent_sessions.models import Message, Session
-from agent_sessions.repository import SyncSessionRepository
+from agent_sessions.models import Session
+from agent_sessions.repository import Change, SyncSessionRepository
 
 _RETRY = b"retry: 1000\n\n"
 _KEEP_ALIVE = b": keep-alive\n\n"
@@ -48,7 +48,7 @@ _BEFORE_ALL = -1
 
 
 class EventActions(OwnedSessionsView):
-    """The action that sends each message of the session once, in order, from `Last-Event-ID` on.
+    """The action that sends each append, change and deletion once, from `Last-Event-ID` on.
 
     On an asynchronous server the stream stays open. A synchronous server sends the existing
     messages and ends the stream; the client's EventSource connects again after a second.
@@ -58,8 +58,9 @@ class EventActions(OwnedSessionsView):
     def events(self, request: Request, **kwargs: object) -> HttpResponseBase:
         """Follow messages as server-sent events.
 
-        Each message once and in order, as it is stored: `id` is its sequence, `data` what the list
-        of messages shows of it. The stream ends now and then; come back with Last-Event-ID.
+        Each append (`message`), change (`message.updated`) and deletion (`message.deleted`) once
+        and in order: `id` is its number, `data` what the list of messages shows of the message, or
+        the sequence of the deleted one. The stream ends now and then; come back with Last-Event-ID.
         """
         after = _last_event_id(request)
         session = self.find_session("id")
@@ -82,12 +83,12 @@ class EventActions(OwnedSessionsView):
 
 
 class _Reading:
-    """Reads a session's messages as events, a window of bounded bytes after the other."""
+    """Reads what happened in a session as events, a window of bounded bytes after the other."""
 
     def __init__(self, session_id: UUID, reader: Reader, after: int, using: str) -> None:
         self.session_id = session_id
         self.reader = reader
-        #: The sequence up to which messages were read.
+        #: The number up to which was read.
         self.after = after
         self.using = using
         self.schemas = schemas_in_use()
@@ -102,13 +103,11 @@ class _Reading:
         Raises:
             Session.DoesNotExist: There is no such session, or it is another user's.
         """
-        messages = self._repository.get_messages(
-            self.session_id, after=self.after, limit=self._size
-        )
-        events = [_event(message) for message in messages]
-        self.has_more = len(messages) == self._size
-        if messages:
-            self.after = messages[-1].sequence
+        changes = self._repository.get_changes(self.session_id, self.after, self._size)
+        events = [_event(change) for change in changes]
+        self.has_more = len(changes) == self._size
+        if changes:
+            self.after = changes[-1].number
             # Messages have from bytes to megabytes: the next window follows this one's average.
             fitting = _WINDOW_BYTES * len(events) // sum(map(len, events))
             self._size = max(1, min(_LARGEST_WINDOW, fitting))
@@ -170,7 +169,9 @@ def _close_connections() -> None:
             connection.close()
 
 
-def _event(message: Message) -> bytes:
+def _event(change: Change) -> bytes:
+    message = change.message
+    shown = {"sequence": change.sequence} if message is None else represent_message(message)
     # JSON in ASCII has no line breaks, which would end the event.
-    data = json.dumps(represent_message(message), cls=JSONEncoder)
-    return f"id: {message.sequence}\nevent: message\ndata: {data}\n\n".encode("ascii")
+    data = json.dumps(shown, cls=JSONEncoder)
+    return f"id: {change.number}\nevent: {change.kind}\ndata: {data}\n\n".encode("ascii")

@@ -1,11 +1,11 @@
 """The open event streams of a process, and one poll of the database for all of them.
 
-Each stream subscribes to its session. An append in this process wakes the session's streams at
-once, by signal; an append in another process by a notification over the cache's Redis.
+Each stream subscribes to its session. An append or a change in this process wakes the session's
+streams at once, by signal; one in another process by a notification over the cache's Redis.
 Notifications may be lost and a project may have no Redis, so while there are streams one thread
 with one database connection also polls, every AGENT_SESSIONS_EVENTS_POLL_SECONDS, which sessions
-have new messages: one query by primary key for all streams. The database alone decides what is
-sent, and in which order.
+have given out new numbers: one query by primary key for all streams. The database alone decides
+what is sent, and in which order.
 
 The same thread checks rights every AGENT_SESSIONS_EVENTS_KEEP_ALIVE_SECONDS: a stream ends when its
 session is deleted or given to another user, or when its reader may no longer read it.
@@ -40,28 +40,33 @@ from agent_sessions import notifications
 from agent_sessions.api.permissions import Reader, permitted_readers
 from agent_sessions.conf import settings
 from agent_sessions.models import Message, Session
-from agent_sessions.signals import message_added, sessions_deleted
+from agent_sessions.signals import (
+    message_added,
+    message_updated,
+    messages_deleted,
+    sessions_deleted,
+)
 
 Result = TypeVar("Result")
 
 
 class Subscription:
-    """The last message that one stream has sent, and the last one in the database."""
+    """The last number that one stream has sent, and the last one in the database."""
 
     def __init__(self, session_id: UUID, reader: Reader, seen: int) -> None:
         self.session_id = session_id
         self.reader = reader
         #: Whether the reader may no longer read.
         self.ended = False
-        #: The sequence up to which the stream has looked.
+        #: The number up to which the stream has looked.
         self.seen = seen
-        #: The last sequence in the database at the last look; None once the session is gone.
+        #: The last number in the database at the last look; None once the session is gone.
         self.latest: int | None = 0
         #: Set when the stream should look at the database.
         self.wake = asyncio.Event()
 
     def update(self, latest: int | None) -> None:
-        """Remember the last sequence; wake the stream if it has not seen it."""
+        """Remember the last number; wake the stream if it has not seen it."""
         self.latest = latest
         if latest is None or latest > self.seen:
             self.wake.set()
@@ -120,7 +125,7 @@ class Hub:
     async def subscribe(
         self, session_id: UUID, reader: Reader, seen: int
     ) -> AsyncIterator[Subscription]:
-        """Yield a subscription to the messages after a sequence number; end it with the block."""
+        """Yield a subscription to what follows a number; end it with the block."""
         subscription = Subscription(session_id, reader, seen)
         self._subscriptions.add(subscription)
         if self._polling is None:
@@ -189,14 +194,18 @@ class Hub:
     def _open(self) -> None:
         _end_streams_at_shutdown()
         self._polling = asyncio.create_task(self._poll())
-        self._unsubscribe = notifications.subscribe(self._on_append)
+        self._unsubscribe = notifications.subscribe(self._on_number)
         message_added.connect(self._on_message_added)
+        message_updated.connect(self._on_message_updated)
+        messages_deleted.connect(self._on_messages_deleted)
         sessions_deleted.connect(self._on_sessions_deleted)
 
     def _close(self) -> None:
         _hubs.pop(self._key, None)
         self._unsubscribe()
         message_added.disconnect(self._on_message_added)
+        message_updated.disconnect(self._on_message_updated)
+        messages_deleted.disconnect(self._on_messages_deleted)
         sessions_deleted.disconnect(self._on_sessions_deleted)
         if self._polling is not None:
             self._polling.cancel()
@@ -206,14 +215,24 @@ class Hub:
     def _on_message_added(
         self, session_id: UUID, messages: Sequence[Message], using: str, **kwargs: object
     ) -> None:
-        self._on_append(session_id, messages[-1].sequence, using)
+        self._on_number(session_id, messages[-1].sequence, using)
+
+    def _on_message_updated(
+        self, session_id: UUID, message: Message, using: str, **kwargs: object
+    ) -> None:
+        self._on_number(session_id, message.revision or 0, using)
+
+    def _on_messages_deleted(
+        self, session_id: UUID, number: int, using: str, **kwargs: object
+    ) -> None:
+        self._on_number(session_id, number, using)
 
     def _on_sessions_deleted(
         self, session_ids: Iterable[UUID], using: str, **kwargs: object
     ) -> None:
         self._wake(set(session_ids), using, None)
 
-    def _on_append(self, session_id: UUID, latest: int, using: str) -> None:
+    def _on_number(self, session_id: UUID, latest: int, using: str) -> None:
         self._wake({session_id}, using, latest)
 
     def _wake(self, session_ids: set[UUID], using: str, latest: int | None) -> None:

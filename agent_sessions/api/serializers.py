@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from agent_sessions.api.fields import (
+    LARGEST_SEQUENCE,
     AnySerializer,
     BoundedListField,
     CanonicalUUIDField,
@@ -23,7 +24,7 @@ from agent_sessions.api.fields import (
 from agent_sessions.message_format import JsonObject
 from agent_sessions.models import Message, Session
 from agent_sessions.moments import in_utc
-from agent_sessions.repository import Erased
+from agent_sessions.repository import Change, Erased
 
 #: The problem of a session or a message in a list that has a text that cannot be decrypted.
 UNDECRYPTABLE = "decryption_failed"
@@ -170,6 +171,32 @@ class MessageWindowSerializer(AnySerializer):
     limit = PageSizeField()
 
 
+class ChangesQuerySerializer(AnySerializer):
+    """The parameters of a list of changes."""
+
+    after = SequenceField(help_text="Changes after this number; 0, the default, begins.")
+    limit = PageSizeField()
+
+
+class TailSerializer(_RefusesOthers):
+    """The messages that take the place of those after a number."""
+
+    refusal = _("This cannot be set here.")
+
+    after = serializers.IntegerField(
+        min_value=0, max_value=LARGEST_SEQUENCE, help_text="The last message that stays; 0: none."
+    )
+    messages = BoundedListField(
+        child=ObjectField(), allow_empty=True, max_length=MAX_BATCH_MESSAGES
+    )
+    expected_last = serializers.IntegerField(
+        min_value=0,
+        max_value=LARGEST_SEQUENCE,
+        required=False,
+        help_text="The last message seen (0: none); any other last message answers 409.",
+    )
+
+
 class SearchQuerySerializer(AnySerializer):
     """The parameters of a search."""
 
@@ -242,6 +269,16 @@ def represent_erased(erased: Erased) -> JsonObject:
         "finished_at": _moment(erased.finished_at),
         "deleted": erased.deleted,
         "redacted": erased.redacted,
+    }
+
+
+def represent_change(change: Change) -> JsonObject:
+    """Return the change with its number, its type and the message as it is now."""
+    return {
+        "number": change.number,
+        "type": change.kind.value,
+        "sequence": change.sequence,
+        "message": None if change.message is None else represent_message(change.message),
     }
 
 

@@ -3,6 +3,7 @@ import agent_sessions.ids
 import agent_sessions.migration_operations
 import agent_sessions.models
 import agent_sessions.postgresql.append_function
+import agent_sessions.postgresql.pop_function
 import agent_sessions.postgresql.search_index
 import agent_sessions.validators
 import django.db.models.deletion
@@ -38,6 +39,7 @@ class Migration(migrations.Migration):
                 ('expires_at', models.DateTimeField(blank=True, default=agent_sessions.models.default_expiry, null=True, verbose_name='expires')),
                 ('message_count', models.PositiveIntegerField(default=0, editable=False, verbose_name='messages')),
                 ('last_sequence', models.PositiveIntegerField(default=0, editable=False, verbose_name='last sequence')),
+                ('last_change', models.PositiveIntegerField(db_default=0, default=0, editable=False)),
                 ('idempotency_key', models.CharField(blank=True, editable=False, max_length=255, null=True, verbose_name='idempotency key')),
                 ('idempotency_digest', models.CharField(default='', editable=False, max_length=64)),
                 ('user', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='agent_sessions', to=settings.AUTH_USER_MODEL, verbose_name='user')),
@@ -59,6 +61,7 @@ class Migration(migrations.Migration):
                 ('payload', agent_sessions.fields.PayloadField(editable=False, null=True)),
                 ('idempotency_key', models.CharField(blank=True, editable=False, max_length=255, null=True, verbose_name='idempotency key')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='created')),
+                ('revision', models.PositiveIntegerField(blank=True, editable=False, null=True)),
                 ('user', models.ForeignKey(db_constraint=False, db_index=False, editable=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='user')),
                 ('session', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='messages', to='agent_sessions.session', verbose_name='session')),
             ],
@@ -66,6 +69,20 @@ class Migration(migrations.Migration):
                 'verbose_name': 'message',
                 'verbose_name_plural': 'messages',
                 'ordering': ['session_id', 'sequence'],
+            },
+        ),
+        migrations.CreateModel(
+            name='DeletedMessage',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('sequence', models.PositiveIntegerField()),
+                ('revision', models.PositiveIntegerField()),
+                ('session', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='deleted_messages', to='agent_sessions.session')),
+            ],
+            options={
+                'verbose_name': 'deleted message',
+                'verbose_name_plural': 'deleted messages',
+                'default_permissions': (),
             },
         ),
         migrations.AddIndex(
@@ -104,9 +121,22 @@ class Migration(migrations.Migration):
             model_name='message',
             constraint=models.UniqueConstraint(condition=models.Q(('idempotency_key__isnull', False)), fields=('session', 'idempotency_key'), name='agent_message_idempotency'),
         ),
+        migrations.AddIndex(
+            model_name='message',
+            index=models.Index(condition=models.Q(('revision__isnull', False)), fields=['session', 'revision'], name='agent_message_revision'),
+        ),
+        migrations.AddConstraint(
+            model_name='deletedmessage',
+            constraint=models.UniqueConstraint(fields=('session', 'revision'), name='agent_deleted_revision'),
+        ),
         agent_sessions.migration_operations.RunOnPostgreSQL(
             [agent_sessions.postgresql.append_function.CREATE],
             [agent_sessions.postgresql.append_function.DROP],
+            hints={'model_name': 'message'},
+        ),
+        agent_sessions.migration_operations.RunOnPostgreSQL(
+            [agent_sessions.postgresql.pop_function.CREATE],
+            [agent_sessions.postgresql.pop_function.DROP],
             hints={'model_name': 'message'},
         ),
         migrations.RunPython(

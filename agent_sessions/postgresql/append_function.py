@@ -11,10 +11,6 @@ at the same time.
 
 from __future__ import annotations
 
-from django.apps import AppConfig
-from django.db import connections, router
-from django.db.backends.base.base import BaseDatabaseWrapper
-
 NAME = "agent_sessions_append_1"
 
 # Rows: [[role, content, metadata, payload, idempotency key], …]. The result: null if nothing
@@ -104,30 +100,3 @@ DROP = (
     "DROP FUNCTION IF EXISTS "
     "agent_sessions_append_1(uuid, text, text, timestamptz, timestamptz, jsonb, jsonb)"
 )
-
-
-def is_missing(connection: BaseDatabaseWrapper) -> bool:
-    """Return whether a migrated PostgreSQL database lacks the function."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT to_regclass('agent_sessions_message') IS NOT NULL AND NOT EXISTS ("
-            "SELECT FROM pg_proc WHERE proname = %s AND pg_function_is_visible(oid))",
-            [NAME],
-        )
-        missing: bool = cursor.fetchone()[0]
-    return missing
-
-
-def create_if_missing(sender: AppConfig, using: str, **kwargs: object) -> None:
-    """Create the function after a migration, if the tables were created without migrations.
-
-    Some test runners create them so, and so does a dump of the tables only.
-    """
-    connection = connections[using]
-    if (
-        connection.vendor == "postgresql"
-        and router.allow_migrate_model(using, sender.get_model("message"))
-        and is_missing(connection)
-    ):
-        with connection.cursor() as cursor:
-            cursor.execute(CREATE)

@@ -64,7 +64,7 @@ def append_many(
     """Append messages. See SyncUserSessionRepository.add_messages()."""
     rows = rows_of(session_id, messages, using)
     if not rows:
-        _refuse_missing_or_archived(session_id, owner, using)
+        refuse_missing_or_archived(session_id, owner, using)
     if key is None:
         for row in rows if author else ():
             if row.idempotency_key is not None:
@@ -121,6 +121,7 @@ def _row(session_id: UUID, message: Mapping[str, object], now: datetime, using: 
         pack(message),
         message.get("idempotency_key"),
         now,
+        None,
     )
     return Message.assemble(using, FIELD_NAMES, values)
 
@@ -208,7 +209,7 @@ def _append(
         if count is None:
             found = _stored(session_id, keys, call_key, owner, using)
             if not found:
-                _refuse_missing_or_archived(session_id, owner, using)
+                refuse_missing_or_archived(session_id, owner, using)
             stored.update(found)
             continue
         announce(session_id, waiting, count, using)
@@ -254,11 +255,15 @@ def _with_keys(session_id: UUID, keys: list[str], owner: Owner, using: str) -> d
 
 
 def _require_same(stored: Message, given: Message) -> None:
+    if stored.revision is not None:
+        # What was appended first is not known any more.
+        return
     if canonical(stored.as_dict()) != canonical(given.as_dict()):
         raise IdempotencyConflict(_given_key(str(given.idempotency_key)))
 
 
-def _refuse_missing_or_archived(session_id: UUID, owner: Owner, using: str) -> None:
+def refuse_missing_or_archived(session_id: UUID, owner: Owner, using: str) -> None:
+    """Raise Session.DoesNotExist or SessionArchived, if that keeps the session from changes."""
     session = Session.objects.using(using).owned_by(owner).only("status").get(pk=session_id)
     if session.status == SessionStatus.ARCHIVED:
         raise SessionArchived(session_id)

@@ -9,13 +9,19 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 
-from agent_sessions.exceptions import AppendOutcomeUnknown
+from agent_sessions.exceptions import AppendOutcomeUnknown, ChangeOutcomeUnknown
 from agent_sessions.repository.connections import keeps_connection
 from agent_sessions.repository.sync import SyncSessionRepository
 from agent_sessions.repository.users import SyncUserSessionRepository, User
 
 Sync = TypeVar("Sync", bound=SyncSessionRepository | SyncUserSessionRepository)
-_APPENDS = frozenset({"add_message_to_session", "add_messages"})
+# The operations whose outcome must be known before they are tried again.
+_OUTCOMES = {
+    "add_message_to_session": AppendOutcomeUnknown,
+    "add_messages": AppendOutcomeUnknown,
+    "pop_message": ChangeOutcomeUnknown,
+    "replace_tail": ChangeOutcomeUnknown,
+}
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -39,9 +45,9 @@ def _awaited(
         try:
             return await sync_to_async(method)(self.sync, *args, **kwargs)
         except CancelledError as cancelled:
-            if method.__name__ in _APPENDS:
+            if (unknown := _OUTCOMES.get(method.__name__)) is not None:
                 session_id = kwargs.get("session_id", args[0] if args else "?")
-                raise cancelled from AppendOutcomeUnknown(str(session_id))
+                raise cancelled from unknown(str(session_id))
             raise
         finally:
             keeps_connection.reset(token)
@@ -63,6 +69,12 @@ class UserSessionRepository(_Awaited[SyncUserSessionRepository]):
     get_messages = _awaited(SyncUserSessionRepository.get_messages)
     add_message_to_session = _awaited(SyncUserSessionRepository.add_message_to_session)
     add_messages = _awaited(SyncUserSessionRepository.add_messages)
+    get_changes = _awaited(SyncUserSessionRepository.get_changes)
+    pop_message = _awaited(SyncUserSessionRepository.pop_message)
+    delete_message = _awaited(SyncUserSessionRepository.delete_message)
+    clear_messages = _awaited(SyncUserSessionRepository.clear_messages)
+    replace_tail = _awaited(SyncUserSessionRepository.replace_tail)
+    update_message = _awaited(SyncUserSessionRepository.update_message)
     update_session_context = _awaited(SyncUserSessionRepository.update_session_context)
     update_session = _awaited(SyncUserSessionRepository.update_session)
     delete = _awaited(SyncUserSessionRepository.delete)
@@ -81,7 +93,8 @@ class SessionRepository(_Awaited[SyncSessionRepository]):
     gathering them does not overlap them.
 
     A cancelled operation goes on in its thread, and may or may not succeed. The CancelledError of
-    an append has AppendOutcomeUnknown as its cause.
+    an append has AppendOutcomeUnknown as its cause, that of ``pop_message`` and ``replace_tail``
+    ChangeOutcomeUnknown.
     """
 
     def __init__(self, using: str | None = None) -> None:
@@ -98,6 +111,12 @@ class SessionRepository(_Awaited[SyncSessionRepository]):
     get_messages = _awaited(SyncSessionRepository.get_messages)
     add_message_to_session = _awaited(SyncSessionRepository.add_message_to_session)
     add_messages = _awaited(SyncSessionRepository.add_messages)
+    get_changes = _awaited(SyncSessionRepository.get_changes)
+    pop_message = _awaited(SyncSessionRepository.pop_message)
+    delete_message = _awaited(SyncSessionRepository.delete_message)
+    clear_messages = _awaited(SyncSessionRepository.clear_messages)
+    replace_tail = _awaited(SyncSessionRepository.replace_tail)
+    update_message = _awaited(SyncSessionRepository.update_message)
     update_session_context = _awaited(SyncSessionRepository.update_session_context)
     update_session = _awaited(SyncSessionRepository.update_session)
     delete = _awaited(SyncSessionRepository.delete)

@@ -51,10 +51,10 @@ def extend(
             return 0
         for row in new:
             row.user_id = session.user_id
-        Message.objects.using(using).bulk_create(new)
+        Message.objects.using(using).insert(new)
         last = max(row.created_at for row in new)
         Session.objects.using(using).filter(pk=session_id).update(
-            last_sequence=new[-1].sequence,
+            last_sequence=max(new[-1].sequence, history.last_sequence),
             message_count=F("message_count") + len(new),
             last_message_at=Greatest(Coalesce("last_message_at", Value(last)), Value(last)),
             last_activity_at=Greatest("last_activity_at", Value(last)),

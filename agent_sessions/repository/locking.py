@@ -7,8 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connections, models, transaction
-from django.db.models import F
 
+from agent_sessions import message_numbers
 from agent_sessions.conf import settings
 from agent_sessions.ids import Owner
 from agent_sessions.models import Session
@@ -19,16 +19,9 @@ Check = Callable[[Session], None] | None
 
 
 def locking(sessions: SessionQuerySet[Session]) -> SessionQuerySet[Session]:
-    """Return the query that locks the sessions, in the order of ids, until the transaction ends.
-
-    All callers lock in this order, so that two of them never deadlock.
-    """
-    sessions = sessions.order_by("pk")
-    if connections[sessions.db].features.has_select_for_update:
-        return sessions.select_for_update()
-    # SQLite waits for its turn to write only where the transaction read nothing before.
-    sessions.update(updated_at=F("updated_at"))
-    return sessions
+    """See message_numbers.locking()."""
+    locked: SessionQuerySet[Session] = message_numbers.locking(sessions)
+    return locked
 
 
 def lock(sessions: SessionQuerySet[Session]) -> list[UUID]:

@@ -13,6 +13,7 @@ from django.utils import timezone
 from agent_sessions.choices import FINISHED_STATUSES, SessionStatus
 from agent_sessions.ids import Owner
 from agent_sessions.message_format import JsonObject
+from agent_sessions.message_numbers import locking, remove
 from agent_sessions.models import Message, Session, default_expiry
 from agent_sessions.repository.results import Window
 
@@ -62,8 +63,25 @@ def insert(
             row.sequence = number
             row.user_id = user_id
             row.created_at = moment or now
-        Message.objects.using(using).bulk_create(rows)
+        Message.objects.using(using).insert(rows)
     return int(count)
+
+
+def pop(
+    session_id: UUID, owner: Owner, connection: BaseDatabaseWrapper
+) -> tuple[Message, int] | None:
+    """Take the last message back. See Strategy.pop()."""
+    using = connection.alias
+    sessions = Session.objects.using(using).filter(pk=session_id).owned_by(owner)
+    messages = Message.objects.using(using).for_session(session_id)
+    with transaction.atomic(using=using):
+        places = sessions.exclude(status=SessionStatus.ARCHIVED)
+        last = locking(places).values_list("last_sequence", flat=True).first()
+        message = None if last is None else messages.latest_first().first()
+        if last is None or message is None:
+            return None
+        removed = remove(messages.filter(pk=message.pk), session_id, last)
+    return message, removed.number
 
 
 def is_usable_after_error(connection: BaseDatabaseWrapper) -> bool:

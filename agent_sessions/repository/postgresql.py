@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from operator import attrgetter
@@ -11,6 +12,7 @@ from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.deletion import Collector
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -22,6 +24,7 @@ from agent_sessions.message_format import JsonObject, clean_text, storable_json
 from agent_sessions.models import Message, Session, default_expiry
 from agent_sessions.moments import as_stored
 from agent_sessions.postgresql.append_function import NAME
+from agent_sessions.postgresql.pop_function import NAME as POP
 from agent_sessions.repository import portable
 from agent_sessions.repository.results import Window
 
@@ -46,6 +49,7 @@ _HIGHEST = 2**31 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOMENT = "(EXTRACT(epoch FROM created_at) * 1000000)::bigint"
 _COLUMNS = ", ".join(_NAMES[1:]).replace("created_at", _MOMENT)
+_POP_CALL = f"SELECT {_COLUMNS}, number FROM {POP}(%s, %s, %s, %s)"  # noqa: S608
 
 # Where the planner knows little of a session it would fetch all its messages, and sort them, for
 # the sake of fifty. So a window has two ends: as many numbers as messages are asked for. Where
@@ -111,6 +115,31 @@ def insert(
     return int(count)
 
 
+def pop(
+    session_id: UUID, owner: Owner, connection: BaseDatabaseWrapper
+) -> tuple[Message, int] | None:
+    """Take the last message back: one call of a function. See Strategy.pop()."""
+    every = Message.objects.using(connection.alias)
+    if not Collector(using=connection.alias).can_fast_delete(every):
+        # Signals of a project, or its rows that refer to messages, take part in the deletion.
+        return portable.pop(session_id, owner, connection)
+    user_id = _column_value(owner, connection)
+    if owner.user is not None and user_id is None:
+        return None
+    values = (
+        str(session_id),
+        None if user_id is None else str(user_id),
+        owner.tenant,
+        timezone.now().isoformat(),
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(_POP_CALL, values)
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    return _messages([row[:-1]], session_id, connection)[0], row[-1]
+
+
 def is_usable_after_error(connection: BaseDatabaseWrapper) -> bool:
     """Return whether no transaction is open: an error ends it. See the Strategy."""
     return connection.get_autocommit()
@@ -173,19 +202,25 @@ def _read(
         rows = cursor.fetchall()
     if not rows:
         return None, []
-    using, session_id, zone = connection.alias, values["session"], connection.timezone
-    parse = _METADATA.from_db_value
-    whole = []
-    for _last, metadata, microseconds, *rest in rows:
-        if metadata is not None:
-            moment = _EPOCH + timedelta(microseconds=microseconds)
-            if zone is not UTC:
-                moment = moment.astimezone(zone) if zone else as_stored(moment)
-            whole.append((session_id, parse(metadata, None, connection), moment, *rest))
-    found = Message.from_rows(using, _NAMES, whole)
+    stored = [columns for _last, *columns in rows if columns[0] is not None]
+    found = _messages(stored, values["session"], connection)
     # As they came, but for what a plan may do between the two parts of the statement.
     found.sort(key=attrgetter("sequence"), reverse=backwards)
     return rows[0][0], found
+
+
+def _messages(
+    rows: Iterable[Sequence[Any]], session_id: object, connection: BaseDatabaseWrapper
+) -> list[Message]:
+    """Return the messages of rows of ``_COLUMNS``."""
+    zone, parse = connection.timezone, _METADATA.from_db_value
+    whole = []
+    for metadata, microseconds, *rest in rows:
+        moment = _EPOCH + timedelta(microseconds=microseconds)
+        if zone is not UTC:
+            moment = moment.astimezone(zone) if zone else as_stored(moment)
+        whole.append((session_id, parse(metadata, None, connection), moment, *rest))
+    return Message.from_rows(connection.alias, _NAMES, whole)
 
 
 def _number(sequence: int) -> int:

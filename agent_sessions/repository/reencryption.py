@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from django.db import connections, transaction
+from django.db import connections, models, transaction
 from django.db.models import F
 from django.db.models.functions import Left
 
@@ -130,8 +130,8 @@ def _write_messages(keys: list[Any], using: str) -> int:
         messages = messages.select_for_update()
     else:
         # SQLite waits for its turn to write only where the transaction read nothing before.
-        messages.order_by().update(sequence=F("sequence"))
+        models.QuerySet.update(messages.order_by(), sequence=F("sequence"))
     found = list(messages)
     for message in found:
-        message.save(using=using, update_fields=["content", "metadata", "payload"])
+        message.rewrite(using)
     return len(found)

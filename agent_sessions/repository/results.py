@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -36,6 +37,26 @@ class Window(NamedTuple):
     def follows(self) -> bool:
         """Whether the first messages behind a number are requested; otherwise the last ones."""
         return self.after is not None
+
+
+class ChangeKind(StrEnum):
+    """What happened to a message; the names of the server-sent events."""
+
+    ADDED = "message"
+    UPDATED = "message.updated"
+    DELETED = "message.deleted"
+
+
+class Change(NamedTuple):
+    """An append, a change or a deletion of a message. See SyncSessionRepository.get_changes()."""
+
+    #: The place in the session's line of numbers, after which the next changes come.
+    number: int
+    kind: ChangeKind
+    #: The number of the message.
+    sequence: int
+    #: The message as it is now; None where it was deleted.
+    message: Message | None
 
 
 @register

@@ -63,7 +63,7 @@ def create(
             session.save(force_insert=(Session,), using=using)
             if history is not None and history.updated_at is not None:
                 _set_updated_at(session, history.updated_at, using)
-            Message.objects.using(using).bulk_create(rows)
+            Message.objects.using(using).insert(rows)
     except IntegrityError as error:
         return _stored_before(session, using, error)
     after_commit(session_created, Session, using, session=session)

@@ -35,6 +35,14 @@ class Strategy(Protocol):
             IntegrityError: A message with one of the keys came at that moment.
         """
 
+    def pop(
+        self, session_id: UUID, owner: Owner, connection: BaseDatabaseWrapper
+    ) -> tuple[Message, int] | None:
+        """Delete the last message, and return it with the number of its deletion.
+
+        None if the session has none, is missing, archived or not the owner's.
+        """
+
     def is_usable_after_error(self, connection: BaseDatabaseWrapper) -> bool:
         """Return whether statements can follow an error of ``insert()``."""
 

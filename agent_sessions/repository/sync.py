@@ -12,11 +12,12 @@ from agent_sessions.ids import Owner, key_of
 from agent_sessions.message_format import is_storable
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import maintenance, reencryption, undecryptable
+from agent_sessions.repository.changes import MessageId
 from agent_sessions.repository.connections import operation
 from agent_sessions.repository.history import History
 from agent_sessions.repository.locking import Check
 from agent_sessions.repository.reencryption import Reencrypted
-from agent_sessions.repository.results import Erased, Page, SessionStats
+from agent_sessions.repository.results import Change, Erased, Page, SessionStats
 from agent_sessions.repository.undecryptable import Undecryptable
 from agent_sessions.repository.users import SessionId, SyncUserSessionRepository, User
 
@@ -139,6 +140,65 @@ class SyncSessionRepository:
         """See SyncUserSessionRepository.add_messages()."""
         owned = self._of(user_id, tenant)
         return owned.add_messages(session_id, messages, idempotency_key, author)
+
+    def get_changes(
+        self,
+        session_id: SessionId,
+        after: int = 0,
+        limit: int | None = 50,
+        user_id: User | None = None,
+        tenant: str = "",
+    ) -> list[Change]:
+        """See SyncUserSessionRepository.get_changes()."""
+        return self._of(user_id, tenant).get_changes(session_id, after, limit)
+
+    def pop_message(
+        self, session_id: SessionId, user_id: User | None = None, tenant: str = ""
+    ) -> Message | None:
+        """See SyncUserSessionRepository.pop_message()."""
+        return self._of(user_id, tenant).pop_message(session_id)
+
+    def delete_message(
+        self,
+        session_id: SessionId,
+        message_id: MessageId,
+        user_id: User | None = None,
+        tenant: str = "",
+    ) -> None:
+        """See SyncUserSessionRepository.delete_message()."""
+        self._of(user_id, tenant).delete_message(session_id, message_id)
+
+    def clear_messages(
+        self, session_id: SessionId, user_id: User | None = None, tenant: str = ""
+    ) -> int:
+        """See SyncUserSessionRepository.clear_messages()."""
+        return self._of(user_id, tenant).clear_messages(session_id)
+
+    def replace_tail(
+        self,
+        session_id: SessionId,
+        after: int,
+        messages: Iterable[Mapping[str, object]],
+        expected_last: int | None = None,
+        user_id: User | None = None,
+        tenant: str = "",
+    ) -> list[Message]:
+        """See SyncUserSessionRepository.replace_tail()."""
+        owned = self._of(user_id, tenant)
+        return owned.replace_tail(session_id, after, messages, expected_last)
+
+    def update_message(
+        self,
+        session_id: SessionId,
+        message_id: MessageId,
+        message: Mapping[str, object],
+        expected: Mapping[str, object] | None = None,
+        user_id: User | None = None,
+        tenant: str = "",
+    ) -> Message:
+        """See SyncUserSessionRepository.update_message()."""
+        owned = self._of(user_id, tenant)
+        return owned.update_message(session_id, message_id, message, expected)
 
     def update_session_context(
         self,

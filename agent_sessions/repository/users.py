@@ -21,10 +21,12 @@ from agent_sessions.repository import (
     sessions,
     windows,
 )
+from agent_sessions.repository import changes as message_changes
+from agent_sessions.repository.changes import MessageId
 from agent_sessions.repository.connections import operation
 from agent_sessions.repository.history import History
 from agent_sessions.repository.locking import Check
-from agent_sessions.repository.results import Erased, Page, SessionStats, Window
+from agent_sessions.repository.results import Change, Erased, Page, SessionStats, Window
 
 #: A session, its id, or the text of its id.
 SessionId: TypeAlias = Session | UUID | str
@@ -226,6 +228,139 @@ class SyncUserSessionRepository:
         """
         return append.append_many(
             _uuid(session_id), messages, self.owner, self.using, idempotency_key, author
+        )
+
+    @operation
+    def get_changes(
+        self, session_id: SessionId, after: int = 0, limit: int | None = 50
+    ) -> list[Change]:
+        """Return what happened to the session's messages after a number, in order.
+
+        A reader who comes back with the ``number`` of the last change it has seen sees each append,
+        change and deletion once and in order. A message that was changed several times in between,
+        or before it was read, is seen as it is now; one that was deleted before it was read is not
+        seen, and its deletion may be.
+
+        Args:
+            session_id: The session.
+            after: The number of the last change that was seen; 0 at the beginning.
+            limit: Largest number of changes; None: all.
+
+        Raises:
+            Session.DoesNotExist: There is no such session, or it is not the owner's.
+            ValueError: The limit is below 1.
+        """
+        limit = None if limit is None else _checked(limit)
+        return message_changes.get_changes(_uuid(session_id), after, limit, self.owner, self.using)
+
+    @operation
+    def pop_message(self, session_id: SessionId) -> Message | None:
+        """Delete the last message and return it; None if there is none.
+
+        Two callers at once get two different messages. Numbers are never used again: that of the
+        message is gone, and the deletion takes the next. ``message_count`` and
+        ``last_message_at`` follow; the status and the expiry stay as they are.
+
+        Raises:
+            Session.DoesNotExist: There is no such session, or it is not the owner's.
+            SessionArchived: The session is archived.
+            ChangeOutcomeUnknown: The connection was lost; a second try might take back one message
+                more.
+        """
+        return message_changes.pop_message(_uuid(session_id), self.owner, self.using)
+
+    @operation
+    def delete_message(self, session_id: SessionId, message_id: MessageId) -> None:
+        """Delete one message. Its key is free again.
+
+        See ``pop_message()`` for numbers and counters.
+
+        Args:
+            session_id: The session.
+            message_id: The number of the message, or its ``idempotency_key``.
+
+        Raises:
+            Session.DoesNotExist: There is no such session, or it is not the owner's.
+            SessionArchived: The session is archived.
+            Message.DoesNotExist: There is no such message, also where the connection was lost and
+                the first try has deleted it.
+        """
+        message_changes.delete_message(_uuid(session_id), message_id, self.owner, self.using)
+
+    @operation
+    def clear_messages(self, session_id: SessionId) -> int:
+        """Delete all messages of the session, which stays; return how many.
+
+        All or none. See ``pop_message()`` for numbers and counters.
+
+        Raises:
+            Session.DoesNotExist: There is no such session, or it is not the owner's.
+            SessionArchived: The session is archived.
+        """
+        return message_changes.clear_messages(_uuid(session_id), self.owner, self.using)
+
+    @operation
+    def replace_tail(
+        self,
+        session_id: SessionId,
+        after: int,
+        messages: Iterable[Mapping[str, object]],
+        expected_last: int | None = None,
+    ) -> list[Message]:
+        """Delete the messages after a number and append others, all or nothing; return these.
+
+        The new messages get new numbers, and the session reopens and expires as with an append,
+        unless there are none.
+
+        Args:
+            session_id: The session.
+            after: The number of the last message that stays; 0: none.
+            messages: The new messages; none cut the session off.
+            expected_last: The number of the last message that the caller has seen, 0 for none:
+                nothing happens if there is another one by now.
+
+        Raises:
+            ValidationError: A message is not acceptable; keyed by its place and field.
+            Session.DoesNotExist: There is no such session, or it is not the owner's.
+            SessionArchived: The session is archived.
+            SessionChanged: The last message is not the expected one.
+            IdempotencyConflict: A message that stays has one of the keys.
+            ChangeOutcomeUnknown: The connection was lost.
+        """
+        return message_changes.replace_tail(
+            _uuid(session_id), after, messages, expected_last, self.owner, self.using
+        )
+
+    @operation
+    def update_message(
+        self,
+        session_id: SessionId,
+        message_id: MessageId,
+        message: Mapping[str, object],
+        expected: Mapping[str, object] | None = None,
+    ) -> Message:
+        """Put a message in place of a stored one, and return it.
+
+        It keeps its number, its key and its time, and its ``revision`` becomes the next number of
+        the session. An equal message changes nothing, so that calling it twice does no harm. A
+        retry of the append that added the message returns it as it is now.
+
+        Args:
+            session_id: The session.
+            message_id: The number of the message, or its ``idempotency_key``.
+            message: The new message.
+            expected: The message as the caller has seen it: nothing happens if it is another one
+                by now.
+
+        Raises:
+            ValidationError: The message is not acceptable; keyed by field.
+            Session.DoesNotExist: There is no such session, or it is not the owner's.
+            Message.DoesNotExist: There is no such message.
+            SessionArchived: The session is archived.
+            SessionChanged: The message is not the expected one.
+        """
+        return message_changes.update_message(
+            _uuid(session_id), message_id, message, expected, self.owner, self.using
         )
 
     @operation

@@ -16,7 +16,7 @@ import pytest
 from django.db import connection, connections
 from django.utils import timezone
 
-from agent_sessions.models import Message, Session
+from agent_sessions.models import DeletedMessage, Message, Session
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -112,6 +112,26 @@ def test_killed_in_the_middle(repository, session, run):
     assert counters(session) == (count, count)
     numbers = [m.sequence for m in repository.get_messages(session.id, limit=None)]
     assert numbers == list(range(1, count + 1))
+
+
+@pytest.mark.slow
+def test_changes_are_whole_though_the_process_is_killed(repository, session, run):
+    repository.add_messages(session.id, [{"role": "user", "content": "kept"}] * 3)
+    for _attempt in range(3):
+        (worker,) = run(("change_forever", session.id))
+        for _line in range(5):
+            assert worker.line() == "changed"
+        worker.process.kill()
+        worker.process.wait(10)
+    count = Message.objects.for_session(session).count()
+    deleted = DeletedMessage.objects.filter(session=session).count()
+    assert count in (5, 6)
+    # Each message has taken a number, and each deletion one.
+    assert counters(session) == (count, count + 2 * deleted)
+    seen = repository.get_changes(session.id, limit=None)
+    assert [change.sequence for change in seen][:3] == [1, 2, 3]
+    assert len(seen) == count
+    assert repository.verify_counters() == []
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from agent_sessions import IdempotencyConflict, SyncSessionRepository
-from agent_sessions.models import Message, Session
+from agent_sessions.models import DeletedMessage, Message, Session
 
 pytestmark = pytest.mark.django_db
 ONE = {"role": "user", "content": "x"}
@@ -121,11 +121,11 @@ def test_keys_of_messages_and_of_the_call_exclude_each_other(
 
 
 @pytest.mark.postgres
-def test_a_deletion_is_four_queries(repository: SyncSessionRepository, session: Session) -> None:
+def test_a_deletion_is_five_queries(repository: SyncSessionRepository, session: Session) -> None:
     repository.add_messages(session.pk, [ONE] * 3)
     # A process reads each content type once.
-    ContentType.objects.get_for_models(Session, Message, for_concrete_models=False)
+    ContentType.objects.get_for_models(Session, Message, DeletedMessage, for_concrete_models=False)
     with CaptureQueriesContext(connection) as queries:
         repository.delete(session.pk)
     # One of them takes texts out of the admin's log.
-    assert len([query for query in queries if "SAVEPOINT" not in query["sql"]]) == 4
+    assert len([query for query in queries if "SAVEPOINT" not in query["sql"]]) == 5

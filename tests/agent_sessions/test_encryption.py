@@ -222,7 +222,11 @@ def test_a_changed_or_moved_text_is_refused(
     assert payload is not None
     other = SyncSessionRepository().create(Session(user=user, agent_id="a", title="t"))
     if what == "session":
-        rows.update(session_id=other.pk, payload=payload)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE agent_sessions_message SET session_id = %s WHERE id = %s",
+                [other.pk if connection.vendor == "postgresql" else other.pk.hex, first.pk],
+            )
     elif what == "role":
         with connection.cursor() as cursor:
             cursor.execute(

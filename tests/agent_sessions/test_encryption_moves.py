@@ -64,12 +64,14 @@ WAYS = [save, save_fields, update, bulk_update]
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("by_key", [False, True])
-def test_a_message_moves_to_another_session(
+def test_a_message_stays_in_its_session(
     message: Message, other: Session, way: Callable[..., None], by_key: bool
 ) -> None:
-    way(message, sequence=2, **{"session_id": other.pk} if by_key else {"session": other})
+    first = message.session_id
+    with pytest.raises(ValueError, match="keeps its se"):
+        way(message, sequence=2, **{"session_id": other.pk} if by_key else {"session": other})
     stored = Message.objects.get(pk=message.pk)
-    assert (stored.session_id, stored.sequence, stored.as_dict()) == (other.pk, 2, GIVEN)
+    assert (stored.session_id, stored.sequence, stored.as_dict()) == (first, 1, GIVEN)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -91,7 +93,7 @@ def test_a_new_role_stays_while_the_content_is_loaded(message: Message) -> None:
 
 
 def test_what_only_the_database_could_compute_is_refused(message: Message) -> None:
-    for changes in ({"role": Value("tool")}, {"content": F("role")}, {"session": Value(1)}):
+    for changes in ({"role": Value("tool")}, {"content": F("role")}):
         with pytest.raises(ValueError, match="is encrypted"):
             Message.objects.update(**changes)
     with pytest.raises(ValueError, match="title is encrypted"):

@@ -14,6 +14,7 @@ from django.db import connection, connections, transaction
 
 from agent_sessions import (
     AppendOutcomeUnknown,
+    ChangeOutcomeUnknown,
     Session,
     SessionRepository,
     SyncSessionRepository,
@@ -70,6 +71,10 @@ class TestLostConnection:
             "get_paginated_user_sessions": (user.pk, 1, 10),
             "add_message_to_session": (session.id, keyed),
             "add_messages": (session.id, messages, user.pk, "all"),
+            "get_changes": (session.id,),
+            "update_message": (session.id, "k", say("new")),
+            "delete_message": (session.id, "k"),
+            "clear_messages": (session.id,),
             "update_session_context": (session.id, {"a": 1}),
             "update_session": (session.id, {"title": "x"}),
             "bulk_update_session_status": ([session.id], "paused"),
@@ -83,7 +88,9 @@ class TestLostConnection:
             "delete": (session.id,),
             "delete_user_data": (user.pk,),
         }
-        assert operations.keys() == public(SyncSessionRepository).keys() - {"for_user"}
+        # What must not be done twice has a test of its own.
+        others = {"for_user", "pop_message", "replace_tail"}
+        assert operations.keys() == public(SyncSessionRepository).keys() - others
         for name, arguments in operations.items():
             lose()
             getattr(repository, name)(*arguments)
@@ -102,6 +109,20 @@ class TestLostConnection:
             assert error.value.session_id == session.id
             append()
         assert repository.get(session.id).message_count == 3
+
+    def test_names_the_unknown_outcome_of_taking_back(self, repository, session, lose):
+        repository.add_messages(session.id, [say("1"), say("2"), say("3")])
+        for take_back in (
+            lambda: repository.pop_message(session.id),
+            lambda: repository.replace_tail(session.id, 1, [say("new")]),
+        ):
+            lose()
+            with pytest.raises(ChangeOutcomeUnknown) as error:
+                take_back()
+            assert error.value.session_id == session.id
+            take_back()
+        found = repository.get_messages(session.id)
+        assert [message.content for message in found] == ["1", "new"]
 
     def test_that_the_driver_knows_of_is_replaced_before_an_append(self, repository, session):
         connection.ensure_connection()

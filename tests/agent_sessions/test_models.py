@@ -16,10 +16,10 @@ from django.test.utils import isolate_apps
 from django.utils import timezone
 
 import agent_sessions
-from agent_sessions.checks import check_append_function
+from agent_sessions.checks import check_functions
 from agent_sessions.ids import uuid7
 from agent_sessions.models import Message, MessageRole, Session, SessionStatus
-from agent_sessions.postgresql import append_function
+from agent_sessions.postgresql import append_function, functions, pop_function
 
 
 class TestIds:
@@ -82,23 +82,25 @@ def test_migrating_back_and_forth(migrated_again):
 
 @pytest.mark.postgres
 @pytest.mark.django_db(transaction=True)
-class TestAppendFunction:
-    def test_comes_back_after_a_migration_where_it_is_missing(self, repository, session):
+class TestFunctions:
+    def test_come_back_after_a_migration_where_they_are_missing(self, repository, session):
         with connection.cursor() as cursor:
             cursor.execute(append_function.DROP)
-        assert append_function.is_missing(connection)
-        (problem,) = check_append_function(databases=["default"])
-        assert problem.id == "agent_sessions.W004"
+            cursor.execute(pop_function.DROP)
+        assert functions.missing(connection) == [append_function.NAME, pop_function.NAME]
+        problems = check_functions(databases=["default"])
+        assert [problem.id for problem in problems] == ["agent_sessions.W004"] * 2
         call_command("migrate", "agent_sessions", verbosity=0, skip_checks=False)
-        assert check_append_function(databases=["default"]) == []
+        assert check_functions(databases=["default"]) == []
         message = {"role": "user", "content": "x"}
         assert repository.add_message_to_session(session.id, message).sequence == 1
+        assert repository.pop_message(session.id).as_dict() == message
 
-    def test_is_missed_only_where_there_are_tables(self, migrated_again):
+    def test_are_missed_only_where_there_are_tables(self, migrated_again):
         call_command("migrate", "agent_sessions", "zero", verbosity=0)
-        assert not append_function.is_missing(connection)
+        assert functions.missing(connection) == []
         call_command("migrate", "agent_sessions", verbosity=0)
-        assert not append_function.is_missing(connection)
+        assert functions.missing(connection) == []
 
     def test_tables_of_the_same_names_in_another_schema_keep_their_indexes(self):
         def indexes(cursor, schema):

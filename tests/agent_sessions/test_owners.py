@@ -20,6 +20,10 @@ BY_SESSION: dict[str, tuple[Any, ...]] = {
     "get_messages": (),
     "add_message_to_session": (say(),),
     "add_messages": ([say()],),
+    "get_changes": (),
+    "pop_message": (),
+    "clear_messages": (),
+    "replace_tail": (0, [say()]),
     "update_session_context": ({"a": 1},),
     "update_session": ({"title": "x"},),
     "delete": (),
@@ -68,6 +72,23 @@ class TestSessionOfAnother:
         getattr(repository, name)(in_acme.id, *arguments, user_id=user, tenant="acme")
         again = bound.create(Session(agent_id="a"))
         getattr(bound, name)(again, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("update_message", (1, say("new"))), ("delete_message", (1,))]
+)
+def test_message_of_another_does_not_exist(
+    repository, user, other_user, theirs, in_acme, name, arguments
+):
+    for session in (theirs, in_acme):
+        repository.add_message_to_session(session.id, say("kept"))
+        with pytest.raises(Session.DoesNotExist):
+            getattr(repository.for_user(user), name)(session.id, *arguments)
+        with pytest.raises(Session.DoesNotExist):
+            getattr(repository, name)(session.id, *arguments, user_id=user)
+        assert [m.content for m in repository.get_messages(session.id)] == ["kept"]
+    getattr(repository.for_user(other_user), name)(theirs.id, *arguments)
+    getattr(repository, name)(in_acme.id, *arguments, user_id=user, tenant="acme")
 
 
 def test_lists_numbers_and_search_are_of_one_tenant(repository, user, session, in_acme):

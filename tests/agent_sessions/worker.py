@@ -30,6 +30,13 @@ def append_forever(session_id: str) -> None:
         print("added", flush=True)
 
 
+def change_forever(session_id: str) -> None:
+    while True:
+        repository().replace_tail(session_id, 3, [{"role": "user", "content": "x" * 50}] * 3)
+        repository().pop_message(session_id)
+        print("changed", flush=True)
+
+
 def append_keyed(session_id: str, count: str) -> list[int]:
     keys = list(range(int(count)))
     random.shuffle(keys)

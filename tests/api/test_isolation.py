@@ -55,6 +55,9 @@ def body_of(name: str, session: Session) -> Any:
         "mergeSessionContext": {"changed": True},
         "replaceSessionContext": {"changed": True},
         "addMessages": {"role": "user", "content": "added"},
+        "replaceMessage": {"role": "user", "content": "changed"},
+        "replaceMessagesTail": {"after": 0, "messages": []},
+        "popMessage": {},
         "setSessionStatuses": {"session_ids": [str(session.pk)], "status": "failed"},
         "eraseSessions": {"confirm": True},
         "cleanUpSessions": {},
@@ -63,12 +66,16 @@ def body_of(name: str, session: Session) -> Any:
 
 
 def ask(client: Any, method: str, path: str, name: str, session: Session, **query: Any) -> Any:
-    address = path.replace("{id}", str(session.pk))
+    address = address_of(path, session.pk)
     if name == "searchSessions":
         query["q"] = "secret"
     address += "?" + "&".join(f"{key}={value}" for key, value in query.items())
     body = None if method in ("get", "delete") else body_of(name, session)
     return getattr(client, method)(address, body, format="json" if body is not None else None)
+
+
+def address_of(path: str, key: object) -> str:
+    return path.replace("{id}", str(key)).replace("{sequence}", "1")
 
 
 def state() -> Any:
@@ -217,7 +224,7 @@ def test_undocumented_methods_are_refused(owner: Any, secret: Session, path: str
     client = client_of(owner)
     before = state()
     for method in {*METHODS, "options", "trace"} - documented:
-        response = getattr(client, method)(path.replace("{id}", str(secret.pk)))
+        response = getattr(client, method)(address_of(path, secret.pk))
         assert response.status_code == (403 if path.endswith("metrics/") else 405)
     assert state() == before
 
@@ -231,8 +238,8 @@ def test_head_tells_of_a_foreign_session_what_it_tells_of_an_unknown_one(
     client = Client()
     if who != "anonymous":
         client = client_of(make_user("another", *permissions, staff=bool(permissions)))
-    foreign = client.head(path.replace("{id}", str(secret.pk)))
-    unknown = client.head(path.replace("{id}", str(uuid.uuid4())))
+    foreign = client.head(address_of(path, secret.pk))
+    unknown = client.head(address_of(path, uuid.uuid4()))
     assert foreign.status_code == unknown.status_code == (401 if who == "anonymous" else 404)
     assert everything(foreign) == everything(unknown)
 

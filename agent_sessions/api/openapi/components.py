@@ -23,6 +23,7 @@ from agent_sessions.api.serializers import (
 from agent_sessions.conf import settings
 from agent_sessions.message_format import JsonObject, roles
 from agent_sessions.models import SessionStatus
+from agent_sessions.repository import ChangeKind
 
 Schema = JsonObject
 
@@ -158,12 +159,42 @@ class AppendResponseSerializer(AnySerializer):
     """The appended messages: a single one as it is, several under `results`."""
 
 
-class ServerSentEventSerializer(AnySerializer):
-    """One event of the stream; `data` is a stored message as JSON."""
+class ReplacingMessageSerializer(AnySerializer):
+    """A message that takes the place of a stored one, and keeps its idempotency key."""
 
-    id = serializers.CharField(help_text="The sequence of the message.")
-    event = serializers.CharField(help_text="Always `message`.")
-    data = serializers.CharField(help_text="A StoredMessage as JSON.")  # type: ignore[assignment]
+
+class ClearResultSerializer(AnySerializer):
+    """How many messages were deleted."""
+
+    deleted = serializers.IntegerField()
+
+
+class ChangeSerializer(AnySerializer):
+    """An append, a change or a deletion of a message."""
+
+    number = serializers.IntegerField(min_value=0)
+    type = serializers.ChoiceField([kind.value for kind in ChangeKind])
+    sequence = serializers.IntegerField(min_value=0)
+    message = StoredMessageSerializer(
+        allow_null=True, help_text="The message as it is now; null where it was deleted."
+    )
+
+
+class ChangesSerializer(AnySerializer):
+    """What happened to the messages of a session, in order."""
+
+    last = serializers.IntegerField(help_text="Ask again with `after` = this number.")
+    results = ChangeSerializer(many=True)
+
+
+class ServerSentEventSerializer(AnySerializer):
+    """One event of the stream."""
+
+    id = serializers.CharField(help_text="The number of the append, change or deletion.")
+    event = serializers.CharField(help_text="`message`, `message.updated` or `message.deleted`.")
+    data = serializers.CharField(  # type: ignore[assignment]
+        help_text="A StoredMessage as JSON, or the `sequence` of a deleted one."
+    )
 
 
 class ContextObjectSerializer(AnySerializer):
@@ -171,7 +202,8 @@ class ContextObjectSerializer(AnySerializer):
 
 
 class _ChatMessage(OpenApiSerializerExtension):
-    target_class = ChatMessageSerializer
+    target_class: type[AnySerializer] = ChatMessageSerializer
+    takes_key = True
 
     def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
         part = {"anyOf": [{"type": "string"}, {"type": "object"}]}
@@ -193,7 +225,7 @@ class _ChatMessage(OpenApiSerializerExtension):
             "tool_calls": {"description": "Any JSON; it comes back equal."},
             "tool_call_id": {},
         }
-        if direction == "request":
+        if direction == "request" and self.takes_key:
             properties["idempotency_key"] = {
                 "type": "string",
                 "minLength": 1,
@@ -210,6 +242,11 @@ class _ChatMessage(OpenApiSerializerExtension):
             "additionalProperties": True,
             "allOf": [{"anyOf": _KINDS}, {"anyOf": _with_contents(contents)}],
         }
+
+
+class _ReplacingMessage(_ChatMessage):
+    target_class = ReplacingMessageSerializer
+    takes_key = False
 
 
 def _with_contents(contents: list[Schema]) -> list[Schema]:
@@ -274,6 +311,16 @@ class _AppendRequest(OpenApiSerializerExtension):
             "not": {"anyOf": [{"required": kind["required"]} for kind in _KINDS]},
         }
         return {"anyOf": [message, batch]}
+
+
+class _Tail(OpenApiSerializerExtension):
+    target_class = "agent_sessions.api.serializers.TailSerializer"
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> Schema:
+        schema: Schema = auto_schema._map_basic_serializer(self.target, direction)
+        message = auto_schema.resolve_serializer(ChatMessageSerializer, direction).ref
+        schema["properties"]["messages"]["items"] = message
+        return {**schema, "additionalProperties": False}
 
 
 class _AppendResponse(OpenApiSerializerExtension):

@@ -25,6 +25,8 @@ class Operation:
     response: object
     #: The statuses of success.
     statuses: tuple[int, ...] = (200,)
+    #: The status of success without a body, where there is nothing to answer.
+    empty: int | None = None
     media_type: str | None = None
     request: Any = None
     #: Errors beside those that follow from the method, the address and the fields below.
@@ -169,6 +171,61 @@ OPERATIONS = {
             *_request_example("Several messages, all or none", {"messages": _SEVERAL_MESSAGES}),
         ),
     ),
+    "SessionViewSet.clear_messages": Operation(
+        id="clearMessages",
+        response=components.ClearResultSerializer,
+        errors=(409,),
+        is_conditional=True,
+    ),
+    "SessionViewSet.message": Operation(
+        id="getMessage",
+        response=components.StoredMessageSerializer,
+        is_conditional=True,
+        has_etag=True,
+    ),
+    "SessionViewSet.replace_message": Operation(
+        id="replaceMessage",
+        response=components.StoredMessageSerializer,
+        request=components.ReplacingMessageSerializer,
+        errors=(409,),
+        is_conditional=True,
+        has_etag=True,
+        examples=_request_example("A corrected message", _ONE_MESSAGE),
+    ),
+    "SessionViewSet.delete_message": Operation(
+        id="deleteMessage",
+        response=OpenApiResponse(description="The message is deleted."),
+        statuses=(204,),
+        errors=(409,),
+        is_conditional=True,
+    ),
+    "SessionViewSet.pop_message": Operation(
+        id="popMessage",
+        response=components.StoredMessageSerializer,
+        empty=204,
+        errors=(409,),
+        is_conditional=True,
+    ),
+    "SessionViewSet.replace_tail": Operation(
+        id="replaceMessagesTail",
+        response=components.StoredMessagesSerializer,
+        request=serializers.TailSerializer,
+        errors=(409, 422),
+        is_conditional=True,
+        examples=_request_example(
+            "Another answer",
+            {
+                "after": 1,
+                "messages": [{"role": "assistant", "content": "Let me see."}],
+                "expected_last": 2,
+            },
+        ),
+    ),
+    "SessionViewSet.changes": Operation(
+        id="listMessageChanges",
+        response=components.ChangesSerializer,
+        parameters=(serializers.ChangesQuerySerializer,),
+    ),
     "SessionViewSet.events": Operation(
         id="followMessages",
         response=components.ServerSentEventSerializer,
@@ -178,7 +235,7 @@ OPERATIONS = {
                 "Last-Event-ID",
                 _EVENT_ID,
                 OpenApiParameter.HEADER,
-                description="The last sequence seen; browsers send it by themselves.",
+                description="The last id seen; browsers send it by themselves.",
             ),
             OpenApiParameter("after", _EVENT_ID, description="The same, as a parameter."),
         ),

@@ -12,6 +12,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 
 from agent_sessions.api.errors import PROBLEM_TYPE
+from agent_sessions.api.fields import LARGEST_SEQUENCE
 from agent_sessions.api.headers import IDEMPOTENCY_KEY, KEY_PATTERN
 from agent_sessions.api.openapi.components import ProblemSerializer
 from agent_sessions.api.openapi.operations import OPERATIONS, Operation
@@ -20,11 +21,11 @@ _ERRORS = {
     400: "The request is not valid: `errors` says where.",
     401: "No or wrong credentials.",
     403: "Not allowed: staff only, a missing permission, or a missing CSRF token.",
-    404: "There is no such session of the user's.",
+    404: "There is no such session of the user's, or no such message in it.",
     406: "The Accept header names nothing that can be answered.",
-    409: "The session is archived: it can be read only.",
+    409: "The session is archived and can be read only, or its messages have changed.",
     411: "The body comes without a Content-Length.",
-    412: "The session has changed since it was read (If-Match).",
+    412: "What the request is about has changed since it was read (If-Match).",
     413: "The body is too large.",
     415: "The body is not application/json, or it is compressed.",
     422: "The Idempotency-Key was used with another body.",
@@ -34,6 +35,11 @@ _ERRORS = {
 _BODY_METHODS = ("POST", "PUT", "PATCH")
 
 _ID = OpenApiParameter("id", OpenApiTypes.UUID, OpenApiParameter.PATH)
+_SEQUENCE = OpenApiParameter(
+    "sequence",
+    {"type": "integer", "minimum": 0, "maximum": LARGEST_SEQUENCE},
+    OpenApiParameter.PATH,
+)
 _USER = OpenApiParameter(
     "user",
     OpenApiTypes.STR,
@@ -89,6 +95,8 @@ class ApiSchema(AutoSchema):
         parameters: list[Any] = [*operation.parameters]
         if "{id}" in self.path:
             parameters.append(_ID)
+        if "{sequence}" in self.path:
+            parameters.append(_SEQUENCE)
         if self._is_owned:
             parameters.append(_USER)
         if operation.takes_key:
@@ -114,6 +122,8 @@ class ApiSchema(AutoSchema):
             (status, media) if media else status: operation.response
             for status in operation.statuses
         }
+        if operation.empty is not None:
+            answers[operation.empty] = OpenApiResponse(description="There is nothing.")
         if operation.is_conditional and self.method == "GET":
             answers[304] = OpenApiResponse(description="The client has this state.")
         for status in sorted(self._errors()):
