@@ -153,16 +153,20 @@ def test_the_counters_of_all_processes(redis_url: str, end: str) -> None:
 
 
 @pytest.fixture
-def counted(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResilientCache]:
-    """The alias of the counters on Redis, whose next end of a request adds three sets up."""
+def counted(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[ResilientCache, int]]:
+    """The alias of the counters on Redis, and the sets there before three more are added up."""
     entry = {"BACKEND": "cache_layer.backends.ResilientCache", "LOCATION": redis_url}
-    monkeypatch.setattr(shared_metrics, "_due", 0.0)
     with override_settings(CACHES={"default": {**entry, "KEY_PREFIX": uuid.uuid4().hex}}):
+        # Django has closed the former caches now, which is an end of a request, too.
+        monkeypatch.setattr(shared_metrics, "_due", 0.0)
         cache = caches["default"]
         shared_metrics.flush(cache)
+        before = shared_sets(cache, redis_url)
         for number in range(3):
             SyncCache[Any](cache, "users").set("k", number)
-        yield cache
+        yield cache, before
         # Aliases share the store, and what it was refused.
         cache.store.close()
 
@@ -174,22 +178,23 @@ def shared_sets(cache: ResilientCache, url: str) -> int:
 
 @pytest.mark.parametrize("end", ["request", "exit"])
 def test_the_end_of_a_request_or_process_adds_its_counters_to_those_of_all(
-    counted: ResilientCache, redis_url: str, end: str
+    counted: tuple[ResilientCache, int], redis_url: str, end: str
 ) -> None:
-    before = shared_sets(counted, redis_url)
-    counted.close() if end == "request" else shared_metrics._flush_at_exit()
-    assert shared_sets(counted, redis_url) == before + 3
+    cache, before = counted
+    cache.close() if end == "request" else shared_metrics._flush_at_exit()
+    assert shared_sets(cache, redis_url) == before + 3
 
 
 def test_no_count_is_lost_where_redis_refuses_to_add_it(
-    counted: ResilientCache, redis_url: str
+    counted: tuple[ResilientCache, int], redis_url: str
 ) -> None:
+    cache, _before = counted
     with redis.Redis.from_url(redis_url) as client:
-        client.set(counted.own_key("counters"), "no hash")
-        counted.close()
-        client.delete(counted.own_key("counters"))
-    metrics.flush(shared_metrics.SharedCounters(counted))
-    assert shared_sets(counted, redis_url) == 3
+        client.set(cache.own_key("counters"), "no hash")
+        cache.close()
+        client.delete(cache.own_key("counters"))
+    metrics.flush(shared_metrics.SharedCounters(cache))
+    assert shared_sets(cache, redis_url) == 3
 
 
 def test_the_counters_of_all_processes_without_redis_are_this_processs() -> None:
