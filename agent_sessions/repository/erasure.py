@@ -11,7 +11,7 @@ from typing import Any
 
 from django.apps import apps
 from django.db import models, router, transaction
-from django.db.models import F, Q
+from django.db.models import Count, F, Q, Sum
 from django.db.models.deletion import Collector
 from django.db.models.functions import Cast
 from django.utils import timezone
@@ -78,6 +78,16 @@ def delete_user_data(owner: Owner, by: str, using: str) -> Erased:
             f", by {by.encode('unicode_escape').decode()}" if by else "",
         )
     return report
+
+
+def audit_before_delete(instance: models.Model, using: str, **kwargs: object) -> None:
+    """Write to the audit log what Django deletes together with a user, once that is committed."""
+    owned = Session.objects.using(using).for_user(instance)
+    counts = owned.order_by().aggregate(sessions=Count("pk"), messages=Sum("message_count"))
+    if counts["sessions"]:
+        line = "Deleted user %s with %d sessions, %d messages."
+        values = instance.pk, counts["sessions"], counts["messages"]
+        transaction.on_commit(lambda: audit.info(line, *values), using=using)
 
 
 def delete_sessions(sessions: Sequence[Session], using: str, tally: Tally) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import CommandError, call_command
-from django.db import connection, models
+from django.db import connection, models, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -218,3 +219,22 @@ def test_the_command_erases_in_every_tenant_or_in_one(user: Any) -> None:
     with pytest.raises(CommandError, match="any tenant"):
         command("--tenant", "other", "--verify")
     assert "2 sessions" in command()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_user_deleted_with_sessions_is_in_the_audit_log(
+    repository: Any, session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "agent_sessions.audit")
+    repository.add_messages(session.pk, [{"role": "user", "content": "secret"}] * 2)
+    user, key = session.user, session.user_id
+
+    def lines() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "audit" in record.name]
+
+    with transaction.atomic():
+        user.delete()
+        transaction.set_rollback(True)
+    assert lines() == []
+    get_user_model().objects.get(pk=key).delete()
+    assert lines() == [f"Deleted user {key} with 1 sessions, 2 messages."]
