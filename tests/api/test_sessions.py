@@ -279,7 +279,7 @@ def test_erase_deletes_all_of_the_callers_data_and_nobody_elses(
     # The last two would erase more than they say.
     for unconfirmed in (
         *({}, {"confirm": False}, {"confirm": "yes"}, {"confirm": 1}),
-        *({"confirm": True, "user": stranger.pk}, {"confirm": True, "tenant": "acme"}),
+        *({"confirm": True, "user": str(stranger.pk)}, {"confirm": True, "tenant": "acme"}),
     ):
         response = api.post(f"{SESSIONS}erase/", unconfirmed, format="json")
         assert response.status_code == 400
