@@ -109,6 +109,8 @@ def number_new(messages: Sequence[Any], using: str, known: Sequence[Any] = ()) -
     """
     model = type(messages[0])
     last_numbers = locked_places(model, (each.session_id for each in messages), using)
+    # Not by equality: there may be thousands.
+    known_ids = {id(each) for each in known}
     ordered = sorted(messages, key=lambda each: (str(each.session_id), each.sequence or 2**63))
     for session_id, group in groupby(ordered, attrgetter("session_id")):
         added = list(group)
@@ -120,7 +122,7 @@ def number_new(messages: Sequence[Any], using: str, known: Sequence[Any] = ()) -
         for message in added:
             if message.sequence is None:
                 message.sequence = last = last + 1
-            elif message in known or (message.sequence <= last and last):
+            elif id(message) in known_ids or (message.sequence <= last and last):
                 message.revision = change = last = last + 1
             else:
                 last = message.sequence
@@ -129,27 +131,29 @@ def number_new(messages: Sequence[Any], using: str, known: Sequence[Any] = ()) -
         changed.update(
             last_sequence=last,
             last_change=Greatest("last_change", Value(change)),
-            message_count=F("message_count") + sum(each not in known for each in added),
+            message_count=F("message_count") + sum(id(each) not in known_ids for each in added),
             last_message_at=Greatest(Coalesce("last_message_at", Value(latest)), Value(latest)),
             last_activity_at=Greatest("last_activity_at", Value(latest)),
             updated_at=Greatest("updated_at", Value(timezone.now())),
         )
 
 
-def number_changes(messages: Any, keys: Iterable[Any]) -> dict[Any, int]:
+def number_changes(
+    messages: Any, keys: Sequence[Any], session_ids: Iterable[UUID]
+) -> dict[Any, int]:
     """Give the messages with these keys their next revisions, and return them by key.
 
-    Their sessions are locked until the transaction ends.
+    Their sessions are locked until the transaction ends; the caller has their ids from before it,
+    because SQLite waits for its turn to write only where the transaction read nothing before.
     """
     using, model = messages.db, messages.model
-    keys = [*keys]
+    last_numbers = locked_places(model, session_ids, using)
     every = model._base_manager.using(using)
     places: list[tuple[Any, UUID]] = []
     for start in range(0, len(keys), AT_ONCE):
         rows = every.filter(pk__in=keys[start : start + AT_ONCE])
         places += rows.order_by("session_id", "sequence").values_list("pk", "session_id")
     places.sort(key=lambda place: str(place[1]))
-    last_numbers = locked_places(model, (session_id for _, session_id in places), using)
     revisions: dict[Any, int] = {}
     for session_id, group in groupby(places, lambda place: place[1]):
         last = last_numbers[session_id]

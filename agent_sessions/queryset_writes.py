@@ -154,9 +154,10 @@ class MessageWrites(models.QuerySet[Row]):
         self._for_write = True
         every: Any = self.model._default_manager.using(self.db)
         changed = 0
-        keys = [*self.order_by().values_list("pk", flat=True)]
+        places = [*self.order_by().values_list("pk", "session_id")]
+        keys = [pk for pk, _ in places]
         with transaction.atomic(using=self.db):
-            number_changes(self, keys)
+            number_changes(self, keys, (session_id for _, session_id in places))
             for start in range(0, len(keys), AT_ONCE):
                 found = every.filter(pk__in=keys[start : start + AT_ONCE])
                 changed += found._write(dict(changes))
@@ -202,8 +203,14 @@ class MessageWrites(models.QuerySet[Row]):
         if VISIBLE.isdisjoint(fields):
             return super().bulk_update(objs, fields, batch_size)
         self._for_write = True
+        keys = [message.pk for message in objs]
+        every: Any = self.model._base_manager.using(self.db)
+        session_ids: set[UUID] = set()
+        for start in range(0, len(keys), AT_ONCE):
+            rows = every.filter(pk__in=keys[start : start + AT_ONCE])
+            session_ids.update(rows.values_list("session_id", flat=True))
         with transaction.atomic(using=self.db):
-            revisions = number_changes(self, [message.pk for message in objs])
+            revisions = number_changes(self, keys, session_ids)
             for message in objs:
                 if message.pk in revisions:
                     message.revision = revisions[message.pk]  # type: ignore[attr-defined]
@@ -262,8 +269,9 @@ class MessageWrites(models.QuerySet[Row]):
 
         Raises:
             ValueError: A part of a message would be updated whose other parts, stored with it in
-                one text, are not; conflicts are ignored, and what is ignored cannot be counted; or
-                they are not found by the id, or by session and sequence.
+                one text, are not; conflicts are ignored, and what is ignored cannot be counted;
+                they are not found by the id, or by session and sequence; or a message would change
+                its session or its number.
         """
         objs = [*objs]
         if ignore_conflicts:
@@ -304,8 +312,18 @@ class MessageWrites(models.QuerySet[Row]):
         locked_places(self.model, (message.session_id for message in given), self.db)
         every: Any = self.model._default_manager.using(self.db)
         if unique == {"id"}:
-            stored = {*every.filter(pk__in=[m.pk for m in given]).values_list("pk", flat=True)}
-            return [message for message in given if message.pk in stored]
+            rows = every.filter(pk__in=[message.pk for message in given])
+            stored = {pk: place for pk, *place in rows.values_list("pk", "session_id", "sequence")}
+            known = [message for message in given if message.pk in stored]
+            for message in known:
+                session_id, sequence = stored[message.pk]
+                if message.sequence is None:
+                    message.sequence = sequence
+                refuse_moving(
+                    ["session"] * (message.session_id != session_id)
+                    + ["sequence"] * (message.sequence != sequence)
+                )
+            return known
         rows = every.filter(
             session_id__in={message.session_id for message in given},
             sequence__in={message.sequence for message in given},
@@ -330,6 +348,7 @@ class MessageWrites(models.QuerySet[Row]):
                     removed = remove(batch, session_id, number)
                     number = removed.number
                     deleted.update(removed.rows)
+        self._result_cache = None
         return sum(deleted.values()), dict(deleted)
 
     delete.alters_data = True  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from agent_sessions.exceptions import (
     SessionChanged,
 )
 from agent_sessions.ids import Owner
-from agent_sessions.message_format import canonical
+from agent_sessions.message_format import canonical, is_storable
 from agent_sessions.message_numbers import Removed, note_change, remove
 from agent_sessions.models import DeletedMessage, Message, Session
 from agent_sessions.querysets import MessageQuerySet
@@ -195,6 +195,9 @@ def _locked(session_id: UUID, owner: Owner, using: str) -> Session:
 def _named(session_id: UUID, message_id: MessageId, using: str) -> MessageQuerySet[Message]:
     messages = Message.objects.using(using).for_session(session_id)
     if isinstance(message_id, str):
+        if not is_storable(message_id):
+            # The database would refuse the text, and end the transaction.
+            return messages.none()
         return messages.filter(idempotency_key=message_id)
     return messages.filter(sequence=message_id)
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Count, F, Max, Q, Value
+from django.db.models import Count, F, Max, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from agent_sessions.choices import SessionStatus
 from agent_sessions.conf import settings
 from agent_sessions.ids import Owner
-from agent_sessions.models import Session
+from agent_sessions.models import DeletedMessage, Message, Session
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository.connections import after_commit
 from agent_sessions.repository.erasure import Tally, delete_sessions
@@ -84,14 +84,17 @@ def verify(using: str, repair: bool, progress: Progress) -> list[UUID]:
     found: list[UUID] = []
     rest = sessions.order_by("pk")
     while batch := list(rest.values_list("pk", flat=True)[: settings.CLEANUP_BATCH_SIZE]):
-        wrong = [pk for pk, _rows, _highest in _wrong(sessions.filter(pk__in=batch))]
+        wrong = [pk for pk, *_numbers in _wrong(sessions.filter(pk__in=batch))]
         if wrong and repair:
             with transaction.atomic(using=using):
                 # Under the lock no append can come between counting and writing.
                 locked = sessions.filter(pk__in=lock(sessions.filter(pk__in=wrong)))
-                for pk, rows, highest in _wrong(locked):
-                    sessions.filter(pk=pk, last_sequence__lt=highest).update(last_sequence=highest)
-                    sessions.filter(pk=pk).update(message_count=rows)
+                for pk, rows, highest, changed in _wrong(locked):
+                    sessions.filter(pk=pk).update(
+                        message_count=rows,
+                        last_sequence=Greatest("last_sequence", Value(highest)),
+                        last_change=Greatest("last_change", Value(changed)),
+                    )
         found += wrong
         if progress is not None:
             progress(len(batch))
@@ -116,9 +119,26 @@ def _delete(sessions: Sequence[Session], using: str) -> int:
     return tally.rows(Session)
 
 
-def _wrong(sessions: SessionQuerySet[Session]) -> list[tuple[UUID, int, int]]:
-    counted = sessions.annotate(
-        rows=Count("messages"), highest=Coalesce(Max("messages__sequence"), F("last_sequence"))
+def _wrong(sessions: SessionQuerySet[Session]) -> list[tuple[UUID, int, int, int]]:
+    """Return the ids, counts of messages, last numbers and last changes that are written wrong."""
+    numbered = sessions.annotate(
+        changed=Greatest(
+            _last_revision(Message, sessions.db), _last_revision(DeletedMessage, sessions.db)
+        )
     )
-    wrong = counted.filter(~Q(message_count=F("rows")) | Q(last_sequence__lt=F("highest")))
-    return list(wrong.order_by("pk").values_list("pk", "rows", "highest"))
+    counted = numbered.annotate(
+        rows=Count("messages"),
+        highest=Greatest(Coalesce(Max("messages__sequence"), Value(0)), F("changed")),
+    )
+    wrong = counted.filter(
+        ~Q(message_count=F("rows"))
+        | Q(last_sequence__lt=F("highest"))
+        | Q(last_change__lt=F("changed"))
+    )
+    return list(wrong.order_by("pk").values_list("pk", "rows", "highest", "changed"))
+
+
+def _last_revision(model: type[Message | DeletedMessage], using: str) -> Coalesce:
+    of_session = model._base_manager.using(using).filter(session_id=OuterRef("pk"))
+    latest = of_session.filter(revision__isnull=False).order_by("-revision")
+    return Coalesce(Subquery(latest.values("revision")[:1]), Value(0))

@@ -88,3 +88,59 @@ def test_what_a_text_is_bound_to_is_not_changed_without_it(stored: Session, ciph
             unique_fields=["user", "tenant", "idempotency_key"],
         )
     assert SyncSessionRepository().get(stored.pk).title == "Old"
+
+
+def _write_again(message: Message, *names: str) -> None:
+    Message.objects.bulk_create(
+        [message], update_conflicts=True, update_fields=names, unique_fields=["id"]
+    )
+
+
+@pytest.mark.parametrize("name", ["session", "sequence"])
+def test_a_conflict_moves_no_message(
+    user: Any, repository: SyncSessionRepository, name: str
+) -> None:
+    here, there = (repository.create(Session(user=user, agent_id="a")) for _ in range(2))
+    message = repository.add_message_to_session(here.pk, say("one"))
+    if name == "session":
+        message.session_id = there.pk
+    else:
+        message.sequence = 9
+    with pytest.raises(ValueError, match=f"keeps its {name}"):
+        _write_again(message, name)
+    assert [m.sequence for m in repository.get_messages(here.pk)] == [1]
+    assert repository.get_messages(there.pk) == []
+
+
+def test_a_conflict_is_heard_of_where_the_number_is_not_given(
+    user: Any, repository: SyncSessionRepository
+) -> None:
+    session = repository.create(Session(user=user, agent_id="a"))
+    pk = repository.add_message_to_session(session.pk, say("one")).pk
+    message = Message(pk=pk, session=session, user_id=user.pk, role="assistant")
+    _write_again(message, "role")
+    (change,) = repository.get_changes(session.pk, after=1)
+    assert (change.number, change.sequence, change.message and change.message.role) == (
+        2,
+        1,
+        "assistant",
+    )
+
+
+def test_thousands_of_conflicts_are_not_compared_with_each_other(
+    user: Any, repository: SyncSessionRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = repository.create(Session(user=user, agent_id="a"))
+    repository.add_messages(session.pk, [say("one")] * 200)
+    messages = [*session.messages.all()]
+    compared: list[object] = []
+
+    def equal(self: Message, other: object) -> bool:
+        compared.append(other)
+        return self is other
+
+    monkeypatch.setattr(Message, "__eq__", equal)
+    Message.objects.bulk_create(
+        messages, update_conflicts=True, update_fields=["created_at"], unique_fields=["id"]
+    )
+    assert len(compared) < 1000

@@ -192,7 +192,7 @@ class TestUpdate:
     def test_of_what_is_not_a_message_is_refused(self, repository, filled):
         with pytest.raises(ValidationError):
             repository.update_message(filled.pk, 1, {"role": "user"})
-        for unknown in (0, 4, -1, 10**12, "no such key"):
+        for unknown in (0, 4, -1, 10**12, "no such key", "a\0b", "\ud800"):
             with pytest.raises(Message.DoesNotExist):
                 repository.update_message(filled.pk, unknown, say())
             with pytest.raises(Message.DoesNotExist):
@@ -347,6 +347,41 @@ class TestByHand:
             (5, 2, "same"),
             (6, 3, "same"),
         ]
+
+    @pytest.mark.parametrize("way", ["update", "bulk_update"])
+    def test_the_session_is_locked_before_the_transaction_reads(self, filled, way):
+        # A transaction of SQLite that has read cannot wait for its turn to write.
+        (row, *_rest) = Message.objects.in_order()
+        with CaptureQueriesContext(connection) as captured:
+            if way == "update":
+                Message.objects.filter(pk=row.pk).update(content="new")
+            else:
+                Message.objects.bulk_update([row], ["content"])
+        statements = [query["sql"] for query in captured]
+        begin = next(n for n, sql in enumerate(statements) if sql.startswith("SAVEPOINT"))
+        first = statements[begin + 1]
+        assert first.startswith("UPDATE") or "FOR UPDATE" in first
+
+    def test_what_was_deleted_is_not_in_the_queryset_any_more(self, filled):
+        messages = filled.messages.filter(sequence=1)
+        assert len(messages) == 1
+        messages.delete()
+        assert len(messages) == 0
+
+
+def test_numbers_that_lag_behind_changes_are_found_and_repaired(repository, filled):
+    repository.update_message(filled.pk, 1, say("new"))
+    Session.objects.update(last_change=0)
+    assert repository.verify_counters(repair=True) == [filled.pk]
+    assert [change.sequence for change in repository.get_changes(filled.pk, after=3)] == [1]
+    repository.pop_message(filled.pk)
+    # As after a restore of the sessions alone.
+    Session.objects.update(last_sequence=3, last_change=0)
+    assert repository.verify_counters(repair=True) == [filled.pk]
+    repository.pop_message(filled.pk)
+    kinds = [(c.number, c.kind) for c in repository.get_changes(filled.pk, after=4)]
+    assert kinds == [(5, ChangeKind.DELETED), (6, ChangeKind.DELETED)]
+    assert repository.verify_counters() == []
 
 
 async def test_the_awaited_repository_takes_back(user: Any) -> None:
