@@ -48,6 +48,11 @@ def extend(
         if known < session.message_count or (new and new[0].sequence <= session.last_sequence):
             raise _other(session.last_sequence)
         if not new:
+            # Messages that followed were deleted: their numbers are not used again.
+            behind = Session.objects.using(using).filter(
+                pk=session_id, last_sequence__lt=history.last_sequence
+            )
+            behind.update(last_sequence=history.last_sequence)
             return 0
         for row in new:
             row.user_id = session.user_id

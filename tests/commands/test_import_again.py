@@ -93,6 +93,25 @@ def test_a_grown_line_of_an_export_is_appended_too(user: Any, tmp_path: Path) ->
     assert again == {**after, "expires_at": before["expires_at"]}
 
 
+def test_numbers_of_deleted_messages_are_not_used_again_after_an_update(
+    user: Any, tmp_path: Path
+) -> None:
+    repository = SyncSessionRepository()
+    session = repository.create(Session(user=user, agent_id="a"))
+    one = {"role": "user", "content": "one"}
+    repository.add_message_to_session(session.pk, one)
+    before, after = tmp_path / "before.jsonl", tmp_path / "after.jsonl"
+    call_command("export_conversations", output=str(before))
+    repository.add_message_to_session(session.pk, one)
+    repository.pop_message(session.pk)
+    call_command("export_conversations", output=str(after))
+    repository.delete(session.pk)
+    imported(before)
+    assert "1 already there" in imported(after, "--update")
+    # Who followed the session where it came from has seen the number 3.
+    assert repository.add_message_to_session(session.pk, one).sequence == 4
+
+
 @pytest.mark.parametrize("texts", [("a", "x", "c"), ("x", "b", "c")])
 def test_a_conversation_with_other_messages_is_rejected(
     user: Any, tmp_path: Path, texts: tuple[str, ...]
