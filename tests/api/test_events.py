@@ -195,6 +195,7 @@ def test_what_other_processes_append_arrives_once_and_in_order(
         assert mine == [f"{name} {number}" for number in range(30)]
 
 
+@pytest.mark.slow
 def test_a_client_that_drops_and_returns_misses_nothing(
     server: int, live_session: Session, writers: list[Worker]
 ) -> None:
@@ -231,6 +232,7 @@ def test_what_the_same_process_appends_waits_for_no_look_at_the_database(
     assert stream.texts == ["before", *map(str, range(10))]
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 def test_an_open_stream_goes_on_when_its_connection_is_killed(
     server: int, live_session: Session, writers: list[Worker]

@@ -12,7 +12,11 @@ from agent_sessions.models import Message, Session
 from agent_sessions.repository import SyncSessionRepository
 from tests.browser.conftest import Visit
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.django_db(transaction=True),
+]
 
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 

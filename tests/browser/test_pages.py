@@ -8,7 +8,11 @@ from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
 from tests.browser.conftest import Visit
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.django_db(transaction=True),
+]
 
 
 def test_the_start_page_leads_everywhere(visit: Visit) -> None:

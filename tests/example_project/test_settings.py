@@ -9,8 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from example_project.local_key import local_secret_key
 from tests.processes import ROOT
+
+# A fresh process for each.
+pytestmark = pytest.mark.slow
 
 SHOW = """
 import json, sys, warnings
