@@ -90,7 +90,9 @@ def _link(place: str, part: Mapping[str, object]) -> tuple[bool, str] | None:
     elif "call_id" in part:
         is_call, key = not kind.endswith("_output"), part["call_id"]
     elif "tool_call_id" in part:
-        returns = part.get("part_kind", "tool-return") in _RETURNS
+        part_kind = part.get("part_kind", "tool-return")
+        # A list or an object has no hash.
+        returns = isinstance(part_kind, str) and part_kind in _RETURNS
         is_call, key = not returns, part["tool_call_id"]
     elif part.get("role") == "tool":
         is_call, key = False, part.get("toolCallId")

@@ -34,9 +34,9 @@ from agent_sessions.api.serializers import (
     represent_change,
     represent_message,
 )
-from agent_sessions.models import Message
+from agent_sessions.models import Message, Session
 from agent_sessions.querysets import MessageQuerySet
-from agent_sessions.repository.locking import lock_one
+from agent_sessions.repository.locking import lock_one, locking
 
 #: Bytes of messages in an answer, which has at least one message.
 LARGEST_ANSWER = 8 * 1024 * 1024
@@ -272,7 +272,9 @@ class MessageActions(OwnedSessionsView):
             return change()
         repository = self.repository
         with transaction.atomic(using=repository.using):
-            lock_one(self.session_id, repository.owner, None, repository.using)
+            sessions = Session.objects.using(repository.using).filter(pk=self.session_id)
+            # Its own texts do not matter, nor whether they can be decrypted.
+            locking(sessions.owned_by(repository.owner)).only("pk").get()
             require_match(self.request, etag_of(represent_message(self._find_message())))
             return change()
 

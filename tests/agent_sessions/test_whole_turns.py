@@ -244,5 +244,6 @@ def test_messages_of_strange_shapes_are_no_results(window: Any) -> None:
         {"role": "user", "content": "x", "tool_call_id": 7},
         {"role": "user", "content": [{"type": ["tool_result"]}, {"type": "tool_result"}]},
         {"role": "user", "content": "x", "tool_calls": "none", "parts": {"parts": [[[]]]}},
+        {"role": "user", "content": [{"tool_call_id": "a", "part_kind": ["tool-return"]}]},
     ]
-    assert window(*strange, limit=3) == [1, 2, 3]
+    assert window(*strange, limit=4) == [1, 2, 3, 4]

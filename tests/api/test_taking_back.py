@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from django.db import connection
 from rest_framework.test import APIClient
 
 from agent_sessions.api import messages
@@ -61,6 +62,19 @@ def test_a_message_in_another_state_is_not_changed(api: APIClient, filled: Sessi
     assert api.put(address, ONE, format="json", headers=seen).status_code == 412
     assert api.delete(address, headers=seen).status_code == 412
     assert texts(filled) == ["one", "new", "three"]
+    assert api.delete(address, headers={"If-Match": changed["ETag"]}).status_code == 204
+
+
+def test_the_state_of_a_message_is_checked_where_its_session_cannot_be_decrypted(
+    api: APIClient, filled: Session
+) -> None:
+    address = url(filled, "messages/2")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE agent_sessions_session SET sealed_title = 'enc:x'")
+    seen = {"If-Match": api.get(address)["ETag"]}
+    changed = api.put(address, ONE, format="json", headers=seen)
+    assert changed.status_code == 200
+    assert api.delete(address, headers=seen).status_code == 412
     assert api.delete(address, headers={"If-Match": changed["ETag"]}).status_code == 204
 
 
