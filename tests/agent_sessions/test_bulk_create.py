@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from agent_sessions.models import Message, Session
+from agent_sessions.postgresql.partitioning import is_partitioned
 from agent_sessions.repository import SyncSessionRepository
 from tests.agent_sessions.data import say
 from tests.agent_sessions.test_encryption import KEYS
@@ -115,6 +117,8 @@ def test_a_conflict_moves_no_message(
 def test_a_conflict_is_heard_of_where_the_number_is_not_given(
     user: Any, repository: SyncSessionRepository
 ) -> None:
+    if is_partitioned(connection):
+        pytest.skip("Messages in partitions are not unique by id alone.")
     session = repository.create(Session(user=user, agent_id="a"))
     pk = repository.add_message_to_session(session.pk, say("one")).pk
     message = Message(pk=pk, session=session, user_id=user.pk, role="assistant")
@@ -141,6 +145,9 @@ def test_thousands_of_conflicts_are_not_compared_with_each_other(
 
     monkeypatch.setattr(Message, "__eq__", equal)
     Message.objects.bulk_create(
-        messages, update_conflicts=True, update_fields=["created_at"], unique_fields=["id"]
+        messages,
+        update_conflicts=True,
+        update_fields=["created_at"],
+        unique_fields=["session", "sequence"],
     )
     assert len(compared) < 1000
