@@ -18,6 +18,7 @@ from django.core.exceptions import (
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import InterfaceError, OperationalError
+from django.db.models import ProtectedError, RestrictedError
 from django.http import Http404, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.utils.translation import gettext_lazy as _
@@ -183,6 +184,8 @@ def _as_api_exception(exc: Exception) -> exceptions.APIException | None:
         return KeyReused()
     if isinstance(exc, SearchDisabled):
         return Conflict(_("Search is off because texts are encrypted."), "search_disabled")
+    if isinstance(exc, ProtectedError | RestrictedError):
+        return Conflict(_("The project keeps something that belongs to this."), "protected")
     if isinstance(exc, DecryptionFailed):
         return Undecryptable()
     if isinstance(exc, DjangoValidationError):

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import ProtectedError
+from django.db.models.signals import pre_delete
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -117,6 +119,26 @@ def test_delete_takes_the_messages_along(api: APIClient, session: Session) -> No
     assert not Session.objects.exists()
     assert not Message.objects.exists()
     assert api.delete(url(session)).status_code == 404
+
+
+def test_what_the_project_protects_is_not_deleted(api: APIClient, session: Session) -> None:
+    say(session, "one")
+
+    def protect(instance: Session, **kwargs: Any) -> None:
+        raise ProtectedError("An invoice refers to it.", {instance})
+
+    pre_delete.connect(protect, sender=Session)
+    try:
+        responses = [
+            api.delete(url(session)),
+            api.post(f"{SESSIONS}erase/", {"confirm": True}, format="json"),
+        ]
+    finally:
+        pre_delete.disconnect(protect, sender=Session)
+    assert [(each.status_code, each.json()["code"]) for each in responses] == [
+        (409, "protected")
+    ] * 2
+    assert Message.objects.count() == 1
 
 
 def test_context_is_merged_and_replaced(api: APIClient, session: Session) -> None:

@@ -125,6 +125,7 @@ OPERATIONS = {
         id="deleteSession",
         response=OpenApiResponse(description="The session is deleted."),
         statuses=(204,),
+        errors=(409,),
         is_conditional=True,
     ),
     "SessionViewSet.context": Operation(id="getSessionContext", **_CONTEXT),
@@ -151,6 +152,7 @@ OPERATIONS = {
         id="eraseSessions",
         response=components.EraseResultSerializer,
         request=serializers.ConfirmSerializer,
+        errors=(409,),
         examples=_request_example("Confirmed", {"confirm": True}),
     ),
     "SessionViewSet.messages": Operation(

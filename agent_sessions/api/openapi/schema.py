@@ -23,7 +23,10 @@ _ERRORS = {
     403: "Not allowed: staff only, a missing permission, or a missing CSRF token.",
     404: "There is no such session of the user's, or no such message in it.",
     406: "The Accept header names nothing that can be answered.",
-    409: "The session is archived and can be read only, or its messages have changed.",
+    409: (
+        "The session is archived and can be read only, its messages have changed, or the project "
+        "protects what would be deleted."
+    ),
     411: "The body comes without a Content-Length.",
     412: "What the request is about has changed since it was read (If-Match).",
     413: "The body is too large.",
