@@ -111,7 +111,7 @@ def number_new(messages: Sequence[Any], using: str, known: Sequence[Any] = ()) -
     last_numbers = locked_places(model, (each.session_id for each in messages), using)
     # Not by equality: there may be thousands.
     known_ids = {id(each) for each in known}
-    ordered = sorted(messages, key=lambda each: (str(each.session_id), each.sequence or 2**63))
+    ordered = sorted(messages, key=lambda each: str(each.session_id))
     for session_id, group in groupby(ordered, attrgetter("session_id")):
         added = list(group)
         if session_id not in last_numbers:
@@ -119,13 +119,15 @@ def number_new(messages: Sequence[Any], using: str, known: Sequence[Any] = ()) -
             continue
         last = last_numbers[session_id]
         change = 0
+        given = [each for each in added if each.sequence is not None]
+        passed = [each for each in given if id(each) in known_ids or 0 < last >= each.sequence]
+        # What they bring along comes first, so that no number is given out twice.
+        last = max([last, *(each.sequence for each in given)])
         for message in added:
             if message.sequence is None:
                 message.sequence = last = last + 1
-            elif id(message) in known_ids or (message.sequence <= last and last):
-                message.revision = change = last = last + 1
-            else:
-                last = message.sequence
+        for message in passed:
+            message.revision = change = last = last + 1
         latest = max(message.created_at for message in added)
         changed = _sessions(model, using).filter(pk=session_id)
         changed.update(

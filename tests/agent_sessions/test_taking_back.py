@@ -313,6 +313,24 @@ class TestByHand:
             filled.messages.create(sequence=2, role="user", content="again")
         assert repository.verify_counters() == []
 
+    def test_numbers_below_and_above_the_last_are_heard_of_once_each(self, repository, filled):
+        repository.delete_message(filled.pk, 2)
+        last = Session.objects.get(pk=filled.pk).last_sequence
+        places = [2, last + 1]
+        Message.objects.bulk_create(
+            [
+                Message(
+                    session=filled, user_id=filled.user_id, sequence=n, role="user", content="x"
+                )
+                for n in places
+            ]
+        )
+        heard = []
+        while changes := repository.get_changes(filled.pk, after=last, limit=1):
+            heard += changes
+            last = changes[-1].number
+        assert sorted(change.sequence for change in heard) == places
+
     def test_a_deleted_message_is_not_saved_back(self, repository, filled):
         stale = Message.objects.get(sequence=2)
         repository.delete_message(filled.pk, 2)

@@ -14,7 +14,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRespo
 from agent_sessions.api.errors import PROBLEM_TYPE
 from agent_sessions.api.fields import LARGEST_SEQUENCE
 from agent_sessions.api.headers import IDEMPOTENCY_KEY, KEY_PATTERN
-from agent_sessions.api.openapi.components import ProblemSerializer
+from agent_sessions.api.openapi.components import ProblemSerializer, ReplacingMessageSerializer
 from agent_sessions.api.openapi.operations import OPERATIONS, Operation
 
 _ERRORS = {
@@ -162,7 +162,8 @@ class ApiSchema(AutoSchema):
 
     def _get_request_body(self, direction: str = "request") -> Any:
         body = super()._get_request_body(direction)
-        if self._operation.takes_key:
+        operation = self._operation
+        if operation.takes_key or operation.request is ReplacingMessageSerializer:
             # Also where the schema of the body names no required property.
             body["required"] = True
         return body
