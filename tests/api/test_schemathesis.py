@@ -23,7 +23,10 @@ from tests.projects.test_projects import database
 from tests.services import free_port
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
-EVERY_CHECK = ["--checks", "all"]
+# A list of messages that were deleted is there afterwards, too, and empty. What is not there after
+# its deletion has tests of its own.
+LEFT_OUT = "use_after_free"
+EVERY_CHECK = ["--checks", "all", "--exclude-checks", LEFT_OUT]
 SECONDS = int(os.environ.get("SCHEMATHESIS_SECONDS") or 8)
 
 
@@ -36,7 +39,8 @@ SECONDS = int(os.environ.get("SCHEMATHESIS_SECONDS") or 8)
         # No schema can say that no string, however deep in an object, has a NUL. With NUL in
         # the data all checks hold but the one that valid data is accepted.
         pytest.param(
-            [*EVERY_CHECK, "--exclude-checks", "positive_data_acceptance"], id="NUL included"
+            ["--checks", "all", "--exclude-checks", f"{LEFT_OUT},positive_data_acceptance"],
+            id="NUL included",
         ),
     ],
 )
