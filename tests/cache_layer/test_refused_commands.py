@@ -14,7 +14,7 @@ from cache_layer.backends.near.operations import NearOperation
 from cache_layer.backends.operations.base import Operation, Read, Single, Writing
 from cache_layer.exceptions import CommandRefusedError
 from tests.cache_layer.caches import Awaited, close, make_cache, state, wait_for
-from tests.services import RedisServer
+from tests.services import RedisServer, free_port
 
 USERS = {
     "all but dangerous commands": "~* &* +@all -@dangerous",
@@ -154,7 +154,7 @@ def test_every_operation_says_what_a_refusal_of_it_means() -> None:
 
 
 def test_a_cluster_s_node_is_refused_with_the_remedy(default_timeouts: None) -> None:
-    server = RedisServer("--cluster-enabled", "yes")
+    server = RedisServer("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     server.start()
     cache = make_cache(server.url)
     try:
