@@ -150,7 +150,7 @@ def window(wanted: Window, connection: BaseDatabaseWrapper) -> list[Message] | N
 
     The ORM takes longer to compile such a query than PostgreSQL to answer it.
     """
-    session_id, after, before, limit, owner = wanted[:5]
+    session_id, after, before, limit, owner = wanted
     user_id = _column_value(owner, connection)
     if owner.user is not None and user_id is None:
         return None

@@ -24,14 +24,6 @@ class Window(NamedTuple):
     before: int | None
     limit: int | None
     owner: Owner
-    whole_turns: bool = False
-    max_tokens: int | None = None
-    max_bytes: int | None = None
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether the size of messages decides how many there are."""
-        return self.max_tokens is not None or self.max_bytes is not None
 
     @property
     def follows(self) -> bool:

@@ -160,17 +160,14 @@ class SyncUserSessionRepository:
             Session.DoesNotExist: There is no such session, or it is not the owner's.
             ValueError: A limit is below 1.
         """
-        wanted = Window(
-            _uuid(session_id),
-            after,
-            before,
-            None if limit is None else _checked(limit),
-            self.owner,
-            whole_turns,
-            None if max_tokens is None else _checked(max_tokens),
-            None if max_bytes is None else _checked(max_bytes),
+        limit = None if limit is None else _checked(limit)
+        return windows.read(
+            Window(_uuid(session_id), after, before, limit, self.owner),
+            self.using,
+            whole_turns=whole_turns,
+            max_tokens=None if max_tokens is None else _checked(max_tokens),
+            max_bytes=None if max_bytes is None else _checked(max_bytes),
         )
-        return windows.read(wanted, self.using)
 
     @operation
     def add_message_to_session(

@@ -22,22 +22,30 @@ _BYTES_OF_A_TOKEN = 3
 _TOKENS_OF_A_MESSAGE = 4
 
 
-def read(wanted: Window, using: str) -> list[Message]:
+def read(
+    wanted: Window,
+    using: str,
+    *,
+    whole_turns: bool = False,
+    max_tokens: int | None = None,
+    max_bytes: int | None = None,
+) -> list[Message]:
     """Return messages in order. See SyncUserSessionRepository.get_messages()."""
-    if not (wanted.whole_turns or wanted.is_measured):
+    is_measured = max_tokens is not None or max_bytes is not None
+    if not (whole_turns or is_measured):
         found = _rows(wanted, using)
         return found if wanted.follows else found[::-1]
     taken: list[Message] = []
     before: Message | None = None
-    fits = _measure(wanted)
-    for message in _in_turn(wanted, using):
+    fits = _measure(max_tokens, max_bytes)
+    for message in _in_turn(wanted, using, _AT_ONCE if is_measured else None):
         if len(taken) == wanted.limit or not fits(message):
             before = message
             break
         taken.append(message)
     if not wanted.follows:
         taken.reverse()
-    return _without_cut(taken, None if wanted.follows else before) if wanted.whole_turns else taken
+    return _without_cut(taken, None if wanted.follows else before) if whole_turns else taken
 
 
 def estimate_tokens(message: JsonObject) -> int:
@@ -57,13 +65,15 @@ def _rows(wanted: Window, using: str) -> list[Message]:
     return found
 
 
-def _in_turn(wanted: Window, using: str) -> Iterator[Message]:
-    """Read the messages and one more than wanted, in the order of the query, few at a time."""
+def _in_turn(wanted: Window, using: str, at_once: int | None) -> Iterator[Message]:
+    """Read the messages and one more than wanted, in the order of the query.
+
+    Each query reads at most ``at_once``, where that is given.
+    """
     left = None if wanted.limit is None else wanted.limit + 1
     while True:
-        count = left
-        if wanted.is_measured:
-            count = _AT_ONCE if left is None else min(left, _AT_ONCE)
+        counts = [count for count in (left, at_once) if count is not None]
+        count = min(counts, default=None)
         found = _rows(wanted._replace(limit=count), using)
         yield from found
         left = None if left is None else left - len(found)
@@ -73,24 +83,20 @@ def _in_turn(wanted: Window, using: str) -> Iterator[Message]:
         wanted = wanted._replace(after=end) if wanted.follows else wanted._replace(before=end)
 
 
-def _measure(wanted: Window) -> Callable[[Message], bool]:
+def _measure(max_tokens: int | None, max_bytes: int | None) -> Callable[[Message], bool]:
     """Return a function that tells of one message after the other whether it still fits."""
-    count_tokens = _counter()
-    size = tokens = 0
+    measures: list[tuple[int, Callable[[JsonObject], int]]] = []
+    if max_tokens is not None:
+        measures.append((max_tokens, _counter()))
+    if max_bytes is not None:
+        measures.append((max_bytes, bytes_of))
+    sums = [0] * len(measures)
 
     def fits(message: Message) -> bool:
-        nonlocal size, tokens
-        if not wanted.is_measured:
-            return True
-        content = message.as_dict()
-        if wanted.max_bytes is not None:
-            size += bytes_of(content)
-            if size > wanted.max_bytes:
-                return False
-        if wanted.max_tokens is not None:
-            tokens += count_tokens(content)
-            return tokens <= wanted.max_tokens
-        return True
+        content = message.as_dict() if measures else {}
+        for place, (_most, measure) in enumerate(measures):
+            sums[place] += measure(content)
+        return all(total <= most for total, (most, _measure) in zip(sums, measures, strict=True))
 
     return fits
 
