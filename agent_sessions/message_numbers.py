@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from django.db import connections, models
@@ -31,6 +31,10 @@ PLACE = frozenset({"session", "session_id", "sequence"})
 AT_ONCE = 500
 
 
+#: A queryset of sessions.
+Rows = TypeVar("Rows", bound="models.QuerySet[Any]")
+
+
 class Removed(NamedTuple):
     """What was deleted of a session."""
 
@@ -42,7 +46,7 @@ class Removed(NamedTuple):
     rows: Mapping[str, int]
 
 
-def locking(sessions: Any) -> Any:
+def locking(sessions: Rows) -> Rows:
     """Return the query that locks the sessions, in the order of ids, until the transaction ends.
 
     All callers lock in this order, so that two of them never deadlock.

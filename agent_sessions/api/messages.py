@@ -34,9 +34,10 @@ from agent_sessions.api.serializers import (
     represent_change,
     represent_message,
 )
+from agent_sessions.message_numbers import locking
 from agent_sessions.models import Message, Session
 from agent_sessions.querysets import MessageQuerySet
-from agent_sessions.repository.locking import lock_one, locking
+from agent_sessions.repository.locking import lock_one
 
 #: Bytes of messages in an answer, which has at least one message.
 LARGEST_ANSWER = 8 * 1024 * 1024

@@ -25,12 +25,11 @@ from agent_sessions.exceptions import (
 )
 from agent_sessions.ids import Owner
 from agent_sessions.message_format import canonical, is_storable
-from agent_sessions.message_numbers import Removed, note_change, remove
+from agent_sessions.message_numbers import Removed, locking, note_change, remove
 from agent_sessions.models import DeletedMessage, Message, Session
 from agent_sessions.querysets import MessageQuerySet
 from agent_sessions.repository import append, windows
 from agent_sessions.repository.connections import after_commit, is_lost
-from agent_sessions.repository.locking import locking
 from agent_sessions.repository.results import Change, ChangeKind, Window
 from agent_sessions.repository.strategy import strategy_for
 from agent_sessions.signals import message_updated, messages_deleted

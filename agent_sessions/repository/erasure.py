@@ -18,9 +18,9 @@ from django.utils import timezone
 
 from agent_sessions.conf import settings
 from agent_sessions.ids import Owner
+from agent_sessions.message_numbers import locking
 from agent_sessions.models import Session
 from agent_sessions.repository.connections import after_commit
-from agent_sessions.repository.locking import locking
 from agent_sessions.repository.results import Erased
 from agent_sessions.signals import sessions_deleted
 

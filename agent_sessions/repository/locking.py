@@ -8,20 +8,14 @@ from uuid import UUID
 
 from django.db import connections, models, transaction
 
-from agent_sessions import message_numbers
 from agent_sessions.conf import settings
 from agent_sessions.ids import Owner
+from agent_sessions.message_numbers import locking
 from agent_sessions.models import Session
 from agent_sessions.querysets import SessionQuerySet
 
 #: Looks at a locked session before it is changed, and raises where it must stay as it is.
 Check = Callable[[Session], None] | None
-
-
-def locking(sessions: SessionQuerySet[Session]) -> SessionQuerySet[Session]:
-    """See message_numbers.locking()."""
-    locked: SessionQuerySet[Session] = message_numbers.locking(sessions)
-    return locked
 
 
 def lock(sessions: SessionQuerySet[Session]) -> list[UUID]:

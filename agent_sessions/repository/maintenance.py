@@ -18,11 +18,12 @@ from django.utils.translation import gettext as _
 from agent_sessions.choices import SessionStatus
 from agent_sessions.conf import settings
 from agent_sessions.ids import Owner
+from agent_sessions.message_numbers import locking
 from agent_sessions.models import DeletedMessage, Message, Session
 from agent_sessions.querysets import SessionQuerySet
 from agent_sessions.repository.connections import after_commit
 from agent_sessions.repository.erasure import Tally, delete_sessions
-from agent_sessions.repository.locking import Check, in_batches, lock, lock_one, locking
+from agent_sessions.repository.locking import Check, in_batches, lock, lock_one
 from agent_sessions.signals import session_status_changed
 
 Progress = Callable[[int], None] | None

@@ -11,8 +11,8 @@ from django.db.models.functions import Left
 
 from agent_sessions import encryption
 from agent_sessions.exceptions import DecryptionFailed
+from agent_sessions.message_numbers import locking
 from agent_sessions.models import Message, Session
-from agent_sessions.repository.locking import locking
 from agent_sessions.repository.sessions import keyed_digest
 
 _LOOKED_AT = 500
