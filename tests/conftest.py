@@ -15,6 +15,7 @@ from django.db import connection
 
 from agent_sessions.postgresql.partitioning import is_partitioned
 from tests import services
+from tests.faults.proxy import Proxy
 
 MISSED: set[str] = set()
 
@@ -111,6 +112,15 @@ def redis_server() -> Iterator[services.RedisServer]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture
+def proxy(redis_server: services.RedisServer) -> Iterator[Proxy]:
+    """A proxy before the test's own redis-server."""
+    proxy = Proxy(redis_server.port)
+    proxy.start()
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from django.test import override_settings
 from cache_layer.backends import ResilientCache
 from tests import services
 from tests.cache_layer.caches import Awaited
-from tests.faults.proxy import Proxy
 
 # These tests are not about outages: a busy machine must not look like one.
 PATIENT = {"SOCKET_TIMEOUT": 10, "SOCKET_CONNECT_TIMEOUT": 10}
@@ -39,12 +38,3 @@ def store(request: pytest.FixtureRequest) -> Iterator[str]:
 def face(request: pytest.FixtureRequest, cache: ResilientCache) -> Any:
     """The methods of the module's cache, called, and the awaited ones."""
     return cache if request.param == "sync" else Awaited(cache)
-
-
-@pytest.fixture
-def proxy(redis_server: services.RedisServer) -> Iterator[Proxy]:
-    """A proxy before the test's own redis-server."""
-    proxy = Proxy(redis_server.port)
-    proxy.start()
-    yield proxy
-    proxy.close()

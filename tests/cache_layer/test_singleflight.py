@@ -135,6 +135,15 @@ def test_with_lock_callers_of_one_process_do_not_wait_for_another() -> None:
     assert time.monotonic() - begun < 50
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if another process had placed the lease."""
+    monkeypatch.setattr(
+        "cache_layer.functions.compute.acquire", lambda token, owner: acquire(token, owner=False)
+    )
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_with_lock_a_caller_waits_as_long_as_another_process_computes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -150,13 +159,10 @@ def test_with_lock_a_caller_waits_as_long_as_another_process_computes(
 
     pauses: list[Sleep] = []
     monkeypatch.setattr(Sleep, "do", pause)
-    # As if another process had placed the lease.
-    monkeypatch.setattr(
-        "cache_layer.functions.compute.acquire", lambda token, owner: acquire(token, owner=False)
-    )
     assert compute() == 3
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_with_lock_a_caller_asks_less_and_less_often_while_another_process_computes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -171,9 +177,6 @@ def test_with_lock_a_caller_asks_less_and_less_often_while_another_process_compu
 
     pauses: list[float] = []
     monkeypatch.setattr(Sleep, "do", pause)
-    monkeypatch.setattr(
-        "cache_layer.functions.compute.acquire", lambda token, owner: acquire(token, owner=False)
-    )
     assert compute() == 10
     assert pauses[:4] == sorted(set(pauses[:4]))
     assert max(pauses) == pauses[-1] <= 0.1

@@ -11,7 +11,6 @@ from cache_layer.backends.redis.cluster import slot_of
 from cache_layer.conf import Settings
 from tests import services
 from tests.faults.cluster import TAG, Cluster
-from tests.faults.proxy import Proxy
 
 COLUMNS = (
     *("calls", "trips", "caught", "longest", "others", "slow", "bystander", "recovery"),
@@ -26,15 +25,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("faults"))
             item.add_marker(pytest.mark.slow)
-
-
-@pytest.fixture
-def proxy(redis_server: services.RedisServer) -> Iterator[Proxy]:
-    """A proxy before the test's own redis-server."""
-    proxy = Proxy(redis_server.port)
-    proxy.start()
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture(autouse=True)
