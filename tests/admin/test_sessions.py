@@ -453,8 +453,6 @@ def test_a_user_can_be_deleted_with_the_sessions(
 ) -> None:
     model = alice._meta
     page = f"/admin/{model.app_label}/{model.model_name}/{alice.pk}/delete/"
-    if admin_client.get(page).status_code == 404:
-        pytest.skip("this user model has no admin")
     assert admin_client.post(page, {"post": "yes"}).status_code == 302
     assert not Session.objects.exists()
     assert not Message.objects.exists()

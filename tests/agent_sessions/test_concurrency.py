@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -17,6 +16,7 @@ from django.db import connection, connections
 from django.utils import timezone
 
 from agent_sessions.models import DeletedMessage, Message, Session
+from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -266,23 +266,12 @@ def test_deleting_while_appending_leaves_nothing_behind(repository, make_session
 
 def test_threads_append_to_one_session(repository, session):
     numbers: list[int] = []
-    errors: list[BaseException] = []
 
-    def work() -> None:
-        try:
-            for _number in range(10):
-                message = {"role": "user", "content": "x"}
-                numbers.append(repository.add_message_to_session(session.id, message).sequence)
-        except BaseException as error:  # noqa: BLE001
-            errors.append(error)
-        finally:
-            connection.close()
+    def work(_thread: int) -> None:
+        for _number in range(10):
+            message = {"role": "user", "content": "x"}
+            numbers.append(repository.add_message_to_session(session.id, message).sequence)
 
-    threads = [threading.Thread(target=work) for _number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert errors == []
+    at_once(work, range(6))
     assert sorted(numbers) == list(range(1, 61))
     assert counters(session) == (60, 60)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -16,6 +15,7 @@ from django.utils import timezone
 from agent_sessions import Session, SyncSessionRepository
 from agent_sessions.models import Message
 from tests import services
+from tests.threads import at_once
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
@@ -80,26 +80,15 @@ def every_operation(repository: SyncSessionRepository, user: Any) -> None:
 
 def append_from_threads(session: Session, threads: int, each: int) -> None:
     repository = SyncSessionRepository()
-    errors: list[BaseException] = []
 
     def work(name: int) -> None:
-        try:
-            for number in range(each):
-                message = say(f"{name} {number}", idempotency_key=f"{name % 2} {number}")
-                message["content"] = str(number)
-                repository.add_message_to_session(session.pk, message)
-                repository.add_message_to_session(session.pk, say("free"))
-        except BaseException as error:  # noqa: BLE001
-            errors.append(error)
-        finally:
-            connection.close()
+        for number in range(each):
+            message = say(f"{name} {number}", idempotency_key=f"{name % 2} {number}")
+            message["content"] = str(number)
+            repository.add_message_to_session(session.pk, message)
+            repository.add_message_to_session(session.pk, say("free"))
 
-    started = [threading.Thread(target=work, args=(n,)) for n in range(threads)]
-    for thread in started:
-        thread.start()
-    for thread in started:
-        thread.join(60)
-    assert errors == []
+    at_once(work, range(threads))
     numbers = list(
         Message.objects.for_session(session).in_order().values_list("sequence", flat=True)
     )

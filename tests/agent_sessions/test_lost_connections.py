@@ -23,6 +23,7 @@ from agent_sessions.models import Message
 from agent_sessions.signals import message_added
 from tests.agent_sessions.data import say
 from tests.agent_sessions.test_repository import public
+from tests.threads import at_once
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
 
@@ -181,26 +182,14 @@ class TestOpenConnections:
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 def test_contended_operations_are_tried_again(repository, session, level):
-    errors: list[BaseException] = []
-
     def work(name: int) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {level}")
-        try:
-            for number in range(10):
-                repository.add_message_to_session(session.id, say(f"{name} {number}"))
-                repository.update_session_context(session.id, {f"{name}": number})
-        except BaseException as error:  # noqa: BLE001
-            errors.append(error)
-        finally:
-            connection.close()
+        for number in range(10):
+            repository.add_message_to_session(session.id, say(f"{name} {number}"))
+            repository.update_session_context(session.id, {f"{name}": number})
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert errors == []
+    at_once(work, range(4))
     numbers = Message.objects.in_order().values_list("sequence", flat=True)
     assert list(numbers) == list(range(1, 41))
     assert repository.get(session.id).context == {str(name): 9 for name in range(4)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from itertools import chain
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +19,7 @@ from agent_sessions.repository import ChangeKind
 from agent_sessions.signals import message_updated, messages_deleted
 from tests.agent_sessions.data import age, say
 from tests.agent_sessions.test_encryption import KEYS
+from tests.threads import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -89,20 +90,11 @@ class TestPop:
     def test_at_once_returns_different_messages(self, repository, session):
         count = 24 if connection.vendor == "postgresql" else 8
         repository.add_messages(session.pk, [say(str(n)) for n in range(count)])
-        popped: list[Any] = []
 
-        def work() -> None:
-            try:
-                for _ in range(count // 4):
-                    popped.append(repository.pop_message(session.pk))
-            finally:
-                connection.close()
+        def work(_thread: int) -> list[Any]:
+            return [repository.pop_message(session.pk) for _ in range(count // 4)]
 
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
+        popped = chain(*at_once(work, range(4)))
         assert sorted(message.sequence for message in popped) == list(range(1, count + 1))
         assert repository.pop_message(session.pk) is None
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from rest_framework.test import APIClient
 from agent_sessions.models import Session
 from agent_sessions.repository import SyncSessionRepository
 from tests.api.conftest import client_of, make_user, say, url
+from tests.threads import at_once
 
 
 def tag(api: APIClient, session: Session) -> str:
@@ -81,21 +81,11 @@ def test_of_many_editors_at_once_one_wins() -> None:
     owner = make_user("owner")
     session = SyncSessionRepository().create(Session(user=owner, agent_id="a"))
     seen = {"If-Match": tag(client_of(owner), session)}
-    barrier = threading.Barrier(6)
-    codes: list[int] = []
 
-    def edit(number: int) -> None:
-        try:
-            barrier.wait(30)
-            body: dict[str, Any] = {"title": str(number)}
-            response = client_of(owner).patch(url(session), body, format="json", headers=seen)
-            codes.append(response.status_code)
-        finally:
-            connection.close()
+    def edit(number: int) -> int:
+        body: dict[str, Any] = {"title": str(number)}
+        response = client_of(owner).patch(url(session), body, format="json", headers=seen)
+        return int(response.status_code)
 
-    threads = [threading.Thread(target=edit, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
+    codes = at_once(edit, range(6))
     assert sorted(codes) == [200, 412, 412, 412, 412, 412]

@@ -5,13 +5,13 @@ import threading
 from typing import Any
 
 import pytest
-from django.db import connection
 from rest_framework.test import APIClient
 
 from agent_sessions.models import Message, Session
 from agent_sessions.repository import SyncSessionRepository
 from agent_sessions.transfer import Importer, Line, Outcome
 from tests.api.conftest import API, client_of, make_user, url
+from tests.threads import at_once
 
 SESSIONS = f"{API}sessions/"
 
@@ -205,21 +205,14 @@ def test_concurrent_duplicates_give_one_message_and_equal_answers(batch: bool) -
     barrier = threading.Barrier(8)
     answers: list[tuple[int, bytes]] = []
 
-    def client() -> None:
-        try:
-            api = client_of(owner)
-            for number in range(5):
-                barrier.wait(30)
-                response = post(api, session, body, f"k{number}")
-                answers.append((response.status_code, response.content))
-        finally:
-            connection.close()
+    def client(_thread: int) -> None:
+        api = client_of(owner)
+        for number in range(5):
+            barrier.wait(30)
+            response = post(api, session, body, f"k{number}")
+            answers.append((response.status_code, response.content))
 
-    threads = [threading.Thread(target=client) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
+    at_once(client, range(8))
     assert [status for status, _ in answers] == [201] * 40
     assert len({content for _, content in answers}) == 5
     session.refresh_from_db()
@@ -236,19 +229,12 @@ def test_of_different_bodies_at_once_one_is_stored_whole() -> None:
     answers: list[tuple[str, int]] = []
 
     def client(body: Any) -> None:
-        try:
-            api = client_of(owner)
-            for number in range(8):
-                barrier.wait(30)
-                answers.append((f"k{number}", post(api, session, body, f"k{number}").status_code))
-        finally:
-            connection.close()
+        api = client_of(owner)
+        for number in range(8):
+            barrier.wait(30)
+            answers.append((f"k{number}", post(api, session, body, f"k{number}").status_code))
 
-    threads = [threading.Thread(target=client, args=(body,)) for body in bodies]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
+    at_once(client, bodies)
     for number in range(8):
         assert sorted(status for key, status in answers if key == f"k{number}") == [201, *[422] * 3]
         stored = Message.objects.filter(idempotency_key__contains=f"\x1fk{number}\x1f")
@@ -261,24 +247,14 @@ def test_of_different_bodies_at_once_one_is_stored_whole() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_concurrent_duplicates_create_one_session() -> None:
     owner = make_user("owner")
-    barrier = threading.Barrier(8)
-    answers: list[tuple[int, bytes]] = []
 
-    def client() -> None:
-        try:
-            barrier.wait(30)
-            response = client_of(owner).post(
-                SESSIONS, {"agent_id": "a"}, format="json", headers={"Idempotency-Key": "k"}
-            )
-            answers.append((response.status_code, response.content))
-        finally:
-            connection.close()
+    def client(_thread: int) -> tuple[int, bytes]:
+        response = client_of(owner).post(
+            SESSIONS, {"agent_id": "a"}, format="json", headers={"Idempotency-Key": "k"}
+        )
+        return response.status_code, response.content
 
-    threads = [threading.Thread(target=client) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
+    answers = at_once(client, range(8))
     assert [status for status, _ in answers] == [201] * 8
     assert len({content for _, content in answers}) == 1
     assert Session.objects.count() == 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from django.db import connection
 
 from agent_sessions.repository import SyncSessionRepository
+from tests.threads import at_once
 
 EACH = 15
 
@@ -18,24 +18,13 @@ def after(tour: Any) -> None:
         assert cursor.fetchone()[0] in ("repeatable read", "serializable")
     made = tour.ask("sessions/", {"agent_id": "a"}).json()["id"]
     numbers: list[int] = []
-    errors: list[Exception] = []
 
-    def append() -> None:
+    def append(_thread: int) -> None:
         repository = SyncSessionRepository().for_user(tour.owner)
-        try:
-            for _ in range(EACH):
-                message = {"role": "user", "content": "x"}
-                numbers.append(repository.add_message_to_session(made, message).sequence)
-        except Exception as error:  # noqa: BLE001
-            errors.append(error)
-        finally:
-            connection.close()
+        for _ in range(EACH):
+            message = {"role": "user", "content": "x"}
+            numbers.append(repository.add_message_to_session(made, message).sequence)
 
-    threads = [threading.Thread(target=append) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    at_once(append, range(4))
     assert sorted(numbers) == list(range(1, 4 * EACH + 1))
     print("ok contended appends")
