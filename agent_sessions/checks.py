@@ -291,3 +291,28 @@ def check_autovacuum(
                 )
             )
     return found
+
+
+@register(Tags.database)
+def check_encoding(databases: Sequence[str] | None = None, **kwargs: object) -> list[CheckMessage]:
+    """Report PostgreSQL databases that cannot hold every text (W009)."""
+    from agent_sessions.models import Message
+
+    found: list[CheckMessage] = []
+    for alias in databases or ():
+        connection = connections[alias]
+        if connection.vendor != "postgresql" or not router.allow_migrate_model(alias, Message):
+            continue
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW server_encoding")
+            (encoding,) = cursor.fetchone()
+        if encoding != "UTF8":
+            found.append(
+                Warning(
+                    f"Database {alias!r} has the encoding {encoding}: messages with other "
+                    "characters, such as emoji, cannot be stored.",
+                    hint="Create it anew with ENCODING 'UTF8', and copy the data.",
+                    id="agent_sessions.W009",
+                )
+            )
+    return found

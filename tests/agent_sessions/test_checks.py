@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
 from django.core.checks import run_checks
 from django.db import connection
 
+from agent_sessions import checks
 from agent_sessions.conf import Settings
 from agent_sessions.conf import settings as our_settings
 from agent_sessions.postgresql import search_index
@@ -136,6 +138,26 @@ class TestDatabase:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE agent_sessions_session SET (autovacuum_enabled = false)")
         assert "W007" in ours(databases=["default"])
+
+    @pytest.mark.postgres
+    def test_a_database_that_cannot_hold_every_text_is_reported(self, monkeypatch):
+        name = f"latin1_{uuid.uuid4().hex}"
+        database, admin = connection.copy(), connection.copy()
+        database.settings_dict["NAME"], admin.settings_dict["NAME"] = name, "postgres"
+        with admin.cursor() as cursor:
+            cursor.execute(
+                f"CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' "
+                "TEMPLATE template0"
+            )
+            monkeypatch.setattr(checks, "connections", {"default": database})
+            try:
+                assert [each.id for each in checks.check_encoding(["default"])] == [
+                    "agent_sessions.W009"
+                ]
+            finally:
+                database.close()
+                cursor.execute(f"DROP DATABASE {name}")
+        admin.close()
 
     def test_a_project_that_commits_by_hand_is_told(self, monkeypatch):
         monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
